@@ -1,0 +1,1 @@
+//! The cloud-driver interface of Longshore.

@@ -1,0 +1,1 @@
+//! The embedded controller: an SQLite store as an in-process queue.

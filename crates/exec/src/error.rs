@@ -1,0 +1,107 @@
+//! What can go wrong.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// How far things had come when they went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Finding and reaching the address.
+    Connect,
+    /// Waiting for the server to say what it speaks.
+    Banner,
+    /// Agreeing on keys.
+    KeyExchange,
+    /// Checking that the host is the instance.
+    HostIdentity,
+    /// Logging in.
+    Authentication,
+    /// Asking for the command to be run.
+    Open,
+    /// Talking with the command.
+    Command,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connect",
+            Self::Banner => "banner",
+            Self::KeyExchange => "key exchange",
+            Self::HostIdentity => "host identity",
+            Self::Authentication => "authentication",
+            Self::Open => "open",
+            Self::Command => "command",
+        })
+    }
+}
+
+/// A command could not be run, or nobody knows how it ended.
+///
+/// [`fmt::Display`] names the phase only; the cause is in [`StdError::source`].
+#[derive(Debug, thiserror::Error)]
+#[error("{phase} failed{}", if *.may_have_run { " (the command may have run)" } else { "" })]
+#[non_exhaustive]
+pub struct ExecError {
+    /// How far it came.
+    pub phase: Phase,
+    /// Whether the command may have been carried out, wholly or in part.
+    pub may_have_run: bool,
+    /// What went wrong.
+    pub source: Box<dyn StdError + Send + Sync>,
+}
+
+impl ExecError {
+    /// An error after which the command surely did not run.
+    pub fn not_run(phase: Phase, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            phase,
+            may_have_run: false,
+            source: source.into(),
+        }
+    }
+
+    /// An error after which nobody knows whether the command ran.
+    pub fn may_have_run(phase: Phase, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            phase,
+            may_have_run: true,
+            source: source.into(),
+        }
+    }
+
+    /// The error and its causes as one line, for logs and for people.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause: Option<&(dyn StdError + 'static)> = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_names_each_layer_once() {
+        let error = ExecError::may_have_run(Phase::Command, "connection reset");
+        assert_eq!(
+            error.to_string(),
+            "command failed (the command may have run)"
+        );
+        assert_eq!(
+            error.chain(),
+            "command failed (the command may have run): connection reset"
+        );
+        assert_eq!(
+            ExecError::not_run(Phase::Banner, "x").to_string(),
+            "banner failed"
+        );
+    }
+}

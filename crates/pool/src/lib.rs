@@ -1,0 +1,1 @@
+//! The worker-pool state machine (pure), and with feature runtime tokio around it.

@@ -1,0 +1,1 @@
+//! The queue's trait and its cache (pure).

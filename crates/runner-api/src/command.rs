@@ -1,0 +1,168 @@
+//! Command lines for `longshore-run`, quoted for a POSIX shell.
+//!
+//! | line | does | exit code |
+//! |---|---|---|
+//! | `P --detach --stdin-config --attempt N UUID` | starts a container from the [`StartDocument`](crate::StartDocument) on standard input, prints a [`StartReply`](crate::StartReply) | [`EXIT_OK`], [`EXIT_KNOWN_ATTEMPT`], else not started |
+//! | `P --kill SIGNAL --attempt N UUID` | signals the supervisor, waits up to 1 s | [`EXIT_OK`] if it is gone, 1 if not |
+//! | `P --report …` | prints a [report](crate::report) | [`EXIT_OK`] |
+//! | `P --output STREAM --attempt N UUID` | prints what the container wrote | [`EXIT_OK`] |
+//!
+//! `--kill` of an attempt that the runner has never seen leaves a mark, so that a start of it that
+//! arrives later is refused.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use longshore_types::{Attempt, ContainerUuid};
+
+/// The command did what it was asked to.
+pub const EXIT_OK: u32 = 0;
+/// A start was refused because this attempt, or a newer one, was started or killed before.
+/// Nothing was started; the report says what became of it.
+pub const EXIT_KNOWN_ATTEMPT: u32 = 3;
+/// The arguments were wrong.
+pub const EXIT_USAGE: u32 = 2;
+
+/// The most acknowledgements in one report command.
+pub const MAX_ACKS: usize = 100;
+/// The longest time that a report command may wait for a change.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// The environment variable that says where on an instance the runner keeps its files.
+pub const DIRECTORY_VARIABLE: &str = "LONGSHORE_RUN_DIR";
+/// Where the runner keeps its files unless [`DIRECTORY_VARIABLE`] says otherwise.
+pub const DEFAULT_DIRECTORY: &str = "/var/lib/longshore-run";
+
+/// One of a container's two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a process has these two output streams"
+)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl OutputStream {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// The name, in command lines and file names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// What a report command is to do beside reporting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReportOptions {
+    /// Results that were received and may be removed; at most [`MAX_ACKS`].
+    pub acks: Vec<(ContainerUuid, Attempt)>,
+    /// Wait up to this long (at most [`MAX_WAIT`]) while the digest of the report equals
+    /// [`ReportOptions::known`].
+    pub wait: Duration,
+    /// The digest of the report that the caller has.
+    pub known: String,
+}
+
+/// `text` as one word for a POSIX shell.
+///
+/// ```
+/// use longshore_runner_api::command::quote;
+/// assert_eq!(quote("it's"), r"'it'\''s'");
+/// ```
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The line that starts an attempt of a container.
+pub fn start(runner: &str, uuid: ContainerUuid, attempt: Attempt) -> String {
+    format!(
+        "{} --detach --stdin-config --attempt {attempt} {uuid}",
+        quote(runner)
+    )
+}
+
+/// The line that sends `signal` to an attempt of a container.
+pub fn kill(runner: &str, uuid: ContainerUuid, attempt: Attempt, signal: u8) -> String {
+    format!(
+        "{} --kill {signal} --attempt {attempt} {uuid}",
+        quote(runner)
+    )
+}
+
+/// The line that asks for a report.
+pub fn report(runner: &str, options: &ReportOptions) -> String {
+    let mut line = format!("{} --report", quote(runner));
+    if !options.wait.is_zero() {
+        let wait = options.wait.min(MAX_WAIT).as_millis();
+        let _ = write!(line, " --wait-ms {wait} --known {}", quote(&options.known));
+    }
+    for (i, (uuid, attempt)) in options.acks.iter().take(MAX_ACKS).enumerate() {
+        let separator = if i == 0 { " --ack " } else { "," };
+        let _ = write!(line, "{separator}{uuid}:{attempt}");
+    }
+    line
+}
+
+/// The line that prints the last `last` bytes of an output stream, or all of it.
+pub fn output(
+    runner: &str,
+    uuid: ContainerUuid,
+    attempt: Attempt,
+    stream: OutputStream,
+    last: Option<u64>,
+) -> String {
+    let mut line = format!("{} --output {}", quote(runner), stream.as_str());
+    if let Some(last) = last {
+        let _ = write!(line, " --last {last}");
+    }
+    let _ = write!(line, " --attempt {attempt} {uuid}");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uuid() -> ContainerUuid {
+        "zzzzz-dz642-0123456789abcde".parse().unwrap()
+    }
+
+    #[test]
+    fn lines_read_as_documented() {
+        let n = Attempt(2);
+        assert_eq!(
+            start("/tmp/r", uuid(), n),
+            "'/tmp/r' --detach --stdin-config --attempt 2 zzzzz-dz642-0123456789abcde"
+        );
+        assert_eq!(
+            kill("/tmp/r", uuid(), n, 15),
+            "'/tmp/r' --kill 15 --attempt 2 zzzzz-dz642-0123456789abcde"
+        );
+        assert_eq!(
+            output("/tmp/r", uuid(), n, OutputStream::Stdout, Some(9)),
+            "'/tmp/r' --output stdout --last 9 --attempt 2 zzzzz-dz642-0123456789abcde"
+        );
+        let options = ReportOptions {
+            acks: vec![(uuid(), n), (uuid(), Attempt(3))],
+            wait: Duration::from_secs(90),
+            known: "ab".into(),
+        };
+        assert_eq!(
+            report("/tmp/r", &options),
+            "'/tmp/r' --report --wait-ms 60000 --known 'ab' \
+             --ack zzzzz-dz642-0123456789abcde:2,zzzzz-dz642-0123456789abcde:3"
+        );
+        assert_eq!(
+            report("/tmp/r", &ReportOptions::default()),
+            "'/tmp/r' --report"
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! The start document: what a container is to run.
+
+use std::collections::BTreeMap;
+
+use longshore_types::{Attempt, ContainerUuid};
+use serde::{Deserialize, Serialize};
+
+/// The version of [`StartDocument`] that this crate writes and reads.
+pub const START_DOCUMENT_VERSION: u32 = 1;
+/// The largest start document in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
+
+/// How a container is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Engine {
+    /// As a plain process in a session of its own.
+    #[default]
+    Process,
+}
+
+/// What a container is to run; JSON on the standard input of the start command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartDocument {
+    /// [`START_DOCUMENT_VERSION`].
+    pub version: u32,
+    /// How it is run.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Program and arguments; at least the program, looked up in `PATH`.
+    pub command: Vec<String>,
+    /// Environment variables beside `PATH`, `HOME`, `LONGSHORE_CONTAINER_UUID` and
+    /// `LONGSHORE_ATTEMPT`; these win over the former two.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Absolute path of the working directory; none means a fresh one that is removed with the
+    /// result.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Absolute path of the file that becomes standard input; none means an empty one.
+    #[serde(default)]
+    pub stdin: Option<String>,
+    /// It is ended after this many milliseconds.
+    #[serde(default)]
+    pub time_limit_ms: Option<u64>,
+    /// How many milliseconds pass between asking it to end (TERM) and ending it (KILL).
+    #[serde(default = "default_kill_grace_ms")]
+    pub kill_grace_ms: u64,
+}
+
+fn default_kill_grace_ms() -> u64 {
+    10_000
+}
+
+/// A start document that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// It is longer than [`MAX_DOCUMENT_BYTES`].
+    #[error("the start document has {0} bytes, more than {MAX_DOCUMENT_BYTES}")]
+    TooLong(usize),
+    /// It is not the JSON that is expected.
+    #[error("the start document is not valid")]
+    Json(#[from] serde_json::Error),
+    /// It was written for another version of the runner.
+    #[error("the start document has version {0}, this runner reads {START_DOCUMENT_VERSION}")]
+    Version(u32),
+    /// It names no program.
+    #[error("the start document names no command")]
+    NoCommand,
+    /// A text in it has a NUL byte, which no argument or variable can hold.
+    #[error("{0} has a NUL byte")]
+    Nul(&'static str),
+}
+
+impl StartDocument {
+    /// A document that runs `command` with every other field at its default.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            version: START_DOCUMENT_VERSION,
+            engine: Engine::Process,
+            command,
+            env: BTreeMap::new(),
+            cwd: None,
+            stdin: None,
+            time_limit_ms: None,
+            kill_grace_ms: default_kill_grace_ms(),
+        }
+    }
+
+    /// Reads and checks a document.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, DocumentError> {
+        if bytes.len() > MAX_DOCUMENT_BYTES {
+            return Err(DocumentError::TooLong(bytes.len()));
+        }
+        let document: Self = serde_json::from_slice(bytes)?;
+        document.check()?;
+        Ok(document)
+    }
+
+    /// Checks and writes a document.
+    pub fn to_json(&self) -> Result<Vec<u8>, DocumentError> {
+        self.check()?;
+        let bytes = serde_json::to_vec(self)?;
+        if bytes.len() > MAX_DOCUMENT_BYTES {
+            return Err(DocumentError::TooLong(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self) -> Result<(), DocumentError> {
+        let has_nul = |text: &String| text.contains('\0');
+        if self.version != START_DOCUMENT_VERSION {
+            return Err(DocumentError::Version(self.version));
+        }
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err(DocumentError::NoCommand);
+        }
+        if self.command.iter().any(has_nul) {
+            return Err(DocumentError::Nul("an argument of the command"));
+        }
+        if self
+            .env
+            .iter()
+            .any(|(k, v)| has_nul(k) || has_nul(v) || k.is_empty() || k.contains('='))
+        {
+            return Err(DocumentError::Nul(
+                "a variable of the environment has no valid name or",
+            ));
+        }
+        if self.cwd.iter().chain(&self.stdin).any(has_nul) {
+            return Err(DocumentError::Nul("a path"));
+        }
+        Ok(())
+    }
+}
+
+/// The line that a successful start prints, one JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartReply {
+    /// The container.
+    #[serde(rename = "UUID")]
+    pub uuid: ContainerUuid,
+    /// The supervisor's process id.
+    #[serde(rename = "PID")]
+    pub pid: u32,
+    /// The attempt that was started.
+    #[serde(rename = "Attempt")]
+    pub attempt: Attempt,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_survives_its_json() {
+        let mut document = StartDocument::new(vec!["sh".into(), "-c".into(), "echo 'ü\n\"".into()]);
+        document.env.insert("A".into(), "b=c".into());
+        document.time_limit_ms = Some(5);
+        let json = document.to_json().unwrap();
+        assert_eq!(StartDocument::from_json(&json).unwrap(), document);
+    }
+
+    #[test]
+    fn unusable_documents_are_refused() {
+        for bad in [
+            r#"{}"#,
+            r#"{"version":1,"command":[]}"#,
+            r#"{"version":1,"command":[""]}"#,
+            r#"{"version":2,"command":["true"]}"#,
+            r#"{"version":1,"command":["true"],"unknown":1}"#,
+            r#"{"version":1,"command":["a\u0000b"]}"#,
+            r#"{"version":1,"command":["a"],"env":{"A=B":"c"}}"#,
+            r#"{"version":1,"command":["a"],"cwd":"/\u0000"}"#,
+        ] {
+            assert!(StartDocument::from_json(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let long = vec![b' '; MAX_DOCUMENT_BYTES + 1];
+        assert!(matches!(
+            StartDocument::from_json(&long),
+            Err(DocumentError::TooLong(_))
+        ));
+    }
+}

@@ -1,0 +1,20 @@
+//! What a runner is told and what it says, as pure functions on text.
+//!
+//! A runner is the program on an instance that supervises containers there. This crate has the
+//! whole language between a dispatcher and `longshore-run`:
+//!
+//! - [`command`]: the command lines that a dispatcher sends over SSH.
+//! - [`StartDocument`]: what a container is to run, as JSON on the start command's standard input.
+//! - [`StartReply`]: the one line that a successful start prints.
+//! - [`report`]: the lines that `--report` prints, and the stock `--list` grammar.
+//!
+//! What is parsed comes from machines that may be broken or hostile: every parser has limits, and
+//! an answer that breaks the grammar is refused whole.
+
+pub mod command;
+mod document;
+pub mod report;
+
+pub use document::{
+    DocumentError, Engine, MAX_DOCUMENT_BYTES, START_DOCUMENT_VERSION, StartDocument, StartReply,
+};

@@ -1,0 +1,381 @@
+//! The lines of a report.
+//!
+//! `--report` prints JSON objects, one a line of at most [`MAX_LINE`] bytes:
+//!
+//! ```text
+//! {"type":"report","version":1}
+//! {"type":"broken","why":"no space left on device"}
+//! {"type":"container","uuid":"…","attempt":1,"state":"running","started_at":1795208257000}
+//! {"type":"container","uuid":"…","attempt":1,"state":"finished","cause":"exited","code":0,…}
+//! {"type":"end","containers":2,"digest":"…"}
+//! ```
+//!
+//! The last line proves that nothing was cut off. Lines of a type that the reader does not know
+//! are ignored, so that a newer runner can say more.
+//!
+//! [`format_list`] writes the stock `--list` grammar of the ancestor's runner, for people and old
+//! tools; it has no results in it.
+
+use longshore_types::{Attempt, ContainerReport, ContainerUuid, ReportedState, RunnerReport};
+use serde::{Deserialize, Serialize};
+
+/// The version of the grammar.
+pub const REPORT_VERSION: u32 = 1;
+/// The longest line in bytes.
+pub const MAX_LINE: usize = 4096;
+/// The most containers in one report.
+pub const MAX_CONTAINERS: usize = 4096;
+/// The longest report in bytes that [`parse`] accepts.
+pub const MAX_REPORT_BYTES: usize = 2 << 20;
+/// The longest free text in a report, in bytes; longer ones are cut.
+pub const MAX_TEXT: usize = 1024;
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line {
+    Report {
+        version: u32,
+    },
+    Broken {
+        why: String,
+    },
+    Container(ContainerReport),
+    End {
+        containers: usize,
+        digest: String,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
+/// A report that breaks the grammar; none of it may be believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// It has more bytes, lines or containers than a report may have.
+    #[error("the report is larger than {0}")]
+    TooLarge(&'static str),
+    /// A line is not one of the grammar's.
+    #[error("line {number} of the report is not valid")]
+    Line {
+        /// Counted from 1.
+        number: usize,
+        /// What the decoder said.
+        source: serde_json::Error,
+    },
+    /// It does not begin with the line that says its version, or with another version.
+    #[error("the report does not begin with version {REPORT_VERSION}")]
+    Version,
+    /// Its last line is missing or does not match what came before.
+    #[error("the report is incomplete")]
+    Incomplete,
+    /// It names the same container twice.
+    #[error("the report names {0} twice")]
+    Duplicate(ContainerUuid),
+}
+
+/// The text of a report. Free texts are cut to [`MAX_TEXT`] bytes.
+///
+/// ```
+/// use longshore_runner_api::report;
+/// use longshore_types::RunnerReport;
+/// let text = report::format(&RunnerReport { digest: "d".into(), ..RunnerReport::default() });
+/// assert_eq!(report::parse(text.as_bytes()).unwrap().digest, "d");
+/// ```
+pub fn format(report: &RunnerReport) -> String {
+    let mut lines = vec![Line::Report {
+        version: REPORT_VERSION,
+    }];
+    lines.extend(
+        report
+            .broken
+            .iter()
+            .map(|why| Line::Broken { why: cut(why) }),
+    );
+    lines.extend(
+        report
+            .containers
+            .iter()
+            .map(|container| Line::Container(shortened(container))),
+    );
+    lines.push(Line::End {
+        containers: report.containers.len(),
+        digest: report.digest.clone(),
+    });
+    let mut text = String::new();
+    for line in &lines {
+        // Plain data with text keys; encoding it cannot fail.
+        text.push_str(&serde_json::to_string(line).unwrap_or_default());
+        text.push('\n');
+    }
+    text
+}
+
+/// Reads a report; refuses it whole if anything is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<RunnerReport, ReportError> {
+    if bytes.len() > MAX_REPORT_BYTES {
+        return Err(ReportError::TooLarge("2 MiB"));
+    }
+    let mut report = RunnerReport::default();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut ended = false;
+    let mut began = false;
+    for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        if ended {
+            return Err(ReportError::Incomplete);
+        }
+        if line.len() > MAX_LINE {
+            return Err(ReportError::TooLarge("4 KiB a line"));
+        }
+        let line: Line = serde_json::from_slice(line).map_err(|source| ReportError::Line {
+            number: i + 1,
+            source,
+        })?;
+        if !began
+            && !matches!(
+                line,
+                Line::Report {
+                    version: REPORT_VERSION
+                }
+            )
+        {
+            return Err(ReportError::Version);
+        }
+        began = true;
+        match line {
+            Line::Report { .. } | Line::Unknown => {}
+            Line::Broken { why } => report.broken = Some(cut(&why)),
+            Line::Container(container) => {
+                if !seen.insert(container.uuid) {
+                    return Err(ReportError::Duplicate(container.uuid));
+                }
+                if report.containers.len() == MAX_CONTAINERS {
+                    return Err(ReportError::TooLarge("4096 containers"));
+                }
+                report.containers.push(shortened(&container));
+            }
+            Line::End { containers, digest } => {
+                if containers != report.containers.len() || digest.len() > MAX_TEXT {
+                    return Err(ReportError::Incomplete);
+                }
+                report.digest = digest;
+                ended = true;
+            }
+        }
+    }
+    if ended {
+        Ok(report)
+    } else {
+        Err(ReportError::Incomplete)
+    }
+}
+
+/// The stock `--list` text: `broken`, a UUID, or a UUID and `stale`, a line each.
+pub fn format_list(report: &RunnerReport) -> String {
+    let mut text = String::new();
+    if report.broken.is_some() {
+        text.push_str("broken\n");
+    }
+    for container in &report.containers {
+        match container.state {
+            ReportedState::Running { .. } => text.push_str(&format!("{}\n", container.uuid)),
+            ReportedState::Stale => text.push_str(&format!("{} stale\n", container.uuid)),
+            ReportedState::Finished(_) => {}
+        }
+    }
+    text
+}
+
+/// Reads `UUID:ATTEMPT,…`, the argument of `--ack`; none if any part is wrong.
+pub fn parse_acks(text: &str) -> Option<Vec<(ContainerUuid, Attempt)>> {
+    text.split(',')
+        .map(|part| {
+            let (uuid, attempt) = part.split_once(':')?;
+            Some((uuid.parse().ok()?, Attempt(attempt.parse().ok()?)))
+        })
+        .collect()
+}
+
+fn shortened(container: &ContainerReport) -> ContainerReport {
+    use longshore_types::ExitCause;
+    let mut container = container.clone();
+    if let ReportedState::Finished(exit) = &mut container.state
+        && let ExitCause::NotStarted { error } = &mut exit.cause
+    {
+        *error = cut(error);
+    }
+    container
+}
+
+/// At most [`MAX_TEXT`] bytes of a text, control characters replaced by blanks.
+fn cut(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = text.chars().take(MAX_TEXT).map(clean).collect();
+    while short.len() > MAX_TEXT {
+        short.pop();
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_types::{Exit, ExitCause, Timestamp};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_report() -> impl Strategy<Value = RunnerReport> {
+        let uuid = "[a-z0-9]{15}".prop_map(|tail| {
+            format!("zzzzz-dz642-{tail}")
+                .parse::<ContainerUuid>()
+                .unwrap()
+        });
+        let time = proptest::option::of(any::<i64>().prop_map(Timestamp));
+        let cause = prop_oneof![
+            any::<i32>().prop_map(|code| ExitCause::Exited { code }),
+            any::<i32>().prop_map(|signal| ExitCause::Signaled { signal }),
+            Just(ExitCause::TimeLimit),
+            Just(ExitCause::Killed),
+            "[^\\p{C}]{0,40}".prop_map(|error| ExitCause::NotStarted { error }),
+            Just(ExitCause::SupervisorLost),
+            Just(ExitCause::InstanceLost),
+        ];
+        let exit = (
+            cause,
+            time.clone(),
+            time.clone(),
+            any::<u64>(),
+            any::<u64>(),
+        )
+            .prop_map(
+                |(cause, started_at, finished_at, stdout_bytes, stderr_bytes)| Exit {
+                    cause,
+                    started_at,
+                    finished_at,
+                    stdout_bytes,
+                    stderr_bytes,
+                },
+            );
+        let state = prop_oneof![
+            time.prop_map(|started_at| ReportedState::Running { started_at }),
+            Just(ReportedState::Stale),
+            exit.prop_map(ReportedState::Finished),
+        ];
+        let containers = proptest::collection::btree_map(uuid, (any::<u32>(), state), 0..8);
+        (
+            containers,
+            proptest::option::of("[^\\p{C}]{0,40}"),
+            "[0-9a-f]{0,32}",
+        )
+            .prop_map(|(containers, broken, digest)| RunnerReport {
+                containers: containers
+                    .into_iter()
+                    .map(|(uuid, (attempt, state))| ContainerReport {
+                        uuid,
+                        attempt: Attempt(attempt),
+                        state,
+                    })
+                    .collect(),
+                broken,
+                digest,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(report in any_report()) {
+            prop_assert_eq!(parse(format(&report).as_bytes()).unwrap(), report);
+        }
+
+        #[test]
+        fn a_report_that_was_cut_is_refused(report in any_report(), keep in 0.0..1.0f64) {
+            let text = format(&report);
+            let end = text.trim_end().len();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+            let keep = (keep * end as f64) as usize;
+            prop_assert!(parse(&text.as_bytes()[..keep]).is_err());
+        }
+
+        #[test]
+        fn anything_else_does_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn hostile_reports_are_refused() {
+        let line = |text: &str| format!("{{\"type\":\"report\",\"version\":1}}\n{text}\n");
+        let uuid = "zzzzz-dz642-0123456789abcde";
+        let stale =
+            format!(r#"{{"type":"container","uuid":"{uuid}","attempt":1,"state":"stale"}}"#);
+        let end = |n: usize| format!(r#"{{"type":"end","containers":{n},"digest":""}}"#);
+        assert!(parse(line(&format!("{stale}\n{}", end(1))).as_bytes()).is_ok());
+        for bad in [
+            String::new(),
+            end(0),
+            line(""),
+            line(&format!("{stale}\n{}", end(2))),
+            line(&format!("{stale}\n{stale}\n{}", end(2))),
+            line(&format!("{}\n{stale}", end(0))),
+            line(&format!("{}{}", " ".repeat(MAX_LINE), end(0))),
+            line(&format!("nonsense\n{}", end(0))),
+            format!("{{\"type\":\"report\",\"version\":9}}\n{}\n", end(0)),
+            " ".repeat(MAX_REPORT_BYTES + 1),
+        ] {
+            assert!(
+                parse(bad.as_bytes()).is_err(),
+                "{}",
+                &bad[..bad.len().min(200)]
+            );
+        }
+        let newer = line(&format!(
+            "{{\"type\":\"weather\",\"sun\":true}}\n{}",
+            end(0)
+        ));
+        assert!(parse(newer.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn the_stock_list_names_what_may_run() {
+        let container = |tail: &str, state| ContainerReport {
+            uuid: format!("zzzzz-dz642-00000000000000{tail}").parse().unwrap(),
+            attempt: Attempt(1),
+            state,
+        };
+        let report = RunnerReport {
+            containers: vec![
+                container("a", ReportedState::Running { started_at: None }),
+                container("b", ReportedState::Stale),
+                container(
+                    "c",
+                    ReportedState::Finished(Exit::unseen(ExitCause::Killed)),
+                ),
+            ],
+            broken: Some("x".into()),
+            digest: String::new(),
+        };
+        assert_eq!(
+            format_list(&report),
+            "broken\nzzzzz-dz642-00000000000000a\nzzzzz-dz642-00000000000000b stale\n"
+        );
+    }
+
+    #[test]
+    fn acknowledgements_are_read_strictly() {
+        let uuid = "zzzzz-dz642-0123456789abcde";
+        assert_eq!(parse_acks(&format!("{uuid}:1,{uuid}:2")).unwrap().len(), 2);
+        for bad in [
+            "",
+            ",",
+            uuid,
+            "x:1",
+            &format!("{uuid}:1,"),
+            &format!("{uuid}:-1"),
+        ] {
+            assert!(parse_acks(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The scheduler (pure): deltas in, actions out, reasons on demand.

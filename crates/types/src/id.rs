@@ -1,0 +1,200 @@
+//! Identifiers.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A text that is not a container UUID.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a container UUID: expected 27 characters like zzzzz-dz642-0123456789abcde")]
+pub struct ParseUuidError(String);
+
+/// The UUID of a container: five characters of cluster, `dz642`, and fifteen characters, each of
+/// `[a-z0-9]`, joined by dashes; 27 bytes, kept inline.
+///
+/// ```
+/// use longshore_types::ContainerUuid;
+/// let uuid: ContainerUuid = "zzzzz-dz642-0123456789abcde".parse().unwrap();
+/// assert_eq!(uuid.to_string(), "zzzzz-dz642-0123456789abcde");
+/// assert!("zzzzz-dz642-../../etc/passwd".parse::<ContainerUuid>().is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerUuid([u8; Self::LEN]);
+
+impl ContainerUuid {
+    /// The length of the text form in bytes.
+    pub const LEN: usize = 27;
+
+    /// A UUID made of a cluster prefix and 15 characters chosen by `random`, of which each byte
+    /// is reduced to `[a-z0-9]`.
+    ///
+    /// A prefix that is not five characters of `[a-z0-9]` is an error.
+    pub fn generate(cluster: &str, random: [u8; 15]) -> Result<Self, ParseUuidError> {
+        const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let tail: String = random
+            .iter()
+            .map(|&b| char::from(ALPHABET[usize::from(b) % 36]))
+            .collect();
+        format!("{cluster}-dz642-{tail}").parse()
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        // The bytes were checked to be ASCII when the value was made.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl FromStr for ContainerUuid {
+    type Err = ParseUuidError;
+
+    fn from_str(text: &str) -> Result<Self, ParseUuidError> {
+        let error = || ParseUuidError(text.chars().take(64).collect());
+        let bytes: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| error())?;
+        let valid = bytes.iter().enumerate().all(|(i, &b)| match i {
+            5 | 11 => b == b'-',
+            6..=10 => b == b"dz642"[i - 6],
+            _ => b.is_ascii_lowercase() || b.is_ascii_digit(),
+        });
+        if valid { Ok(Self(bytes)) } else { Err(error()) }
+    }
+}
+
+impl TryFrom<String> for ContainerUuid {
+    type Error = ParseUuidError;
+
+    fn try_from(text: String) -> Result<Self, ParseUuidError> {
+        text.parse()
+    }
+}
+
+impl From<ContainerUuid> for String {
+    fn from(uuid: ContainerUuid) -> Self {
+        uuid.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for ContainerUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for ContainerUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The number of one attempt to run a container; each lock makes a new, larger one.
+///
+/// A runner refuses an attempt that is not newer than the last one it has seen of a container,
+/// so a start that arrives late, or twice, runs nothing twice.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Attempt(pub u32);
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! shared_text {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Wraps a text; nothing is checked.
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
+                Self(text.into())
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+    };
+}
+
+shared_text! {
+    /// The provider's identifier of an instance; opaque, cheap to clone.
+    InstanceId
+}
+
+shared_text! {
+    /// The configured name of an instance type (not the provider's name); cheap to clone.
+    TypeName
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_uuids_parse() {
+        assert!(
+            "zzzzz-dz642-abcdefghij01234"
+                .parse::<ContainerUuid>()
+                .is_ok()
+        );
+        for bad in [
+            "",
+            "zzzzz-dz642-abcdefghij0123",
+            "zzzzz-dz642-abcdefghij012345",
+            "zzzzz-xvhdp-abcdefghij01234",
+            "ZZZZZ-dz642-abcdefghij01234",
+            "zzzzz-dz642-abcdefghij/1234",
+            "zzzzz-dz642-abcdefghij0123\n",
+            "zzzzz_dz642-abcdefghij01234",
+        ] {
+            assert!(bad.parse::<ContainerUuid>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn generated_uuids_parse_back() {
+        let uuid = ContainerUuid::generate("local", [255; 15]).unwrap();
+        assert_eq!(uuid.as_str().parse::<ContainerUuid>().unwrap(), uuid);
+        assert!(ContainerUuid::generate("lo-al", [0; 15]).is_err());
+    }
+}

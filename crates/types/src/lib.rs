@@ -1,0 +1,31 @@
+//! Plain data shared by every part of Longshore: identifiers, time, sizes, instance types,
+//! containers, what a runner reports, and the reasons why something waits.
+//!
+//! Nothing here does anything: no clock, no IO, no randomness. Everything that has a wire form
+//! implements serde's traits with the field names of the project's documents.
+
+mod container;
+mod duration;
+mod host_key;
+mod id;
+mod instance_type;
+mod price;
+mod reason;
+mod report;
+mod resources;
+mod size;
+mod time;
+mod worker;
+
+pub use container::{Container, ContainerState, MAX_PRIORITY, QueueEntry};
+pub use duration::{ParseDurationError, format_duration, parse_duration};
+pub use host_key::{HostKey, HostKeyVerdict};
+pub use id::{Attempt, ContainerUuid, InstanceId, ParseUuidError, TypeName};
+pub use instance_type::{Gpu, GpuRequest, GpuStack, InstanceType, Market, ResourceRequest};
+pub use price::{InvalidPrice, Price};
+pub use reason::Reason;
+pub use report::{ContainerReport, Exit, ExitCause, ReportedState, RunnerReport};
+pub use resources::{Resource, Resources};
+pub use size::{ByteSize, ParseByteSizeError};
+pub use time::{Deadline, Instant, Timestamp};
+pub use worker::{HeldContainer, HeldPhase, IdleBehavior, PendingView, WorkerState, WorkerView};

@@ -1,0 +1,137 @@
+//! What a runner reports about the containers of its machine.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Attempt, ContainerUuid, Timestamp};
+
+/// Why a container's process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each cause has its consequence for the container; a new one must not compile unnoticed"
+)]
+pub enum ExitCause {
+    /// It exited by itself with this code.
+    Exited {
+        /// The exit code, 0 to 255.
+        code: i32,
+    },
+    /// A signal that nobody asked us to send ended it.
+    Signaled {
+        /// The number of the signal.
+        signal: i32,
+    },
+    /// It ran longer than its time limit and was ended.
+    TimeLimit,
+    /// A kill was asked for, and it was ended.
+    Killed,
+    /// It could not be started at all; nothing ran.
+    NotStarted {
+        /// What went wrong, one line.
+        error: String,
+    },
+    /// Its supervisor died without recording how it ended; nothing of it is left.
+    SupervisorLost,
+    /// The machine it ran on is gone.
+    InstanceLost,
+}
+
+impl ExitCause {
+    /// Whether the infrastructure is to blame, so that another attempt is worthwhile.
+    pub fn is_infrastructure(&self) -> bool {
+        matches!(self, Self::SupervisorLost | Self::InstanceLost)
+    }
+
+    /// Whether the container did what it was asked to, successfully.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Exited { code: 0 })
+    }
+}
+
+impl fmt::Display for ExitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exit code {code}"),
+            Self::Signaled { signal } => write!(f, "ended by signal {signal}"),
+            Self::TimeLimit => f.write_str("time limit reached"),
+            Self::Killed => f.write_str("killed on request"),
+            Self::NotStarted { error } => write!(f, "could not be started: {error}"),
+            Self::SupervisorLost => f.write_str("its supervisor was lost"),
+            Self::InstanceLost => f.write_str("its instance was lost"),
+        }
+    }
+}
+
+/// How and when a container's process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why.
+    #[serde(flatten)]
+    pub cause: ExitCause,
+    /// When its process was started, on the clock of its machine; none if it never was.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, on the clock of its machine; none if nobody saw it.
+    pub finished_at: Option<Timestamp>,
+    /// Bytes that it wrote to standard output.
+    pub stdout_bytes: u64,
+    /// Bytes that it wrote to standard error.
+    pub stderr_bytes: u64,
+}
+
+impl Exit {
+    /// An end of which nothing but the cause is known.
+    pub fn unseen(cause: ExitCause) -> Self {
+        Self {
+            cause,
+            started_at: None,
+            finished_at: None,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+        }
+    }
+}
+
+/// How far a container has come, as its runner says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the report grammar; a new state must not compile unnoticed"
+)]
+pub enum ReportedState {
+    /// Its supervisor holds its lock.
+    Running {
+        /// When its process was started, on the clock of its machine; none if it is not yet.
+        started_at: Option<Timestamp>,
+    },
+    /// Its supervisor is gone but something holds its lock: it may still run.
+    Stale,
+    /// It ended, and the runner keeps the result until that is acknowledged.
+    Finished(Exit),
+}
+
+/// One container in a runner's report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    /// Which.
+    pub uuid: ContainerUuid,
+    /// Which attempt; 0 where the runner does not number them.
+    pub attempt: Attempt,
+    /// How far it has come.
+    #[serde(flatten)]
+    pub state: ReportedState,
+}
+
+/// Everything that a runner knows about the containers of its machine at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunnerReport {
+    /// Every container that has a process, a lock, or a result that was not acknowledged.
+    pub containers: Vec<ContainerReport>,
+    /// Why the machine should get no more work, if the runner says that it is broken.
+    pub broken: Option<String>,
+    /// A digest of the above; equal digests mean equal reports. Empty where the runner gives none.
+    pub digest: String,
+}
