@@ -1,1 +1,257 @@
-//! The cloud-driver interface of Longshore.
+//! The cloud-driver interface.
+//!
+//! An [`InstanceSet`] creates, lists, tags and destroys instances at one provider. A [`Driver`]
+//! opens one from JSON parameters. Everything between the pool and a provider (rate limits,
+//! instrumentation, filters) is an `InstanceSet` around an `InstanceSet`.
+//!
+//! # A driver in a hundred lines
+//!
+//! Instances that are files in a directory, each holding its tags:
+//!
+//! ```
+//! use std::path::{Path, PathBuf};
+//! use std::{fmt, fs, io};
+//!
+//! use async_trait::async_trait;
+//! use longshore_cloud::*;
+//! use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
+//!
+//! #[derive(Debug)]
+//! struct Directory(PathBuf);
+//!
+//! impl fmt::Display for Directory {
+//!     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+//!         write!(f, "Directory({})", self.0.display())
+//!     }
+//! }
+//!
+//! /// The one place that maps the provider's errors to kinds.
+//! fn classify(operation: Operation, error: io::Error) -> CloudError {
+//!     let kind = match error.kind() {
+//!         io::ErrorKind::NotFound => ErrorKind::NotFound,
+//!         io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+//!         io::ErrorKind::StorageFull => ErrorKind::QuotaExceeded(Scope::Everything),
+//!         _ => ErrorKind::Other,
+//!     };
+//!     CloudError::new(operation, "directory", kind, error)
+//! }
+//!
+//! fn describe(path: &Path) -> io::Result<Instance> {
+//!     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+//!     let tags: Tags = serde_json::from_slice(&fs::read(path)?)?;
+//!     Ok(Instance::new(name, "file", InstanceState::Running, tags))
+//! }
+//!
+//! #[async_trait]
+//! impl InstanceSet for Directory {
+//!     async fn create(&self, _: &CallContext, request: &CreateRequest)
+//!         -> Result<Instance, CloudError> {
+//!         // The token is the name: a repeated request finds what the first one made.
+//!         let path = self.0.join(&request.token);
+//!         let made = serde_json::to_vec(&request.tags).map_err(io::Error::from)
+//!             .and_then(|tags| if path.exists() { Ok(()) } else { fs::write(&path, tags) })
+//!             .and_then(|()| describe(&path));
+//!         made.map_err(|error| classify(Operation::Create, error))
+//!     }
+//!
+//!     async fn list(&self, _: &CallContext, tags: &Tags) -> Result<Vec<Instance>, CloudError> {
+//!         let read = || -> io::Result<Vec<Instance>> {
+//!             fs::read_dir(&self.0)?.map(|entry| describe(&entry?.path())).collect()
+//!         };
+//!         let mut instances = read().map_err(|error| classify(Operation::List, error))?;
+//!         instances.retain(|instance| instance.has_tags(tags));
+//!         Ok(instances)
+//!     }
+//!
+//!     async fn destroy(&self, _: &CallContext, ids: &[InstanceId])
+//!         -> Vec<(InstanceId, Result<(), CloudError>)> {
+//!         let remove = |id: &InstanceId| match fs::remove_file(self.0.join(id.as_str())) {
+//!             Err(error) if error.kind() != io::ErrorKind::NotFound => {
+//!                 Err(classify(Operation::Destroy, error))
+//!             }
+//!             _ => Ok(()),
+//!         };
+//!         ids.iter().map(|id| (id.clone(), remove(id))).collect()
+//!     }
+//!
+//!     async fn set_tags(&self, _: &CallContext, changes: &[(InstanceId, Tags)])
+//!         -> Vec<(InstanceId, Result<(), CloudError>)> {
+//!         let merge = |id: &InstanceId, tags: &Tags| -> io::Result<()> {
+//!             let path = self.0.join(id.as_str());
+//!             let mut all = describe(&path)?.tags;
+//!             all.extend(tags.clone());
+//!             fs::write(path, serde_json::to_vec(&all)?)
+//!         };
+//!         changes.iter()
+//!             .map(|(id, tags)| {
+//!                 let done = merge(id, tags).map_err(|e| classify(Operation::SetTags, e));
+//!                 (id.clone(), done)
+//!             })
+//!             .collect()
+//!     }
+//!
+//!     async fn verify_host_key(&self, _: &CallContext, _: &InstanceId, _: &HostKey)
+//!         -> Result<HostKeyVerdict, CloudError> {
+//!         Ok(HostKeyVerdict::Unsupported)
+//!     }
+//!
+//!     fn quota_group(&self, _: &InstanceType) -> Option<String> { None }
+//!
+//!     fn capabilities(&self) -> Capabilities {
+//!         Capabilities {
+//!             idempotent_create: true, tags_at_birth: true, consistent_listing: true,
+//!             ..Capabilities::default()
+//!         }
+//!     }
+//!
+//!     fn extensions(&self) -> Extensions<'_> { Extensions::default() }
+//!
+//!     async fn stop(&self) {}
+//! }
+//! # let folder = std::env::temp_dir().join(format!("longshore-doc-{}", std::process::id()));
+//! # fs::create_dir_all(&folder).unwrap();
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let cloud = Directory(folder.clone());
+//! let context = CallContext::example();
+//! let request = CreateRequest::example();
+//! let made = cloud.create(&context, &request).await?;
+//! let again = cloud.create(&context, &request).await?;
+//! assert_eq!(made.id, again.id);
+//! assert_eq!(cloud.list(&context, &request.tags).await?.len(), 1);
+//! assert!(cloud.destroy(&context, &[made.id]).await[0].1.is_ok());
+//! assert!(cloud.list(&context, &Tags::new()).await?.is_empty());
+//! # fs::remove_dir_all(&folder).unwrap();
+//! # Ok::<(), CloudError>(()) }).unwrap();
+//! ```
+
+mod error;
+mod extensions;
+mod instance;
+mod request;
+
+use std::fmt;
+
+use async_trait::async_trait;
+pub use error::{CloudError, ErrorKind, Operation, Outcome, Scope};
+pub use extensions::{
+    ConsoleOutput, Extensions, Interruption, InterruptionNotices, PriceHistory, PricePoint,
+};
+pub use instance::{Instance, InstanceState, TagKeys, Tags};
+use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
+pub use request::{AddressKind, CallContext, CreateRequest};
+
+/// All instances at one provider that an installation may touch.
+///
+/// # What every implementation promises
+///
+/// - Each call ends within [`CallContext::timeout`], with [`ErrorKind::TimedOut`] if need be.
+/// - Calls may run at the same time as each other.
+/// - A future that is dropped may still have acted.
+/// - An error says by its [`Outcome`] whether the call may have had an effect.
+/// - `Display` names the stack: a layer prints itself around what it wraps, a driver its name and
+///   where: `Rate(5/s, Ec2(us-east-1))`.
+///
+/// No method has a default body, so that a layer that forgets to forward one does not compile.
+#[async_trait]
+pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
+    /// Makes one instance.
+    ///
+    /// With [`Capabilities::idempotent_create`] a repeated request with the same
+    /// [`CreateRequest::token`] returns the instance that the first one made. The reply may be
+    /// lost after success; such an error has the outcome [`Outcome::Unknown`].
+    async fn create(
+        &self,
+        context: &CallContext,
+        request: &CreateRequest,
+    ) -> Result<Instance, CloudError>;
+
+    /// Every instance that has all of `tags`, also those that boot or die.
+    ///
+    /// May lag behind reality unless [`Capabilities::consistent_listing`]. An answer that could
+    /// not read every page is an error, never a short `Ok`. The same id may occur twice; callers
+    /// de-duplicate.
+    async fn list(&self, context: &CallContext, tags: &Tags) -> Result<Vec<Instance>, CloudError>;
+
+    /// Destroys instances; one result for each id, in any order. An unknown id is success.
+    ///
+    /// Success means that the provider accepted it, not that the instance is gone.
+    async fn destroy(
+        &self,
+        context: &CallContext,
+        ids: &[InstanceId],
+    ) -> Vec<(InstanceId, Result<(), CloudError>)>;
+
+    /// Sets tags of instances; one result for each id. Tags are merged, never removed.
+    async fn set_tags(
+        &self,
+        context: &CallContext,
+        changes: &[(InstanceId, Tags)],
+    ) -> Vec<(InstanceId, Result<(), CloudError>)>;
+
+    /// Whether `key` is the SSH host key of an instance.
+    async fn verify_host_key(
+        &self,
+        context: &CallContext,
+        id: &InstanceId,
+        key: &HostKey,
+    ) -> Result<HostKeyVerdict, CloudError>;
+
+    /// The name of the quota that instances of a type count against; none if they have no group.
+    /// Pure: no call to the provider.
+    fn quota_group(&self, instance_type: &InstanceType) -> Option<String>;
+
+    /// What this instance set can do. Pure, and always the same answer.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Optional powers; layers forward those of what they wrap.
+    fn extensions(&self) -> Extensions<'_>;
+
+    /// Ends background work. Calls after it may fail. Destroys nothing.
+    async fn stop(&self);
+}
+
+/// What an instance set can do. What is false makes the pool more careful.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A repeated create with the same token makes no second instance.
+    pub idempotent_create: bool,
+    /// An instance is never listed without the tags of its request.
+    pub tags_at_birth: bool,
+    /// A listing shows everything that was done before it began.
+    pub consistent_listing: bool,
+    /// [`InstanceSet::verify_host_key`] can tell.
+    pub host_keys: bool,
+    /// The most ids in one [`InstanceSet::destroy`]; 0 means no limit.
+    pub destroy_batch: usize,
+    /// The most changes in one [`InstanceSet::set_tags`]; 0 means no limit.
+    pub tag_batch: usize,
+}
+
+/// Opens instance sets of one provider.
+#[async_trait]
+pub trait Driver: fmt::Debug + Send + Sync {
+    /// The name, as the configuration spells it.
+    fn name(&self) -> &'static str;
+
+    /// Opens the instance set that `parameters` describe, or says everything that is wrong with
+    /// them at once. Makes no call that costs money or changes anything at the provider.
+    async fn open(
+        &self,
+        parameters: &serde_json::Value,
+    ) -> Result<Box<dyn InstanceSet>, ParameterErrors>;
+}
+
+/// Everything that is wrong with a driver's parameters; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct ParameterErrors(pub Vec<ParameterError>);
+
+/// One thing that is wrong with a driver's parameters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{parameter}: {problem}")]
+pub struct ParameterError {
+    /// The name of the parameter, with dots between levels.
+    pub parameter: String,
+    /// What is wrong, and what to write instead.
+    pub problem: String,
+}

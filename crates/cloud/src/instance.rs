@@ -1,0 +1,105 @@
+//! Instances as data.
+
+use std::collections::BTreeMap;
+
+use longshore_types::{InstanceId, Timestamp};
+
+/// Tags of an instance: names and values.
+pub type Tags = BTreeMap<String, String>;
+
+/// Where an instance is in its life, as its provider says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the pool's rules are by state; a new one must not compile unnoticed"
+)]
+pub enum InstanceState {
+    /// It was asked for and does not run yet.
+    Pending,
+    /// It runs.
+    Running,
+    /// It is being destroyed.
+    Stopping,
+    /// It is destroyed for good.
+    Gone,
+}
+
+/// A virtual machine as a driver describes it. Plain data, a snapshot, not a handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Instance {
+    /// The provider's identifier, never empty, unique within the instance set.
+    pub id: InstanceId,
+    /// What the provider calls its type.
+    pub provider_type: String,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// Where it answers SSH: host, or host and port; none until it is known.
+    pub address: Option<String>,
+    /// The user to log in as; none means the configured one.
+    pub remote_user: Option<String>,
+    /// Its tags.
+    pub tags: Tags,
+    /// When it was launched, if the provider says.
+    pub launched_at: Option<Timestamp>,
+    /// Its zone, if the provider has any.
+    pub zone: Option<String>,
+}
+
+impl Instance {
+    /// An instance of which nothing more is known.
+    pub fn new(
+        id: impl Into<InstanceId>,
+        provider_type: impl Into<String>,
+        state: InstanceState,
+        tags: Tags,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            provider_type: provider_type.into(),
+            state,
+            address: None,
+            remote_user: None,
+            tags,
+            launched_at: None,
+            zone: None,
+        }
+    }
+
+    /// Whether it has all of `tags`.
+    pub fn has_tags(&self, tags: &Tags) -> bool {
+        tags.iter()
+            .all(|(key, value)| self.tags.get(key) == Some(value))
+    }
+}
+
+/// The names of the tags by which Longshore knows its instances, all beginning with one prefix.
+///
+/// ```
+/// use longshore_cloud::TagKeys;
+/// assert_eq!(TagKeys::new("Arvados").set_id, "ArvadosInstanceSetID");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TagKeys {
+    /// Which installation it belongs to.
+    pub set_id: String,
+    /// The configured name of its type.
+    pub instance_type: String,
+    /// `run`, `hold` or `drain`.
+    pub idle_behavior: String,
+    /// 40 lower-case hex digits that only the instance and its dispatcher know.
+    pub secret: String,
+}
+
+impl TagKeys {
+    /// The names that begin with `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self {
+            set_id: format!("{prefix}InstanceSetID"),
+            instance_type: format!("{prefix}InstanceType"),
+            idle_behavior: format!("{prefix}IdleBehavior"),
+            secret: format!("{prefix}InstanceSecret"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a caller says with a call.
+
+use std::time::Duration;
+
+use longshore_types::{ByteSize, InstanceType, Price};
+
+use crate::Tags;
+
+/// What goes with every call.
+///
+/// The timeout is relative, so that drivers, layers and simulators need no common clock. A driver
+/// that blocks cannot be stopped by dropping its future, so it has to keep the timeout itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallContext {
+    /// How long the call may take from now.
+    pub timeout: Duration,
+    /// A name for this call in the logs of both sides.
+    pub request_id: String,
+}
+
+impl CallContext {
+    /// A context for documentation and tests: 10 s, `req-example`.
+    pub fn example() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            request_id: "req-example".into(),
+        }
+    }
+}
+
+/// Which address of an instance is used to reach it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressKind {
+    /// The address inside the provider's network.
+    #[default]
+    Private,
+    /// An address that the internet can reach.
+    Public,
+}
+
+/// What instance to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateRequest {
+    /// The configured type.
+    pub instance_type: InstanceType,
+    /// The provider's name of the image.
+    pub image: String,
+    /// Tags that the instance has from birth.
+    pub tags: Tags,
+    /// A script, beginning with `#!`, that the instance runs as root when it first boots.
+    pub init_script: String,
+    /// The public key, in OpenSSH's one-line form, that may log in; none if the image has one.
+    pub public_key: Option<String>,
+    /// Which address the instance is to have.
+    pub address_kind: AddressKind,
+    /// Chosen by the caller, `[a-z0-9-]`, at most 64 bytes; the same when a request is repeated.
+    pub token: String,
+}
+
+impl CreateRequest {
+    /// A request for documentation and tests: one small machine with a tag.
+    pub fn example() -> Self {
+        Self {
+            instance_type: InstanceType {
+                name: "small".into(),
+                provider_type: "s1".into(),
+                vcpus: 1,
+                ram: ByteSize::gib(1),
+                included_scratch: ByteSize::gib(10),
+                added_scratch: ByteSize::ZERO,
+                price: Price::default(),
+                preemptible: false,
+                gpu: None,
+            },
+            image: "image".into(),
+            tags: [("ExampleInstanceSetID".to_owned(), "set".to_owned())].into(),
+            init_script: "#!/bin/sh\n".into(),
+            public_key: None,
+            address_kind: AddressKind::Private,
+            token: "token-1".into(),
+        }
+    }
+}
