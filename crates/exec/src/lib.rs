@@ -67,6 +67,7 @@
 
 mod collect;
 mod error;
+mod output_store;
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,6 +77,7 @@ use async_trait::async_trait;
 pub use collect::{Collected, ExecutorExt};
 pub use error::{ExecError, Phase};
 use longshore_types::InstanceId;
+pub use output_store::{OutputSink, OutputStore};
 pub use longshore_types::{HostKey, HostKeyVerdict};
 
 /// The most bytes in one piece of output.

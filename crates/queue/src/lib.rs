@@ -1,1 +1,141 @@
-//! The queue's trait and its cache (pure).
+//! The queue: what a dispatcher asks of a controller, and the cache of its answers.
+//!
+//! [`Queue`] is the one trait that a controller client implements. [`Cache`] is pure: it decides
+//! which of the controller's answers is newer, and which change of an entry matters.
+
+mod cache;
+mod error;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use cache::{Busy, Cache, Delta};
+pub use error::{QueueError, QueueErrorKind};
+use longshore_types::{Attempt, Container, ContainerUuid, Exit, InstanceId, Timestamp};
+
+/// A controller as a dispatcher sees it.
+///
+/// # What every implementation promises
+///
+/// - Each call ends within its timeout.
+/// - A [`Call`] is applied once or not at all; repeating one whose reply was lost is safe: it
+///   answers with the record as it is.
+/// - Records are complete: every field that scheduling reads is filled in.
+/// - Calls may run at the same time as each other; for one container the caller makes one at a
+///   time.
+#[async_trait]
+pub trait Queue: fmt::Debug + Send + Sync {
+    /// Everything that this dispatcher has to know: containers locked by it, the queue's top by
+    /// priority, and what became of the `known` ones that are neither.
+    async fn refresh(
+        &self,
+        known: &[ContainerUuid],
+        timeout: Duration,
+    ) -> Result<Refresh, QueueError>;
+
+    /// Waits for changes that this dispatcher has not been told of, at most until the timeout,
+    /// and returns them, the newest record of each container, at most 1,000 at once.
+    ///
+    /// An empty answer means that nothing changed. Only called if [`Capabilities::pushes`].
+    /// Dropping the future loses no change.
+    async fn changes(&self, timeout: Duration) -> Result<Vec<Change>, QueueError>;
+
+    /// Changes a container.
+    async fn call(
+        &self,
+        uuid: ContainerUuid,
+        call: &Call,
+        timeout: Duration,
+    ) -> Result<Reply, QueueError>;
+
+    /// The start document of a container that this dispatcher has locked.
+    async fn document(
+        &self,
+        uuid: ContainerUuid,
+        timeout: Duration,
+    ) -> Result<Arc<[u8]>, QueueError>;
+
+    /// What this controller can do. Pure, and always the same answer.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// What a controller can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It tells of changes by itself: [`Queue::changes`] works, nothing needs to be polled.
+    pub pushes: bool,
+    /// It records where an attempt will be started before it is: [`Container::placed_on`] is
+    /// always true for locked and running containers.
+    pub records_placement: bool,
+    /// The dispatcher tells it how containers end ([`Call::Running`], [`Call::Ended`]). Otherwise
+    /// the runner does that.
+    pub takes_reports: bool,
+}
+
+/// A change of one container that a dispatcher asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a controller client that ignores one must not compile")]
+pub enum Call {
+    /// Takes a queued container for this dispatcher and begins a new attempt of it.
+    Lock {
+        /// The instance on which it will be started, if that exists already.
+        planned: Option<InstanceId>,
+    },
+    /// Records the instance on which the locked attempt is about to be started.
+    Place {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Gives a locked container back to the queue. Nothing of it runs.
+    Unlock,
+    /// Ends a container that cannot be run.
+    Cancel {
+        /// Why, for the user.
+        error: String,
+    },
+    /// The process of an attempt was started.
+    Running {
+        /// Which attempt.
+        attempt: Attempt,
+        /// When, on the clock of its machine, if known.
+        started_at: Option<Timestamp>,
+    },
+    /// The process of an attempt ended, or is gone with its machine. The controller decides what
+    /// that means: complete, cancelled, or queued again while retries are left.
+    Ended {
+        /// Which attempt.
+        attempt: Attempt,
+        /// How.
+        exit: Exit,
+    },
+}
+
+/// The answer to a [`Call`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The record after the change.
+    pub container: Container,
+    /// The start document, with the answer to [`Call::Lock`] where that costs nothing extra.
+    pub document: Option<Arc<[u8]>>,
+}
+
+/// The answer to [`Queue::refresh`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refresh {
+    /// The records.
+    pub containers: Vec<Container>,
+    /// Those of the known ones that surely do not exist any more.
+    pub removed: Vec<ContainerUuid>,
+}
+
+/// A change that a controller tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a record is there or it is not")]
+pub enum Change {
+    /// The newest record of a container.
+    Updated(Box<Container>),
+    /// It does not exist any more.
+    Removed(ContainerUuid),
+}

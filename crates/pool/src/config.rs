@@ -1,0 +1,110 @@
+//! Settings of a pool.
+
+use std::time::Duration;
+
+use longshore_cloud::{Capabilities, TagKeys, Tags};
+use longshore_types::InstanceType;
+
+/// Settings of a pool. Every duration is at least a millisecond unless said otherwise.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The types that may be created, by name unique.
+    pub types: Vec<InstanceType>,
+    /// The names of our tags.
+    pub tag_keys: TagKeys,
+    /// Which installation this is: the value of the set-ID tag.
+    pub instance_set_id: String,
+    /// Tags of every instance beside ours.
+    pub resource_tags: Tags,
+    /// The provider's name of the image.
+    pub image: String,
+    /// A shell script that an instance runs when it first boots, after the secret was written.
+    pub init_command: String,
+    /// The public key that may log in, in OpenSSH's one-line form.
+    pub public_key: Option<String>,
+    /// The user to log in as where the driver names none.
+    pub remote_user: String,
+    /// The port of addresses that name none.
+    pub ssh_port: u16,
+    /// What the instance set can do.
+    pub capabilities: Capabilities,
+    /// The most instances, pending creates included; 0 means no limit.
+    pub max_instances: usize,
+    /// The most creates under way; 0 means no limit.
+    pub max_creates_in_flight: usize,
+    /// The most probes under way.
+    pub max_probes_in_flight: usize,
+    /// Whether the output of containers that ended is brought home.
+    pub collect_output: bool,
+    /// How long the runner may wait for a change before it answers a report; zero means that it
+    /// answers at once and that reports are asked for every `probe_interval`.
+    pub report_wait: Duration,
+    /// From one probe of a worker to the next.
+    pub probe_interval: Duration,
+    /// From one listing to the next.
+    pub sync_interval: Duration,
+    /// A worker without containers is shut down after this.
+    pub timeout_idle: Duration,
+    /// An instance that does not answer is shut down after this, from its launch.
+    pub timeout_booting: Duration,
+    /// A worker that stopped answering is shut down after this.
+    pub timeout_probe: Duration,
+    /// A destroy is repeated after this while the instance is still listed.
+    pub timeout_shutdown: Duration,
+    /// From one TERM to the next.
+    pub timeout_signal: Duration,
+    /// A kill is given up after this.
+    pub timeout_term: Duration,
+    /// A worker with a stale lock drains after this.
+    pub timeout_stale: Duration,
+    /// Two listings that miss an instance must be this far apart to prove that it is gone; taken
+    /// as zero where listings are consistent.
+    pub consistency_grace: Duration,
+    /// A create whose outcome is unknown is looked for in listings for this long.
+    pub create_grace: Duration,
+    /// The longest that one call to the provider may take.
+    pub cloud_call_timeout: Duration,
+    /// The longest that one short command on an instance may take.
+    pub command_timeout: Duration,
+    /// The longest that copying the runner or bringing output home may take.
+    pub transfer_timeout: Duration,
+}
+
+impl Config {
+    /// The documented defaults, for an installation and its types.
+    pub fn new(instance_set_id: impl Into<String>, types: Vec<InstanceType>) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            types,
+            tag_keys: TagKeys::new("Arvados"),
+            instance_set_id: instance_set_id.into(),
+            resource_tags: Tags::new(),
+            image: String::new(),
+            init_command: String::new(),
+            public_key: None,
+            remote_user: "root".into(),
+            ssh_port: 22,
+            capabilities: Capabilities::default(),
+            max_instances: 64,
+            max_creates_in_flight: 20,
+            max_probes_in_flight: 1000,
+            collect_output: true,
+            report_wait: seconds(10),
+            probe_interval: seconds(10),
+            sync_interval: seconds(60),
+            timeout_idle: seconds(60),
+            timeout_booting: seconds(600),
+            timeout_probe: seconds(600),
+            timeout_shutdown: seconds(10),
+            timeout_signal: seconds(5),
+            timeout_term: seconds(120),
+            timeout_stale: seconds(5),
+            consistency_grace: seconds(60),
+            create_grace: seconds(120),
+            cloud_call_timeout: seconds(120),
+            command_timeout: seconds(30),
+            transfer_timeout: seconds(300),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What the core asks its shell to do, and what came of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_cloud::{CreateRequest, ErrorKind, Instance, Tags};
+use longshore_runner_api::command::ReportOptions;
+use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
+
+/// The number of an effect, unique within one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectId(pub u64);
+
+impl fmt::Display for EffectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Something that the shell has to do. It ends in exactly one [`Outcome`], given to
+/// [`Core::handle_outcome`](crate::Core::handle_outcome) with the same id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Its number.
+    pub id: EffectId,
+    /// How long it may take; after that the shell reports a timeout.
+    pub timeout: Duration,
+    /// What to do.
+    pub action: EffectAction,
+}
+
+/// Where and as whom to reach an instance, and how it proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Host, or host and port.
+    pub address: String,
+    /// The user to log in as.
+    pub user: String,
+    /// The secret that the instance was given, if it is known.
+    pub secret: Option<String>,
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a shell that misses an effect must not compile")]
+pub enum EffectAction {
+    /// Make an instance.
+    Create(Box<CreateRequest>),
+    /// List the instances with these tags.
+    List(Tags),
+    /// Destroy instances.
+    Destroy(Vec<InstanceId>),
+    /// Merge tags into those of an instance.
+    SetTags(InstanceId, Tags),
+    /// Run the boot probe command.
+    Boot(Host),
+    /// Put the runner on the instance unless it is there.
+    Deploy(Host),
+    /// Ask the runner for a report.
+    Report(Host, ReportOptions),
+    /// Start an attempt of a container.
+    Start {
+        /// Where.
+        host: Host,
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// What to run: opaque to the pool.
+        document: Arc<[u8]>,
+    },
+    /// Signal an attempt of a container.
+    Kill {
+        /// Where.
+        host: Host,
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// The signal; 15 in practice.
+        signal: u8,
+    },
+    /// Bring the output of an attempt that ended home.
+    Collect {
+        /// Where.
+        host: Host,
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// Bytes that it wrote to standard output.
+        stdout_bytes: u64,
+        /// Bytes that it wrote to standard error.
+        stderr_bytes: u64,
+    },
+    /// Close the connection to an instance.
+    Disconnect(InstanceId),
+}
+
+/// What came of an effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one variant for each effect")]
+pub enum Outcome {
+    /// Of [`EffectAction::Create`].
+    Created(Result<Box<Instance>, CloudFailure>),
+    /// Of [`EffectAction::List`].
+    Listed(Result<Vec<Instance>, CloudFailure>),
+    /// Of [`EffectAction::Destroy`]; ids that are missing have failed.
+    Destroyed(Vec<(InstanceId, Result<(), CloudFailure>)>),
+    /// Of [`EffectAction::SetTags`].
+    TagsSet(Result<(), CloudFailure>),
+    /// Of [`EffectAction::Boot`].
+    Booted(Result<(), HostFailure>),
+    /// Of [`EffectAction::Deploy`].
+    Deployed(Result<(), HostFailure>),
+    /// Of [`EffectAction::Report`].
+    Reported(Result<RunnerReport, HostFailure>),
+    /// Of [`EffectAction::Start`].
+    Started(StartOutcome),
+    /// Of [`EffectAction::Kill`].
+    Killed(KillOutcome),
+    /// Of [`EffectAction::Collect`].
+    Collected(Result<(), HostFailure>),
+    /// Of [`EffectAction::Disconnect`].
+    Disconnected,
+}
+
+/// What came of a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each has its consequence; a new one must not compile unnoticed")]
+pub enum StartOutcome {
+    /// The runner said that it runs.
+    Started,
+    /// The runner knows this attempt, or a newer one, already: the report says what became of it.
+    KnownAttempt,
+    /// It surely does not run, and will not.
+    NotStarted {
+        /// Why, one line.
+        error: String,
+    },
+    /// It may run, or run later.
+    Unknown {
+        /// Why nobody knows, one line.
+        error: String,
+    },
+}
+
+/// What came of a kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each has its consequence; a new one must not compile unnoticed")]
+pub enum KillOutcome {
+    /// Nothing of the attempt runs, and a start of it that arrives later is refused.
+    Gone,
+    /// It still runs.
+    StillRuns,
+    /// Nobody knows.
+    Unknown {
+        /// Why, one line.
+        error: String,
+    },
+}
+
+/// A call to the provider failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudFailure {
+    /// Why.
+    pub kind: ErrorKind,
+    /// Whether it may have had an effect all the same.
+    pub may_have_acted: bool,
+    /// The error and its causes as one line.
+    pub error: String,
+}
+
+/// A command on an instance failed, or nobody knows how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFailure {
+    /// Whether the host could not be reached at all, as opposed to having answered badly.
+    pub unreachable: bool,
+    /// The error and its causes as one line, with the end of what the command printed.
+    pub error: String,
+}

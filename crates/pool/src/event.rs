@@ -1,0 +1,79 @@
+//! What the core tells those above it.
+
+use longshore_types::{Attempt, ContainerUuid, Exit, InstanceId, Timestamp, TypeName};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "whoever composes a pool must decide about each")]
+pub enum Event {
+    /// The runner says that an attempt runs. Told once for each attempt and process of ours.
+    Running {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// Where.
+        instance: InstanceId,
+        /// When its process was started, on the clock of its machine, if known.
+        started_at: Option<Timestamp>,
+    },
+    /// An attempt ended and its output was brought home as far as that was possible. It is told
+    /// again after a restart until [`Core::acknowledge`](crate::Core::acknowledge).
+    Ended {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// Where.
+        instance: InstanceId,
+        /// How.
+        exit: Exit,
+    },
+    /// A start failed, and it is settled that the attempt does not run and will not.
+    NotStarted {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// Where.
+        instance: InstanceId,
+        /// Why, one line.
+        error: String,
+    },
+    /// A kill was settled without a result: the attempt never ran and will not.
+    NeverRan {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// Where.
+        instance: InstanceId,
+    },
+    /// An instance could not be created.
+    CreateFailed {
+        /// The type that was asked for.
+        type_name: TypeName,
+        /// Why, one line.
+        error: String,
+    },
+    /// Something that an operator should look at.
+    Alarm {
+        /// What, one line.
+        text: String,
+    },
+}
+
+/// A part of the pool's state that has changed since it was last polled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "whoever mirrors a pool must mirror all of it")]
+pub enum Changed {
+    /// A worker: see [`Core::worker`](crate::Core::worker), which gives none once it is gone.
+    Worker(InstanceId),
+    /// A pending create: see [`Core::pending`](crate::Core::pending), none once it has ended.
+    Pending(u64),
+    /// Which creates would be refused: see [`Core::create_refusal`](crate::Core::create_refusal).
+    CreateGate,
+    /// Whether absence is evidence: see
+    /// [`Core::absence_is_evidence`](crate::Core::absence_is_evidence).
+    Evidence,
+}
