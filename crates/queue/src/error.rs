@@ -4,7 +4,10 @@ use std::error::Error as StdError;
 
 /// Why a call to a controller failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "each kind has its consequence; a new one must not compile unnoticed")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each kind has its consequence; a new one must not compile unnoticed"
+)]
 pub enum QueueErrorKind {
     /// The container does not exist. Nothing was changed.
     NotFound,
@@ -35,7 +38,11 @@ pub struct QueueError {
 impl QueueError {
     /// An error without a cause beneath it.
     pub fn new(kind: QueueErrorKind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None }
+        Self {
+            kind,
+            what: what.into(),
+            source: None,
+        }
     }
 
     /// An error with its cause.
@@ -44,7 +51,11 @@ impl QueueError {
         what: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, what: what.into(), source: Some(source.into()) }
+        Self {
+            kind,
+            what: what.into(),
+            source: Some(source.into()),
+        }
     }
 
     /// Whether the change may have been made all the same.

@@ -5,6 +5,7 @@
 
 mod cache;
 mod error;
+mod gone;
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,7 +77,10 @@ pub struct Capabilities {
 
 /// A change of one container that a dispatcher asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a controller client that ignores one must not compile")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a controller client that ignores one must not compile"
+)]
 pub enum Call {
     /// Takes a queued container for this dispatcher and begins a new attempt of it.
     Lock {
