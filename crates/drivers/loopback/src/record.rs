@@ -1,0 +1,254 @@
+//! Instances on disk.
+//!
+//! An instance is made under a name that is never listed and renamed into place when everything
+//! in it is on disk; it is removed the other way round. So a directory that has an instance's name
+//! is whole, and one that is not whole was damaged by somebody else.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use longshore_cloud::Tags;
+use longshore_types::{InstanceId, Timestamp};
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::Ed25519Keypair;
+use russh::keys::{PrivateKey, PublicKey};
+use serde::{Deserialize, Serialize};
+
+const VERSION: u32 = 1;
+const RECORD: &str = "instance.json";
+const HOST_KEY: &str = "host_key";
+/// The longest record in bytes.
+const MAX_RECORD: u64 = 1 << 20;
+/// What the names of directories begin with that are being made or removed.
+const MAKING: &str = ".making-";
+const REMOVING: &str = ".removing-";
+
+/// What is recorded of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) id: InstanceId,
+    pub(crate) token: String,
+    pub(crate) provider_type: String,
+    pub(crate) tags: Tags,
+    /// Who may log in, in OpenSSH's one-line form.
+    pub(crate) public_key: Option<String>,
+    pub(crate) created_at: Timestamp,
+    /// It is being destroyed.
+    pub(crate) stopping: bool,
+}
+
+/// An instance as it is on disk.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    pub(crate) host_key: PrivateKey,
+}
+
+/// Something on disk is not as it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .path.display())]
+pub(crate) struct RecordError {
+    path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+trait At<T> {
+    fn at(self, path: &Path) -> Result<T, RecordError>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, path: &Path) -> Result<T, RecordError> {
+        self.map_err(|error| RecordError {
+            path: path.to_owned(),
+            source: error.into(),
+        })
+    }
+}
+
+impl Record {
+    pub(crate) fn new(
+        id: InstanceId,
+        token: String,
+        provider_type: String,
+        tags: Tags,
+        public_key: Option<String>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            token,
+            provider_type,
+            tags,
+            public_key,
+            created_at: Timestamp::from_system(std::time::SystemTime::now()),
+            stopping: false,
+        }
+    }
+
+    /// The key that may log in.
+    pub(crate) fn login(&self) -> Result<Option<PublicKey>, russh::keys::ssh_key::Error> {
+        self.public_key
+            .as_deref()
+            .map(PublicKey::from_openssh)
+            .transpose()
+    }
+}
+
+/// An instance's own directory.
+pub(crate) fn instance_directory(directory: &Path, id: &InstanceId) -> PathBuf {
+    directory.join(id.as_str())
+}
+
+/// Where an instance's runner keeps its files.
+pub(crate) fn run_directory(directory: &Path, id: &InstanceId) -> PathBuf {
+    instance_directory(directory, id).join("run")
+}
+
+/// A name that was never used before.
+pub(crate) fn new_id() -> io::Result<InstanceId> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(format!("loopback-{:016x}", u64::from_le_bytes(random)).into())
+}
+
+fn is_id(name: &str) -> bool {
+    name.strip_prefix("loopback-").is_some_and(|digits| {
+        digits.len() == 16
+            && digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Makes an instance with a new host key; when it returns everything is on disk.
+pub(crate) fn make(directory: &Path, record: Record) -> Result<Stored, RecordError> {
+    let making = directory.join(format!("{MAKING}{}", record.id));
+    let made = fill(&making, record);
+    if made.is_err() {
+        // What is left is swept when the directory is opened the next time.
+        let _ = fs::remove_dir_all(&making);
+    }
+    let stored = made?;
+    let place = instance_directory(directory, &stored.record.id);
+    let published = fs::rename(&making, &place)
+        .at(&place)
+        .and_then(|()| sync(directory));
+    if published.is_err() {
+        // It will not be listed, so it must not be found later.
+        let _ = fs::remove_dir_all(&place).or_else(|_| fs::remove_dir_all(&making));
+    }
+    published.map(|()| stored)
+}
+
+fn fill(making: &Path, record: Record) -> Result<Stored, RecordError> {
+    let mut private = DirBuilder::new();
+    private.mode(0o700);
+    private.create(making).at(making)?;
+    let run = making.join("run");
+    private.create(&run).at(&run)?;
+
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(io::Error::other)
+        .at(making)?;
+    let host_key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+    let key_file = making.join(HOST_KEY);
+    let text = host_key
+        .to_openssh(LineEnding::LF)
+        .map_err(io::Error::other)
+        .at(&key_file)?;
+    write(&key_file, text.as_bytes())?;
+    let record_file = making.join(RECORD);
+    write(&record_file, &to_json(&record).at(&record_file)?)?;
+    sync(making)?;
+    Ok(Stored { record, host_key })
+}
+
+/// Replaces an instance's record; when it returns the new one is on disk.
+pub(crate) fn save(directory: &Path, record: &Record) -> Result<(), RecordError> {
+    let place = instance_directory(directory, &record.id);
+    let (file, new) = (place.join(RECORD), place.join(".instance.json.new"));
+    write(&new, &to_json(record).at(&file)?)?;
+    fs::rename(&new, &file).at(&file)?;
+    sync(&place)
+}
+
+/// Removes an instance's directory. Nothing runs there any more.
+pub(crate) fn remove(directory: &Path, id: &InstanceId) -> Result<(), RecordError> {
+    let place = instance_directory(directory, id);
+    let removing = directory.join(format!("{REMOVING}{id}"));
+    fs::rename(&place, &removing).at(&place)?;
+    sync(directory)?;
+    fs::remove_dir_all(&removing).at(&removing)
+}
+
+/// Reads every instance, and sweeps what was being made or removed when the last process ended.
+pub(crate) fn load_all(directory: &Path) -> Result<Vec<Stored>, RecordError> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).at(directory)? {
+        let entry = entry.at(directory)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(MAKING) || name.starts_with(REMOVING) {
+            fs::remove_dir_all(entry.path()).at(&entry.path())?;
+        } else if is_id(&name) {
+            all.push(load(&entry.path(), &name)?);
+        }
+    }
+    Ok(all)
+}
+
+fn load(place: &Path, name: &str) -> Result<Stored, RecordError> {
+    let file = place.join(RECORD);
+    let size = fs::metadata(&file).at(&file)?.len();
+    if size > MAX_RECORD {
+        return Err(io::Error::other(format!("{size} bytes are no record"))).at(&file);
+    }
+    let record: Record = serde_json::from_slice(&fs::read(&file).at(&file)?).at(&file)?;
+    if record.version != VERSION {
+        let text = format!("version {}, expected {VERSION}", record.version);
+        return Err(io::Error::other(text)).at(&file);
+    }
+    if record.id.as_str() != name {
+        let text = format!("the record of another instance, {}", record.id);
+        return Err(io::Error::other(text)).at(&file);
+    }
+    record.login().map_err(io::Error::other).at(&file)?;
+    let key_file = place.join(HOST_KEY);
+    let text = fs::read(&key_file).at(&key_file)?;
+    let host_key = PrivateKey::from_openssh(text)
+        .map_err(io::Error::other)
+        .at(&key_file)?;
+    Ok(Stored { record, host_key })
+}
+
+fn to_json(record: &Record) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec_pretty(record)?;
+    if json.len() as u64 > MAX_RECORD {
+        return Err(io::Error::other("the tags are too long"));
+    }
+    Ok(json)
+}
+
+/// Writes a private file that is on disk when it returns.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .at(path)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .at(path)
+}
+
+fn sync(directory: &Path) -> Result<(), RecordError> {
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .at(directory)
+}
