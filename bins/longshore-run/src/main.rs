@@ -1,2 +1,134 @@
-//! Placeholder.
-fn main() {}
+//! `longshore-run`: the runner that is copied to instances and supervises containers there.
+//!
+//! It has no network code and holds no token: a dispatcher runs it over SSH, with the command lines
+//! and the language of `longshore-runner-api`. Whatever it knows is in one directory
+//! (`LONGSHORE_RUN_DIR`, else `/var/lib/longshore-run`), so that every command is a short-lived
+//! process and only the supervisors stay.
+//!
+//! # Build
+//!
+//! A static binary, for any Linux of its architecture:
+//!
+//! ```text
+//! RUSTFLAGS='-C target-feature=+crt-static' \
+//!     cargo build --release --target x86_64-unknown-linux-gnu -p longshore-run
+//! ```
+//!
+//! # Processes
+//!
+//! ```text
+//! start command ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
+//! ```
+//!
+//! A and B are subreapers: whatever the job leaves behind becomes a child of B, and of A once B is
+//! gone. When the job ends, when A dies (B sees the end of their socket) or when B dies (A sees
+//! it), the one that is left ends every descendant before it goes. Should both be killed, C is
+//! ended by its parent-death signal, and the next report or kill ends the members of the job's
+//! control group, where there is one.
+//!
+//! # Files
+//!
+//! | path | what | what removes it |
+//! |---|---|---|
+//! | `lock/directory` | the directory lock | nothing |
+//! | `lock/UUID.lock` | held as long as anything of the container may run | its supervisor; a report, if nobody holds it |
+//! | `spool/UUID/N/` | attempt N: `result`, `stdout`, `stderr`, `work/`, `started`, `cgroup` | an acknowledgement |
+//! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number |
+//! | `trash/` | entries that are being removed | the acknowledgement, or the next one |
+//! | `broken` | why the machine should get no more work | the operator |
+//!
+//! # Locks
+//!
+//! A lock file has two locked bytes. Byte 0 carries an open-file-description lock, shared through
+//! fork by A, B, C and every descendant of the job that keeps the descriptor; byte 1 carries a
+//! POSIX lock of A alone. Both can be asked for without being taken, and the answer for byte 1
+//! names A's process id, so that no process id is ever believed that was merely written down.
+//! Lock files are written in place and never renamed; who deletes one holds its lock, and who
+//! takes the lock checks afterwards that the file still has its name.
+//!
+//! # What is synchronised to disk, and for which promise
+//!
+//! | when | what | promise |
+//! |---|---|---|
+//! | before anything is started | the directories `spool/UUID` and `spool` | an attempt that may have run is never run again, also after a power failure |
+//! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `result`; its directory | a result that was reported is not lost |
+//! | before an acknowledged entry is removed | the directory `mark` | as the first |
+//!
+//! A lock file itself is not synchronised: no process and no lock outlives the machine's memory.
+
+mod acknowledge;
+mod arguments;
+mod cgroup;
+mod directory;
+mod job;
+mod kill;
+mod lock;
+mod output;
+mod reaper;
+mod report;
+mod scan;
+mod spool;
+mod start;
+mod supervisor;
+mod system;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::arguments::Command;
+use crate::directory::RunDirectory;
+
+fn main() -> ExitCode {
+    system::close_inherited();
+    let command = match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(why) => {
+            complain(&format!("{why} (see --help)"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Help => say(arguments::HELP),
+        Command::Version => say(concat!("longshore-run ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Start { uuid, attempt } => start::start(&RunDirectory::open()?, uuid, attempt),
+        Command::Kill {
+            signal,
+            uuid,
+            attempt,
+        } => kill::kill(&RunDirectory::open()?, uuid, attempt, signal),
+        Command::Report(options) => report::report(&RunDirectory::open()?, &options),
+        Command::List => report::list(&RunDirectory::open()?),
+        Command::Output {
+            stream,
+            last,
+            uuid,
+            attempt,
+        } => output::output(&RunDirectory::open()?, uuid, attempt, stream, last),
+    }
+}
+
+/// Writes to standard output; that is what this program is for.
+fn say(text: &str) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(0)
+}
+
+/// Writes a line to standard error, which may be closed.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "longshore-run: {text}");
+}

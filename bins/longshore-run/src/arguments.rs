@@ -1,0 +1,277 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use longshore_runner_api::command::{MAX_ACKS, MAX_WAIT, OutputStream, ReportOptions};
+use longshore_runner_api::report::{MAX_TEXT, parse_acks};
+use longshore_types::{Attempt, ContainerUuid};
+
+pub(crate) const HELP: &str = "\
+Supervises containers on this machine.
+
+  longshore-run --detach --stdin-config --attempt N UUID   start what the document on standard
+                                                           input says
+  longshore-run --kill SIGNAL [--attempt N] UUID           ask it to end; wait up to 1 s
+  longshore-run --report [--wait-ms N --known DIGEST] [--ack UUID:N,...]
+  longshore-run --list                                     what runs, for people
+  longshore-run --output stdout|stderr [--last BYTES] --attempt N UUID
+  longshore-run --version | --help
+
+Options may have one dash or two. SIGNAL 9 ends the container's processes at once, 0 only asks
+whether it is there, any other asks them to end and ends them after the time that the document
+gives. LONGSHORE_RUN_DIR is the directory of all files (/var/lib/longshore-run).
+
+Exit codes: 0 done; 1 failed, not started, or still alive after --kill; 2 wrong arguments;
+3 this attempt, or a newer one, was started or killed before.
+";
+
+/// What the program was asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Help,
+    Version,
+    Start {
+        uuid: ContainerUuid,
+        attempt: Attempt,
+    },
+    Kill {
+        signal: u8,
+        uuid: ContainerUuid,
+        attempt: Option<Attempt>,
+    },
+    Report(ReportOptions),
+    List,
+    Output {
+        stream: OutputStream,
+        last: Option<u64>,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+    },
+}
+
+#[derive(Default)]
+struct Given {
+    modes: Vec<Mode>,
+    stdin_config: bool,
+    attempt: Option<Attempt>,
+    wait_ms: Option<u64>,
+    known: Option<String>,
+    acks: Option<Vec<(ContainerUuid, Attempt)>>,
+    last: Option<u64>,
+    uuid: Option<ContainerUuid>,
+}
+
+enum Mode {
+    Help,
+    Version,
+    Detach,
+    Kill(u8),
+    Report,
+    List,
+    Output(OutputStream),
+}
+
+/// Reads the arguments after the program's name; the error is a text for people.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut words = arguments.map(|word| {
+        word.into_string()
+            .map_err(|word| format!("argument {word:?} is not UTF-8"))
+    });
+    let mut given = Given::default();
+    while let Some(word) = words.next() {
+        let word = word?;
+        match word.strip_prefix('-') {
+            Some(rest) if !rest.is_empty() => {
+                let name = rest.strip_prefix('-').unwrap_or(rest);
+                let (name, value) = match name.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (name, None),
+                };
+                option(&mut given, name, value, &mut words)?;
+            }
+            _ => {
+                let uuid = word.parse().map_err(|error| format!("{error}"))?;
+                if given.uuid.replace(uuid).is_some() {
+                    return Err("more than one container".into());
+                }
+            }
+        }
+    }
+    command(given)
+}
+
+fn option(
+    given: &mut Given,
+    name: &str,
+    inline: Option<String>,
+    words: &mut dyn Iterator<Item = Result<String, String>>,
+) -> Result<(), String> {
+    let plain = !matches!(
+        name,
+        "kill" | "attempt" | "wait-ms" | "known" | "ack" | "output" | "last"
+    );
+    if plain && inline.is_some() {
+        return Err(format!("--{name} takes no value"));
+    }
+    let mut value = || match inline.clone() {
+        Some(value) => Ok(value),
+        None => words
+            .next()
+            .unwrap_or_else(|| Err(format!("--{name} needs a value"))),
+    };
+    let wrong = |value: &str| format!("--{name}: {value:.100?} is not valid");
+    match name {
+        "help" | "h" => given.modes.push(Mode::Help),
+        "version" => given.modes.push(Mode::Version),
+        "detach" => given.modes.push(Mode::Detach),
+        "report" => given.modes.push(Mode::Report),
+        "list" => given.modes.push(Mode::List),
+        "stdin-config" => given.stdin_config = true,
+        "kill" => {
+            let text = value()?;
+            let signal = text.parse().ok().filter(|signal| *signal <= 64);
+            given.modes.push(Mode::Kill(signal.ok_or(wrong(&text))?));
+        }
+        "output" => {
+            let text = value()?;
+            let stream = OutputStream::ALL.into_iter().find(|s| s.as_str() == text);
+            given.modes.push(Mode::Output(stream.ok_or(wrong(&text))?));
+        }
+        "attempt" => {
+            let text = value()?;
+            given.attempt = Some(Attempt(text.parse().map_err(|_| wrong(&text))?));
+        }
+        "wait-ms" => {
+            let text = value()?;
+            given.wait_ms = Some(text.parse().map_err(|_| wrong(&text))?);
+        }
+        "last" => {
+            let text = value()?;
+            given.last = Some(text.parse().map_err(|_| wrong(&text))?);
+        }
+        "known" => {
+            let text = value()?;
+            given.known = Some(text).filter(|text| text.len() <= MAX_TEXT);
+        }
+        "ack" => {
+            let text = value()?;
+            let acks = parse_acks(&text).filter(|acks| acks.len() <= MAX_ACKS);
+            given.acks = Some(acks.ok_or(wrong(&text))?);
+        }
+        _ => return Err(format!("unknown option --{name}")),
+    }
+    Ok(())
+}
+
+fn command(mut given: Given) -> Result<Command, String> {
+    let mode = match (given.modes.pop(), given.modes.pop()) {
+        (Some(mode), None) => mode,
+        (None, _) => return Err("nothing to do".into()),
+        _ => return Err("more than one thing to do".into()),
+    };
+    let uuid = given.uuid.ok_or("no container UUID");
+    let attempt = given.attempt.ok_or("no --attempt");
+    let command = match mode {
+        Mode::Help => return Ok(Command::Help),
+        Mode::Version => return Ok(Command::Version),
+        Mode::Detach if !given.stdin_config => {
+            return Err("--detach needs --stdin-config".into());
+        }
+        Mode::Detach => Command::Start {
+            uuid: uuid?,
+            attempt: attempt?,
+        },
+        Mode::Kill(signal) => Command::Kill {
+            signal,
+            uuid: uuid?,
+            attempt: given.attempt,
+        },
+        Mode::Report => Command::Report(ReportOptions {
+            acks: given.acks.take().unwrap_or_default(),
+            wait: Duration::from_millis(given.wait_ms.unwrap_or(0)).min(MAX_WAIT),
+            known: given.known.take().unwrap_or_default(),
+        }),
+        Mode::List => Command::List,
+        Mode::Output(stream) => Command::Output {
+            stream,
+            last: given.last,
+            uuid: uuid?,
+            attempt: attempt?,
+        },
+    };
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "zzzzz-dz642-0123456789abcde";
+
+    fn read(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_documented_lines_are_read() {
+        let uuid = UUID.parse().unwrap();
+        let attempt = Attempt(2);
+        assert_eq!(
+            read(&format!("--detach --stdin-config --attempt 2 {UUID}")),
+            Ok(Command::Start { uuid, attempt })
+        );
+        assert_eq!(
+            read(&format!("-kill=15 -attempt 2 {UUID}")),
+            Ok(Command::Kill {
+                signal: 15,
+                uuid,
+                attempt: Some(attempt)
+            })
+        );
+        assert_eq!(
+            read(&format!(
+                "--report --wait-ms 90000 --known ab --ack {UUID}:2"
+            )),
+            Ok(Command::Report(ReportOptions {
+                acks: vec![(uuid, attempt)],
+                wait: MAX_WAIT,
+                known: "ab".into()
+            }))
+        );
+        assert_eq!(
+            read(&format!("--output stderr --last 9 --attempt 2 {UUID}")),
+            Ok(Command::Output {
+                stream: OutputStream::Stderr,
+                last: Some(9),
+                uuid,
+                attempt
+            })
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for line in [
+            "",
+            "--detach",
+            "--report --list",
+            "--report=1",
+            "--unknown",
+            "--kill",
+            "-",
+            "--detach --stdin-config --attempt 1",
+            "--ack x --report",
+            &format!("--detach --attempt 1 {UUID}"),
+            &format!("--detach --stdin-config {UUID}"),
+            &format!("--detach --stdin-config --attempt -1 {UUID}"),
+            &format!("--detach --stdin-config --attempt 1 {UUID} {UUID}"),
+            &format!("--kill 65 {UUID}"),
+            &format!("--kill TERM {UUID}"),
+            &format!("--output both --attempt 1 {UUID}"),
+            "--kill 9 ../../etc/passwd",
+        ] {
+            assert!(read(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! B: the parent of the job, and the ending of everything that a job leaves behind.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use longshore_runner_api::StartDocument;
+use longshore_types::Timestamp;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::job;
+use crate::lock::Lock;
+use crate::spool::Entry;
+use crate::system::now;
+
+/// A asks B to send TERM to the job.
+pub(crate) const ASK_TO_END: u8 = b'T';
+/// A asks B to end everything now.
+pub(crate) const END_NOW: u8 = b'K';
+
+/// What B tells A, a JSON line each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Message {
+    Started { at: Timestamp },
+    NotStarted { error: String },
+    Ended { how: How, at: Timestamp },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum How {
+    Exited(i32),
+    Signaled(i32),
+}
+
+struct Reaper<'a> {
+    socket: UnixStream,
+    signals: &'a SignalFd,
+    cgroup: Option<Cgroup>,
+    /// The job, until it has been waited for; so its id, and its group's, cannot be reused.
+    job: Option<Pid>,
+}
+
+/// Runs the job to its end and ends what it leaves behind. To be called in B, as a subreaper.
+pub(crate) fn run(
+    entry: &Entry,
+    document: &StartDocument,
+    lock: &Lock,
+    socket: UnixStream,
+    signals: &SignalFd,
+) {
+    let cgroup = Cgroup::create(entry);
+    let child = job::spawn(entry, document, lock.file(), cgroup.as_ref());
+    let mut reaper = Reaper {
+        socket,
+        signals,
+        cgroup,
+        job: None,
+    };
+    match child {
+        Ok(child) => {
+            reaper.job = i32::try_from(child.id()).ok().map(Pid::from_raw);
+            reaper.tell(&Message::Started { at: now() });
+            let orphaned = reaper.watch();
+            reaper.end_all();
+            if orphaned {
+                // Nobody else will, and its deletion is what those who watch it see.
+                lock.delete();
+            }
+        }
+        Err(error) => {
+            reaper.tell(&Message::NotStarted { error });
+            reaper.end_all();
+        }
+    }
+}
+
+impl Reaper<'_> {
+    /// Returns when everything is to be ended; `true` if the supervisor is gone.
+    fn watch(&mut self) -> bool {
+        loop {
+            let mut ready = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut ready, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+            let said = ready[0].any().unwrap_or(true);
+            if said {
+                let mut byte = [0];
+                match self.socket.read(&mut byte) {
+                    Ok(1) if byte[0] == ASK_TO_END => self.ask_to_end(),
+                    Ok(1) => return false,
+                    _ => return true,
+                }
+            }
+            drain(self.signals);
+            self.reap();
+            if self.job.is_none() {
+                return false;
+            }
+        }
+    }
+
+    fn ask_to_end(&self) {
+        if let Some(job) = self.job {
+            // Its group is its own, unless it has not got as far as making one.
+            if killpg(job, Signal::SIGTERM).is_err() {
+                let _ = kill(job, Signal::SIGTERM);
+            }
+            // A stopped process would not see it.
+            let _ = killpg(job, Signal::SIGCONT);
+        }
+    }
+
+    fn end_all(&mut self) {
+        let signals = self.signals;
+        let cgroup = self.cgroup.take();
+        end_all(signals, cgroup.as_ref(), || self.reap());
+        if let Some(cgroup) = cgroup {
+            cgroup.end(Duration::from_secs(1));
+        }
+    }
+
+    /// Waits for every child that has ended; says whether there are others.
+    fn reap(&mut self) -> bool {
+        let job = self.job;
+        let mut ended = None;
+        let others = reap_with(|pid, how| {
+            if Some(pid) == job {
+                ended = Some(how);
+            }
+        });
+        if let Some(how) = ended {
+            self.job = None;
+            self.tell(&Message::Ended { how, at: now() });
+        }
+        others
+    }
+
+    fn tell(&mut self, message: &Message) {
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
+        line.push(b'\n');
+        // If the supervisor is gone the next read says so.
+        let _ = self.socket.write_all(&line);
+    }
+}
+
+/// Waits for every child that has ended; says whether there are others.
+pub(crate) fn reap_with(mut ended: impl FnMut(Pid, How)) -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => ended(pid, How::Exited(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => ended(pid, How::Signaled(signal as i32)),
+            Ok(WaitStatus::StillAlive) => return true,
+            Ok(_) | Err(Errno::EINTR) => {}
+            // A signal that nix does not know (a real-time one) ended it.
+            Err(Errno::EINVAL) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Ends all descendants of this process, which is a subreaper: children first; theirs become ours.
+///
+/// `reap` waits for those that have ended and says whether there are others.
+pub(crate) fn end_all(signals: &SignalFd, cgroup: Option<&Cgroup>, mut reap: impl FnMut() -> bool) {
+    let mut pause_ms = 1_u16;
+    while reap() {
+        if let Some(cgroup) = cgroup {
+            cgroup.kill();
+        }
+        for child in children() {
+            let _ = kill(child, Signal::SIGKILL);
+        }
+        let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let ended = poll(&mut ready, pause_ms).unwrap_or(0) > 0;
+        drain(signals);
+        // What is left after many rounds waits for a device; ask less often.
+        pause_ms = if ended { 1 } else { (pause_ms * 2).min(1_000) };
+    }
+}
+
+/// Forgets the signals that came; what they mean is asked for elsewhere.
+fn drain(signals: &SignalFd) {
+    while let Ok(Some(_)) = signals.read_signal() {}
+}
+
+/// The children of this process.
+fn children() -> Vec<Pid> {
+    let me = getpid();
+    let list = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children"));
+    match list {
+        Ok(list) => list
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .map(Pid::from_raw)
+            .collect(),
+        Err(_) => children_by_search(me),
+    }
+}
+
+/// For kernels that list no children.
+fn children_by_search(me: Pid) -> Vec<Pid> {
+    let Ok(names) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    names
+        .flatten()
+        .filter_map(|name| name.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| parent_of(*pid) == Some(me.as_raw()))
+        .map(Pid::from_raw)
+        .collect()
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may have blanks and parentheses in it.
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.split(' ').nth(1)?.parse().ok()
+}

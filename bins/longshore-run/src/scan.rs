@@ -1,0 +1,254 @@
+//! What the directory says about every container, at one moment.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use longshore_runner_api::command::OutputStream;
+use longshore_runner_api::report::{MAX_CONTAINERS, MAX_REPORT_BYTES, format};
+use longshore_types::{
+    Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, ReportedState, RunnerReport,
+};
+
+use crate::cgroup::Cgroup;
+use crate::complain;
+use crate::directory::RunDirectory;
+use crate::lock::{self, Holder, Lock};
+use crate::spool::{Entry, newest_entry};
+
+/// How long ending what a dead supervisor left behind may take.
+const CGROUP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a report may wait for the directory lock, which it needs only to tidy up.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Reads everything. Its only effects are that lock files which nobody holds are deleted, and
+/// that what dead supervisors left in their control groups is ended.
+pub(crate) fn scan(directory: &RunDirectory) -> Result<RunnerReport> {
+    let spooled = uuids(&directory.spool(), "")?;
+    let locked = uuids(&directory.locks(), ".lock")?;
+    let mut containers = Vec::new();
+    for uuid in spooled.union(&locked) {
+        match state(directory, *uuid) {
+            Ok(found) => containers.extend(found),
+            Err(error) => {
+                // Reported as what does least harm: that it may run.
+                complain(&format!("{uuid}: {error:#}"));
+                containers.push(ContainerReport {
+                    uuid: *uuid,
+                    attempt: lock::content_attempt(&directory.lock_file(*uuid))
+                        .unwrap_or(Attempt(0)),
+                    state: ReportedState::Running { started_at: None },
+                });
+            }
+        }
+    }
+    delete_unheld(directory, &locked);
+    let mut report = RunnerReport {
+        containers,
+        broken: directory.broken(),
+        digest: String::new(),
+    };
+    shorten(&mut report);
+    report.digest = digest(&format(&report));
+    Ok(report)
+}
+
+/// The UUIDs among the names in a directory, without their suffix.
+fn uuids(path: &Path, suffix: &str) -> Result<BTreeSet<ContainerUuid>> {
+    let wrong = || format!("cannot read {}", path.display());
+    let mut found = BTreeSet::new();
+    for name in std::fs::read_dir(path).with_context(wrong)? {
+        let name = name.with_context(wrong)?.file_name();
+        let uuid = name.to_str().and_then(|name| name.strip_suffix(suffix));
+        found.extend(uuid.and_then(|uuid| uuid.parse::<ContainerUuid>().ok()));
+    }
+    Ok(found)
+}
+
+/// What there is to say about a container; nothing if it has vanished meanwhile.
+///
+/// The order of the steps matters, for starts, ends and acknowledgements go on meanwhile. A lock
+/// is taken before its entry is made, and a result is written before its lock is released: so an
+/// entry that was seen before its lock was found free, and has no result after that, never will.
+fn state(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<ContainerReport>> {
+    let path = directory.lock_file(uuid);
+    for _ in 0..10 {
+        let before = newest_entry(directory, uuid)?;
+        let holder = lock::holder(&path)?;
+        let entry = match holder {
+            Holder::Nobody => before,
+            // A start may have made a newer entry since.
+            Holder::Supervisor(_) | Holder::Other => newest_entry(directory, uuid)?,
+        };
+        let Some(entry) = entry else {
+            if holder == Holder::Nobody {
+                return Ok(None);
+            }
+            match start_under_way(directory, uuid)? {
+                Some(report) => return Ok(Some(report)),
+                None => continue,
+            }
+        };
+        let state = match holder {
+            Holder::Nobody => match entry.result() {
+                Some(exit) => ReportedState::Finished(exit),
+                None => lost(&entry),
+            },
+            Holder::Supervisor(_) => running(&entry),
+            Holder::Other => match entry.result() {
+                Some(exit) => ReportedState::Finished(exit),
+                None if lock::content_attempt(&path) == Some(entry.attempt) => {
+                    match left_behind(&entry, &path)? {
+                        Some(state) => state,
+                        None => continue,
+                    }
+                }
+                None => running(&entry),
+            },
+        };
+        // It may have been acknowledged, or taken back, while it was looked at.
+        if entry.exists() {
+            let (uuid, attempt) = (entry.uuid, entry.attempt);
+            return Ok(Some(ContainerReport {
+                uuid,
+                attempt,
+                state,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+fn running(entry: &Entry) -> ReportedState {
+    let started_at = entry.started_at();
+    ReportedState::Running { started_at }
+}
+
+/// A lock is held without an entry: for a moment that is normal, under the directory lock never.
+fn start_under_way(
+    directory: &RunDirectory,
+    uuid: ContainerUuid,
+) -> Result<Option<ContainerReport>> {
+    let path = directory.lock_file(uuid);
+    let guard = directory.lock(LOCK_PATIENCE).ok();
+    let held = lock::holder(&path)? != Holder::Nobody;
+    if guard.is_some() && (!held || newest_entry(directory, uuid)?.is_some()) {
+        return Ok(None);
+    }
+    Ok(Some(ContainerReport {
+        uuid,
+        attempt: lock::content_attempt(&path).unwrap_or(Attempt(0)),
+        state: ReportedState::Running { started_at: None },
+    }))
+}
+
+/// The supervisor died without a result and something still holds its lock: what is in its control
+/// group is ended. `None` if that changed something.
+fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>> {
+    if let Some(cgroup) = Cgroup::of(entry)
+        && cgroup.end(CGROUP_PATIENCE)
+        && lock::holder(lock_file)? == Holder::Nobody
+    {
+        return Ok(None);
+    }
+    Ok(Some(ReportedState::Stale))
+}
+
+/// The supervisor died without a result, and nothing holds its lock.
+fn lost(entry: &Entry) -> ReportedState {
+    if let Some(cgroup) = Cgroup::of(entry)
+        && !cgroup.end(CGROUP_PATIENCE)
+    {
+        return ReportedState::Stale;
+    }
+    ReportedState::Finished(Exit {
+        started_at: entry.started_at(),
+        stdout_bytes: entry.output_bytes(OutputStream::Stdout),
+        stderr_bytes: entry.output_bytes(OutputStream::Stderr),
+        ..Exit::unseen(ExitCause::SupervisorLost)
+    })
+}
+
+/// Deletes the lock files that nobody holds, unless a start is busy.
+fn delete_unheld(directory: &RunDirectory, locked: &BTreeSet<ContainerUuid>) {
+    let unheld = |path: &Path| path.exists() && matches!(lock::holder(path), Ok(Holder::Nobody));
+    let paths: Vec<_> = locked
+        .iter()
+        .map(|uuid| directory.lock_file(*uuid))
+        .filter(|path| unheld(path))
+        .collect();
+    if paths.is_empty() {
+        return;
+    }
+    let Ok(_guard) = directory.lock(LOCK_PATIENCE) else {
+        return;
+    };
+    for path in paths {
+        if path.exists()
+            && let Ok(Some(lock)) = Lock::take(&path)
+        {
+            lock.delete();
+        }
+    }
+}
+
+/// Keeps a report within the limits of the grammar. What runs goes first; results that do not fit
+/// are reported when others were acknowledged.
+fn shorten(report: &mut RunnerReport) {
+    let finished =
+        |container: &ContainerReport| matches!(container.state, ReportedState::Finished(_));
+    report.containers.sort_by_key(|c| (finished(c), c.uuid));
+    report.containers.truncate(MAX_CONTAINERS);
+    // The digest is still to come.
+    while format(report).len() + 100 > MAX_REPORT_BYTES {
+        let fewer = report.containers.len() * 9 / 10;
+        report.containers.truncate(fewer);
+    }
+}
+
+/// FNV-1a of 128 bits: no defence against forgery, which would only deceive the forger.
+fn digest(text: &str) -> String {
+    let hash = text
+        .bytes()
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        });
+    format!("{hash:032x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_fnv() {
+        assert_eq!(digest(""), "6c62272e07bb014262b821756295c58d");
+        assert_eq!(digest("a"), "d228cb696f1a8caf78912b704e4a8964");
+    }
+
+    #[test]
+    fn a_report_of_too_many_keeps_what_runs() {
+        let container = |i: usize, state| ContainerReport {
+            uuid: format!("zzzzz-dz642-{i:015}").parse().unwrap(),
+            attempt: Attempt(1),
+            state,
+        };
+        let error = "\"".repeat(1024);
+        let exit = Exit::unseen(ExitCause::NotStarted { error });
+        let mut containers: Vec<_> = (0..5000)
+            .map(|i| container(i, ReportedState::Finished(exit.clone())))
+            .collect();
+        containers.push(container(5000, ReportedState::Stale));
+        let mut report = RunnerReport {
+            containers,
+            ..RunnerReport::default()
+        };
+        shorten(&mut report);
+        report.digest = digest("");
+        assert!(format(&report).len() <= MAX_REPORT_BYTES);
+        assert!(report.containers.len() > 900);
+        assert_eq!(report.containers[0].state, ReportedState::Stale);
+        longshore_runner_api::report::parse(format(&report).as_bytes()).unwrap();
+    }
+}

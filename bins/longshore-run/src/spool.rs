@@ -1,0 +1,218 @@
+//! The spool: one entry for every attempt that was started and is not acknowledged, and the marks
+//! of those that were.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use longshore_runner_api::command::OutputStream;
+use longshore_types::{Attempt, ContainerUuid, Exit, Timestamp};
+
+use crate::directory::{DirectoryLock, RunDirectory};
+use crate::system::sync_directory;
+
+/// The longest result that is read.
+const MAX_RESULT: u64 = 64 << 10;
+
+/// The directory of one attempt. That it exists is the mark that the attempt may have run.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) uuid: ContainerUuid,
+    pub(crate) attempt: Attempt,
+    path: PathBuf,
+}
+
+impl Entry {
+    pub(crate) fn new(spool: &Path, uuid: ContainerUuid, attempt: Attempt) -> Self {
+        let path = spool.join(uuid.as_str()).join(attempt.to_string());
+        Self {
+            uuid,
+            attempt,
+            path,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn work_directory(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    pub(crate) fn cgroup_link(&self) -> PathBuf {
+        self.path.join("cgroup")
+    }
+
+    pub(crate) fn output(&self, stream: OutputStream) -> PathBuf {
+        self.path.join(stream.as_str())
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Makes the entry with all that a job needs, so that a full disk shows before the start.
+    pub(crate) fn create(&self, _lock: &DirectoryLock) -> Result<()> {
+        let directory = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+        let container = self.container_directory();
+        match directory(container) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => directory(&self.path),
+        }
+        .and_then(|()| directory(&self.work_directory()))
+        .and_then(|()| {
+            for stream in OutputStream::ALL {
+                self.open_output(stream)?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("cannot create {}", self.path.display()))
+    }
+
+    /// Makes the entry survive a power failure.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let container = self.container_directory();
+        let spool = container.parent().unwrap_or(container);
+        sync_directory(container)
+            .and_then(|()| sync_directory(spool))
+            .with_context(|| format!("cannot write {} to disk", container.display()))
+    }
+
+    /// Takes back an entry for which nothing was started.
+    pub(crate) fn discard(&self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = std::fs::remove_dir(self.container_directory());
+    }
+
+    pub(crate) fn open_output(&self, stream: OutputStream) -> std::io::Result<File> {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.output(stream))
+    }
+
+    pub(crate) fn output_bytes(&self, stream: OutputStream) -> u64 {
+        self.output(stream)
+            .symlink_metadata()
+            .map_or(0, |metadata| metadata.len())
+    }
+
+    /// Remembers when the job was started, for the case that no result is ever written.
+    pub(crate) fn note_started(&self, at: Timestamp) {
+        let _ = symlink(at.0.to_string(), self.path.join("started"));
+    }
+
+    pub(crate) fn started_at(&self) -> Option<Timestamp> {
+        let target = self.path.join("started").read_link().ok()?;
+        target.to_str()?.parse().ok().map(Timestamp)
+    }
+
+    /// The result, if one was completely written.
+    pub(crate) fn result(&self) -> Option<Exit> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.path.join("result"))
+            .ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_RESULT).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(bytes.strip_suffix(b"\n")?).ok()
+    }
+
+    /// Writes the result, and what it is about, to disk.
+    ///
+    /// In place: nobody believes a result while the supervisor lives, and one without its last
+    /// byte counts as none; so no renaming is needed, which would cost another commit.
+    pub(crate) fn record(&self, exit: &Exit) -> std::io::Result<()> {
+        // The job may have deleted even this.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)?;
+        for stream in OutputStream::ALL {
+            if self.output_bytes(stream) > 0 {
+                self.open_output(stream)?.sync_data()?;
+            }
+        }
+        let mut line = serde_json::to_vec(exit)?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.path.join("result"))?;
+        file.write_all(&line)?;
+        file.sync_all()?;
+        sync_directory(&self.path)
+    }
+
+    fn container_directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+}
+
+/// The newest attempt of a container that has an entry.
+pub(crate) fn newest_entry(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Entry>> {
+    let path = directory.spool().join(uuid.as_str());
+    let names = match std::fs::read_dir(&path) {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    let mut newest = None;
+    for name in names {
+        let name = name.with_context(|| format!("cannot read {}", path.display()))?;
+        let attempt = name.file_name().to_str().and_then(|text| text.parse().ok());
+        newest = newest.max(attempt.map(Attempt));
+    }
+    Ok(newest.map(|attempt| directory.entry(uuid, attempt)))
+}
+
+/// The newest attempt of a container that was acknowledged, or killed before it was started.
+pub(crate) fn mark(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Attempt>> {
+    let path = directory.marks().join(uuid.as_str());
+    match path.read_link() {
+        Ok(target) => {
+            let attempt = target.to_str().and_then(|text| text.parse().ok());
+            attempt
+                .map(|attempt| Some(Attempt(attempt)))
+                .with_context(|| format!("{} is not a mark", path.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Marks an attempt, and so all older ones, as not to be started any more. Not on disk before
+/// [`sync_directory`] of the marks.
+pub(crate) fn set_mark(
+    directory: &RunDirectory,
+    uuid: ContainerUuid,
+    attempt: Attempt,
+    _lock: &DirectoryLock,
+) -> Result<()> {
+    if mark(directory, uuid)?.is_some_and(|marked| marked >= attempt) {
+        return Ok(());
+    }
+    let path = directory.marks().join(uuid.as_str());
+    let new = directory.marks().join("new");
+    let _ = std::fs::remove_file(&new);
+    symlink(attempt.to_string(), &new)
+        .and_then(|()| std::fs::rename(&new, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The newest attempt that may not be started any more.
+pub(crate) fn newest(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Attempt>> {
+    let entry = newest_entry(directory, uuid)?.map(|entry| entry.attempt);
+    Ok(entry.max(mark(directory, uuid)?))
+}

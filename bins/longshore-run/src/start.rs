@@ -1,0 +1,166 @@
+//! `--detach`: starts an attempt.
+
+use std::io::{PipeReader, Read, stdin};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use longshore_runner_api::command::{EXIT_KNOWN_ATTEMPT, EXIT_OK};
+use longshore_runner_api::{MAX_DOCUMENT_BYTES, StartDocument, StartReply};
+use longshore_types::{Attempt, ContainerUuid};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::ForkResult;
+
+use crate::directory::RunDirectory;
+use crate::lock::Lock;
+use crate::spool::{self, Entry};
+use crate::supervisor::{self, Claim, READY};
+use crate::system::fork;
+use crate::{complain, say};
+
+/// How long the start document may take to arrive.
+const DOCUMENT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the directory lock may take.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+enum Claimed {
+    Ours(Entry, Lock),
+    Known(Attempt),
+}
+
+/// Starts an attempt from the document on standard input; the exit code, or why not.
+pub(crate) fn start(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<u8> {
+    let document = read_document()?;
+    let (entry, lock) = match claim(directory, uuid, attempt) {
+        Ok(Claimed::Ours(entry, lock)) => (entry, lock),
+        Ok(Claimed::Known(newest)) => {
+            complain(&format!(
+                "attempt {attempt} of {uuid} is not newer than {newest}, the last one that was \
+                 started or killed here; nothing was started"
+            ));
+            return Ok(u8::try_from(EXIT_KNOWN_ATTEMPT).unwrap_or(u8::MAX));
+        }
+        Err(error) => {
+            directory.note_broken(&error);
+            return Err(error);
+        }
+    };
+    let claim = Claim {
+        entry,
+        lock,
+        document,
+    };
+    match launch(&claim) {
+        Ok(reply) => {
+            let mut line = serde_json::to_string(&reply)?;
+            line.push('\n');
+            // It runs. If nobody reads the answer, the report says so all the same.
+            let _ = say(&line);
+            Ok(u8::try_from(EXIT_OK).unwrap_or(0))
+        }
+        Err(error) => {
+            directory.note_broken(&error);
+            claim.entry.discard();
+            claim.lock.delete();
+            Err(error)
+        }
+    }
+}
+
+fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<Claimed> {
+    let directory_lock = directory.lock(LOCK_PATIENCE)?;
+    if let Some(newest) = spool::newest(directory, uuid)?
+        && newest >= attempt
+    {
+        return Ok(Claimed::Known(newest));
+    }
+    let Some(lock) = Lock::take(&directory.lock_file(uuid))? else {
+        bail!("an older attempt of {uuid} still runs; attempt {attempt} was not started");
+    };
+    let entry = directory.entry(uuid, attempt);
+    let made = lock
+        .clear()
+        .context("cannot empty the lock file")
+        .and_then(|()| entry.create(&directory_lock));
+    if let Err(error) = made {
+        entry.discard();
+        lock.delete();
+        return Err(error);
+    }
+    Ok(Claimed::Ours(entry, lock))
+}
+
+/// Makes the supervisor; an error means that there is none and nothing was started.
+fn launch(claim: &Claim) -> Result<StartReply> {
+    claim.entry.sync()?;
+    let (read, write) = std::io::pipe().context("cannot make a pipe")?;
+    match fork().context("cannot fork")? {
+        ForkResult::Child => {
+            drop(read);
+            std::process::exit(supervisor::run(claim, write))
+        }
+        ForkResult::Parent { child } => {
+            drop(write);
+            await_ready(read)?;
+            Ok(StartReply {
+                uuid: claim.entry.uuid,
+                pid: u32::try_from(child.as_raw()).unwrap_or(0),
+                attempt: claim.entry.attempt,
+            })
+        }
+    }
+}
+
+/// The supervisor says that it is there, or dies: before it said so, it started nothing.
+fn await_ready(mut read: PipeReader) -> Result<()> {
+    let mut said = Vec::new();
+    read.read_to_end(&mut said)
+        .context("cannot hear from the supervisor")?;
+    if said == READY {
+        return Ok(());
+    }
+    match String::from_utf8_lossy(&said) {
+        text if text.is_empty() => bail!("the supervisor was ended while it started"),
+        text => bail!("{text}"),
+    }
+}
+
+fn read_document() -> Result<StartDocument> {
+    let bytes = read_bounded(DOCUMENT_PATIENCE).context("cannot read the start document")?;
+    let document = StartDocument::from_json(&bytes);
+    document.map_err(anyhow::Error::from)
+}
+
+/// Standard input up to its end, or to one byte more than a document may have.
+fn read_bounded(patience: Duration) -> Result<Vec<u8>> {
+    let since = Instant::now();
+    let mut input = stdin().lock();
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    while bytes.len() <= MAX_DOCUMENT_BYTES {
+        let left = patience.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            bail!("it did not end within {patience:?}");
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let descriptor = stdin();
+        let mut ready = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, timeout) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend(buffer.iter().take(n)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock
+                ) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,323 @@
+//! A: the process that holds the lock, keeps the time, and records the result.
+
+use std::fs::File;
+use std::io::{PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use longshore_runner_api::command::OutputStream;
+use longshore_runner_api::{StartDocument, StartReply};
+use longshore_types::{Exit, ExitCause, Timestamp};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
+use crate::cgroup::Cgroup;
+use crate::lock::{Lock, SupervisorMark};
+use crate::reaper::{self, ASK_TO_END, END_NOW, How, Message};
+use crate::spool::Entry;
+use crate::system::{fork, now};
+
+/// Asks a supervisor to have the job end.
+pub(crate) const ASK_SIGNAL: Signal = Signal::SIGTERM;
+/// Asks a supervisor to end the job at once.
+pub(crate) const NOW_SIGNAL: Signal = Signal::SIGQUIT;
+/// What the supervisor writes when it exists, holds the lock and has said so on disk.
+pub(crate) const READY: &[u8] = b"+";
+
+/// How often recording the result is tried; with the pauses about five minutes.
+const RECORD_TRIES: u32 = 70;
+
+/// An attempt that is ours to run: its lock is held and its entry is on disk.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) entry: Entry,
+    pub(crate) lock: Lock,
+    pub(crate) document: StartDocument,
+}
+
+struct Supervisor<'a> {
+    claim: &'a Claim,
+    content: StartReply,
+    signals: SignalFd,
+    socket: UnixStream,
+    reaper: Pid,
+    unread: Vec<u8>,
+    started: Option<Instant>,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    /// Why the job was asked to end, if it was before it ended by itself.
+    asked: Option<ExitCause>,
+    /// When it is ended for good.
+    end_at: Option<Instant>,
+    ended: Option<ExitCause>,
+}
+
+/// Is the supervisor, in a process of its own, until the lock may be released.
+///
+/// `ready` gets [`READY`], or the reason why there will be no supervisor.
+pub(crate) fn run(claim: &Claim, mut ready: PipeWriter) -> i32 {
+    let (content, signals, mark) = match set_up(claim) {
+        Ok(parts) => parts,
+        Err(error) => {
+            let _ = write!(ready, "{error:#}");
+            return 1;
+        }
+    };
+    let _ = ready.write_all(READY);
+    drop(ready);
+    match Supervisor::start(claim, content, signals, mark) {
+        Ok((mut supervisor, _mark)) => {
+            supervisor.watch();
+            supervisor.finish();
+        }
+        Err(error) => {
+            let cause = ExitCause::NotStarted {
+                error: format!("{error:#}"),
+            };
+            record(&claim.entry, &Exit::unseen(cause));
+            claim.lock.delete();
+        }
+    }
+    0
+}
+
+/// Leaves everything of the starting process behind but the lock.
+fn set_up(claim: &Claim) -> Result<(StartReply, SignalFd, SupervisorMark)> {
+    setsid().context("cannot make a session")?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.context("cannot open /dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    chdir("/")?;
+    umask(Mode::from_bits_truncate(0o077));
+    SigSet::all().thread_block()?;
+    let mut wanted = SigSet::empty();
+    wanted.extend([ASK_SIGNAL, NOW_SIGNAL, Signal::SIGCHLD]);
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signals = SignalFd::with_flags(&wanted, flags)?;
+    prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
+    let mark = claim.lock.mark_supervisor()?;
+    let content = StartReply {
+        uuid: claim.entry.uuid,
+        pid: std::process::id(),
+        attempt: claim.entry.attempt,
+    };
+    claim
+        .lock
+        .write(&content)
+        .context("cannot write the lock file")?;
+    Ok((content, signals, mark))
+}
+
+impl<'a> Supervisor<'a> {
+    fn start(
+        claim: &'a Claim,
+        content: StartReply,
+        signals: SignalFd,
+        mark: SupervisorMark,
+    ) -> Result<(Self, SupervisorMark)> {
+        let (socket, far) = UnixStream::pair()?;
+        match fork().context("cannot fork")? {
+            ForkResult::Parent { child } => {
+                drop(far);
+                socket.set_nonblocking(true)?;
+                let supervisor = Self {
+                    claim,
+                    content,
+                    signals,
+                    socket,
+                    reaper: child,
+                    unread: Vec::new(),
+                    started: None,
+                    started_at: None,
+                    finished_at: None,
+                    asked: None,
+                    end_at: None,
+                    ended: None,
+                };
+                Ok((supervisor, mark))
+            }
+            ForkResult::Child => {
+                // Only A may keep these open: their closing is how its end is noticed.
+                drop(socket);
+                drop(mark);
+                if prctl::set_child_subreaper(true).is_ok() {
+                    reaper::run(&claim.entry, &claim.document, &claim.lock, far, &signals);
+                }
+                std::process::exit(0)
+            }
+        }
+    }
+
+    /// Returns when the reaper has ended.
+    fn watch(&mut self) {
+        loop {
+            let mut ready = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            let _ = poll(&mut ready, self.timeout());
+            let reaper_closed = self.read_messages();
+            self.handle_signals();
+            self.handle_time();
+            if !self.reap() || reaper_closed {
+                self.read_messages();
+                return;
+            }
+        }
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let next = self.time_limit().into_iter().chain(self.end_at).min();
+        next.map_or(PollTimeout::NONE, |next| {
+            let left = next.saturating_duration_since(Instant::now());
+            // Rounded up, so that it is not polled in a circle; long ones in several turns.
+            let left = left.min(Duration::from_secs(3600)) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    /// When the job has run for too long, unless it was asked to end already.
+    fn time_limit(&self) -> Option<Instant> {
+        if self.asked.is_some() || self.ended.is_some() {
+            return None;
+        }
+        let limit = Duration::from_millis(self.claim.document.time_limit_ms?);
+        self.started?.checked_add(limit)
+    }
+
+    fn handle_time(&mut self) {
+        let now = Instant::now();
+        if self.time_limit().is_some_and(|limit| limit <= now) {
+            self.ask_to_end(ExitCause::TimeLimit);
+        }
+        if self.end_at.is_some_and(|end| end <= now) {
+            self.end_at = None;
+            self.send(END_NOW);
+        }
+    }
+
+    fn handle_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            if number == ASK_SIGNAL as i32 {
+                self.ask_to_end(ExitCause::Killed);
+            } else if number == NOW_SIGNAL as i32 {
+                self.note_asked(ExitCause::Killed);
+                self.end_at = None;
+                self.send(END_NOW);
+            }
+        }
+    }
+
+    fn ask_to_end(&mut self, why: ExitCause) {
+        if self.note_asked(why) {
+            let grace = Duration::from_millis(self.claim.document.kill_grace_ms);
+            self.end_at = Instant::now().checked_add(grace);
+            self.send(ASK_TO_END);
+        }
+    }
+
+    /// Remembers why the job is asked to end; `false` if it was before, or has ended.
+    fn note_asked(&mut self, why: ExitCause) -> bool {
+        let first = self.asked.is_none() && self.ended.is_none();
+        if first {
+            self.asked = Some(why);
+        }
+        first
+    }
+
+    fn send(&mut self, command: u8) {
+        // A reaper that is gone needs no commands.
+        let _ = self.socket.write_all(&[command]);
+    }
+
+    /// Reads what the reaper has said; `true` if it has closed the socket.
+    fn read_messages(&mut self) -> bool {
+        let mut buffer = [0; 1024];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(n) => self.unread.extend(buffer.iter().take(n)),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+            while let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                if let Ok(message) = serde_json::from_slice(&line) {
+                    self.handle_message(message);
+                }
+            }
+        }
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        match message {
+            Message::Started { at } => {
+                self.started = Some(Instant::now());
+                self.started_at = Some(at);
+                self.claim.entry.note_started(at);
+                // Wakes those who wait for news.
+                let _ = self.claim.lock.write(&self.content);
+            }
+            Message::NotStarted { error } => self.ended = Some(ExitCause::NotStarted { error }),
+            Message::Ended { how, at } => {
+                self.finished_at = Some(at);
+                self.end_at = None;
+                self.ended = Some(self.asked.take().unwrap_or(match how {
+                    How::Exited(code) => ExitCause::Exited { code },
+                    How::Signaled(signal) => ExitCause::Signaled { signal },
+                }));
+            }
+        }
+    }
+
+    /// Waits for children that have ended; `false` if the reaper is one of them.
+    fn reap(&mut self) -> bool {
+        let mut alive = true;
+        reaper::reap_with(|pid, _| alive &= pid != self.reaper);
+        alive
+    }
+
+    /// Ends what the reaper has left, if it was ended itself, and records the result.
+    fn finish(&mut self) {
+        let cgroup = Cgroup::of(&self.claim.entry);
+        reaper::end_all(&self.signals, cgroup.as_ref(), || {
+            reaper::reap_with(|_, _| {})
+        });
+        if let Some(cgroup) = cgroup {
+            cgroup.end(Duration::from_secs(1));
+        }
+        let lost = || self.asked.clone().unwrap_or(ExitCause::SupervisorLost);
+        let entry = &self.claim.entry;
+        let exit = Exit {
+            cause: self.ended.clone().unwrap_or_else(lost),
+            started_at: self.started_at,
+            finished_at: self.finished_at.or_else(|| Some(now())),
+            stdout_bytes: entry.output_bytes(OutputStream::Stdout),
+            stderr_bytes: entry.output_bytes(OutputStream::Stderr),
+        };
+        record(entry, &exit);
+        self.claim.lock.delete();
+    }
+}
+
+/// Records the result, again and again if the disk does not take it: until then the lock is held,
+/// and the container counts as running; after that, as lost with its supervisor.
+fn record(entry: &Entry, exit: &Exit) {
+    let mut pause = Duration::from_millis(50);
+    for _ in 0..RECORD_TRIES {
+        if entry.record(exit).is_ok() {
+            return;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}

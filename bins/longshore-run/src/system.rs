@@ -1,0 +1,113 @@
+//! The few system calls that no safe wrapper offers.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::SystemTime;
+
+use longshore_types::Timestamp;
+use nix::unistd::{ForkResult, Pid};
+
+/// Closes every descriptor that was inherited beside the three standard ones, so that nothing
+/// that a supervisor starts keeps an SSH channel, a lock or a pipe of somebody else open.
+///
+/// To be called before anything was opened.
+pub(crate) fn close_inherited() {
+    #[expect(
+        unsafe_code,
+        reason = "no safe wrapper; nothing in this process owns a descriptor from 3 on yet"
+    )]
+    let failed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } != 0;
+    if failed {
+        close_each();
+    }
+}
+
+/// For kernels before 5.9.
+fn close_each() {
+    let Ok(names) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<RawFd> = names
+        .flatten()
+        .filter_map(|name| name.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // The listing's own descriptor is among them, and closed already: an error is normal.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Forks.
+pub(crate) fn fork() -> nix::Result<ForkResult> {
+    #[expect(
+        unsafe_code,
+        reason = "this program has one thread, so the child may do anything"
+    )]
+    unsafe {
+        nix::unistd::fork()
+    }
+}
+
+/// A process that a process id cannot be reused under.
+#[derive(Debug)]
+pub(crate) struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// The process that has this id now.
+    pub(crate) fn open(pid: Pid) -> nix::Result<Self> {
+        #[expect(unsafe_code, reason = "no safe wrapper; takes two numbers")]
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let fd = nix::errno::Errno::result(fd)?;
+        let fd = RawFd::try_from(fd).map_err(|_| nix::errno::Errno::EBADF)?;
+        #[expect(
+            unsafe_code,
+            reason = "the kernel has just made this descriptor for us"
+        )]
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> nix::Result<()> {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        #[expect(
+            unsafe_code,
+            reason = "no safe wrapper; a null siginfo means what kill(2) sends"
+        )]
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal as libc::c_int,
+                none,
+                0,
+            )
+        };
+        nix::errno::Errno::result(result).map(drop)
+    }
+}
+
+/// Gives every signal its default effect again; ignored ones would stay ignored over exec.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        #[expect(
+            unsafe_code,
+            reason = "setting a signal to its default runs no code of ours"
+        )]
+        // KILL, STOP and the two of the C library cannot be set, and need not be.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Writes what a directory lists to disk.
+pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The wall-clock time.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_system(SystemTime::now())
+}
