@@ -1,0 +1,446 @@
+//! The keys of a job file and the types of their values.
+//!
+//! Everything is looked at, so that all problems are found at once; what is wrong becomes
+//! [`Field::Bad`], which later steps leave alone.
+
+use longshore_types::{ByteSize, MAX_PRIORITY, parse_duration};
+
+use super::problem::{Position, Problems};
+use super::tree::{Entry, Node, Scalar, Value};
+use crate::text::excerpt;
+
+/// How often a container may be tried again.
+const MAX_RETRIES: u64 = 1000;
+/// Less memory than this is a forgotten unit.
+const MIN_RAM: ByteSize = ByteSize::mib(1);
+
+const FILE_KEYS: &[&str] = &["name", "defaults", "jobs"];
+const JOB_KEYS: &[&str] = &[
+    "name",
+    "command",
+    "env",
+    "cwd",
+    "stdin",
+    "resources",
+    "priority",
+    "time_limit",
+    "retries",
+    "keep_output",
+    "for_each",
+    "engine",
+];
+const RESOURCE_KEYS: &[&str] = &["vcpus", "ram", "scratch"];
+/// Keys that the format has and this version does not support.
+const LATER_KEYS: &[&str] = &["preemptible", "image", "mounts", "outputs", "gpus"];
+const LATER_ENGINES: &[&str] = &["podman", "docker", "singularity"];
+
+/// A value of a key that may be missing or wrong.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Field<T> {
+    #[default]
+    Absent,
+    /// There, but wrong; the problem is noted.
+    Bad,
+    Good {
+        value: T,
+        at: Position,
+    },
+}
+
+impl<T> Field<T> {
+    fn new(value: Option<T>, at: Position) -> Self {
+        value.map_or(Self::Bad, |value| Self::Good { value, at })
+    }
+
+    /// This, or the default where this is absent.
+    pub(super) fn or(self, default: Self) -> Self {
+        match self {
+            Self::Absent => default,
+            given => given,
+        }
+    }
+
+    pub(super) fn good(&self) -> Option<&T> {
+        match self {
+            Self::Good { value, .. } => Some(value),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+
+    pub(super) fn at(&self) -> Option<Position> {
+        match self {
+            Self::Good { at, .. } => Some(*at),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+}
+
+/// A text and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Text<'n> {
+    pub(super) text: &'n str,
+    pub(super) at: Position,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Command<'n> {
+    /// For `sh -c`.
+    Shell(Text<'n>),
+    /// Program and arguments.
+    Words(Vec<Text<'n>>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum ForEach<'n> {
+    Items(Vec<Text<'n>>),
+    Glob(Text<'n>),
+}
+
+/// What is said about a job, or about all jobs under `defaults`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings<'n> {
+    pub(super) name: Field<Text<'n>>,
+    pub(super) command: Field<Command<'n>>,
+    pub(super) env: Vec<(Text<'n>, Text<'n>)>,
+    pub(super) cwd: Field<Text<'n>>,
+    pub(super) stdin: Field<Text<'n>>,
+    pub(super) vcpus: Field<u32>,
+    pub(super) ram: Field<ByteSize>,
+    pub(super) scratch: Field<ByteSize>,
+    pub(super) priority: Field<i64>,
+    pub(super) time_limit_ms: Field<u64>,
+    pub(super) retries: Field<u32>,
+    pub(super) keep_output: Field<bool>,
+    pub(super) for_each: Field<ForEach<'n>>,
+}
+
+impl<'n> Settings<'n> {
+    /// These, completed by `defaults`; variables are merged one by one.
+    pub(super) fn or(mut self, defaults: &Self) -> Self {
+        let mut env = defaults.env.clone();
+        env.retain(|(key, _)| self.env.iter().all(|(own, _)| own.text != key.text));
+        env.append(&mut self.env);
+        let defaults = defaults.clone();
+        Self {
+            name: self.name,
+            command: self.command.or(defaults.command),
+            env,
+            cwd: self.cwd.or(defaults.cwd),
+            stdin: self.stdin.or(defaults.stdin),
+            vcpus: self.vcpus.or(defaults.vcpus),
+            ram: self.ram.or(defaults.ram),
+            scratch: self.scratch.or(defaults.scratch),
+            priority: self.priority.or(defaults.priority),
+            time_limit_ms: self.time_limit_ms.or(defaults.time_limit_ms),
+            retries: self.retries.or(defaults.retries),
+            keep_output: self.keep_output.or(defaults.keep_output),
+            for_each: self.for_each,
+        }
+    }
+}
+
+/// A job file as it was written.
+#[derive(Debug, Default)]
+pub(super) struct Document<'n> {
+    pub(super) name: Field<Text<'n>>,
+    pub(super) defaults: Settings<'n>,
+    pub(super) jobs: Vec<(Position, Settings<'n>)>,
+}
+
+/// Reads the whole file.
+pub(super) fn read<'n>(root: &'n Node<'_>, problems: &mut Problems) -> Document<'n> {
+    let mut document = Document::default();
+    let Some(entries) = mapping(root, "a mapping with the key \"jobs\"", problems) else {
+        return document;
+    };
+    let mut has_jobs = false;
+    for Entry { key, at, value } in entries {
+        match &**key {
+            "name" => document.name = Field::new(text(value, "a text", problems), value.at),
+            "defaults" => document.defaults = settings(value, true, problems),
+            "jobs" => {
+                has_jobs = true;
+                document.jobs = jobs(value, problems);
+            }
+            key if JOB_KEYS.contains(&key) => problems.add(
+                *at,
+                format!("{key:?} belongs to a job; put it under \"defaults\" to set it for all"),
+            ),
+            key => unknown(key, *at, FILE_KEYS, problems),
+        }
+    }
+    if !has_jobs {
+        problems.add(
+            root.at,
+            "there is no key \"jobs\"; it holds the list of jobs",
+        );
+    }
+    document
+}
+
+fn jobs<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Vec<(Position, Settings<'n>)> {
+    let Some(items) = list(node, "a list of jobs", problems) else {
+        return Vec::new();
+    };
+    if items.is_empty() {
+        problems.add(node.at, "\"jobs\" is empty; describe at least one job");
+    }
+    let read = |item: &'n Node<'_>| (item.at, settings(item, false, problems));
+    items.iter().map(read).collect()
+}
+
+fn settings<'n>(node: &'n Node<'_>, is_default: bool, problems: &mut Problems) -> Settings<'n> {
+    let mut s = Settings::default();
+    let expected = "a mapping with keys like \"name\" and \"command\"";
+    let Some(entries) = mapping(node, expected, problems) else {
+        // Nothing is missing in something that could not be read at all.
+        s.name = Field::Bad;
+        s.command = Field::Bad;
+        return s;
+    };
+    for entry in entries {
+        let Entry { key, at, value } = entry;
+        match &**key {
+            key @ ("name" | "for_each") if is_default => {
+                problems.add(
+                    *at,
+                    format!("{key:?} cannot be a default; give it to each job"),
+                );
+            }
+            "name" => s.name = text_field(value, problems),
+            "command" => s.command = Field::new(command(value, problems), value.at),
+            "env" => s.env = env(value, problems),
+            "cwd" => s.cwd = text_field(value, problems),
+            "stdin" => s.stdin = text_field(value, problems),
+            "resources" => resources(value, &mut s, problems),
+            "priority" => {
+                let range = 1..=MAX_PRIORITY.unsigned_abs();
+                s.priority = number(value, range, problems);
+            }
+            "time_limit" => s.time_limit_ms = time_limit(value, problems),
+            "retries" => s.retries = number(value, 0..=MAX_RETRIES, problems),
+            "keep_output" => s.keep_output = boolean(value, problems),
+            "for_each" => s.for_each = Field::new(for_each(value, problems), value.at),
+            "engine" => engine(value, problems),
+            key if RESOURCE_KEYS.contains(&key) => {
+                problems.add(*at, format!("{key:?} belongs under \"resources\""));
+            }
+            key => unknown(key, *at, JOB_KEYS, problems),
+        }
+    }
+    s
+}
+
+fn resources(node: &Node<'_>, s: &mut Settings<'_>, problems: &mut Problems) {
+    let expected = "a mapping with the keys \"vcpus\", \"ram\" and \"scratch\"";
+    for Entry { key, at, value } in mapping(node, expected, problems).unwrap_or_default() {
+        match &**key {
+            "vcpus" => s.vcpus = number(value, 1..=u64::from(u32::MAX), problems),
+            "ram" => {
+                s.ram = size(value, problems);
+                if let Some(ram) = s.ram.good()
+                    && *ram < MIN_RAM
+                {
+                    let message =
+                        format!("{ram} of RAM is less than {MIN_RAM}; write a unit, like 512MiB");
+                    problems.add(value.at, message);
+                }
+            }
+            "scratch" => s.scratch = size(value, problems),
+            key => unknown(key, *at, RESOURCE_KEYS, problems),
+        }
+    }
+}
+
+fn command<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Option<Command<'n>> {
+    let expected = "a text for the shell, or a list of a program and its arguments";
+    if let Value::List(items) = node.value() {
+        return texts(items, "a text", problems).map(Command::Words);
+    }
+    text(node, expected, problems).map(Command::Shell)
+}
+
+fn for_each<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Option<ForEach<'n>> {
+    let expected = "a list of texts, or a pattern of file names";
+    if let Value::List(items) = node.value() {
+        if items.is_empty() {
+            problems.add(node.at, "\"for_each\" is an empty list, so it makes no job");
+            return None;
+        }
+        return texts(items, "a text", problems).map(ForEach::Items);
+    }
+    text(node, expected, problems).map(ForEach::Glob)
+}
+
+fn env<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Vec<(Text<'n>, Text<'n>)> {
+    let expected = "a mapping from names of variables to texts";
+    let mut variables = Vec::new();
+    for Entry { key, at, value } in mapping(node, expected, problems).unwrap_or_default() {
+        if key.is_empty() || key.contains(['=', '\0']) {
+            let key = excerpt(key);
+            problems.add(*at, format!("{key:?} cannot be the name of a variable"));
+        }
+        if let Some(value) = text(value, "a text", problems) {
+            variables.push((Text { text: key, at: *at }, value));
+        }
+    }
+    variables
+}
+
+fn engine(node: &Node<'_>, problems: &mut Problems) {
+    match text(node, "the name of an engine", problems).map(|t| t.text) {
+        None | Some("process") => {}
+        Some(later) if LATER_ENGINES.contains(&later) => problems.add(
+            node.at,
+            format!("the engine {later:?} is not supported by this version; use \"process\""),
+        ),
+        Some(other) => {
+            let other = excerpt(other);
+            problems.add(
+                node.at,
+                format!("there is no engine {other:?}; use \"process\""),
+            );
+        }
+    }
+}
+
+fn time_limit(node: &Node<'_>, problems: &mut Problems) -> Field<u64> {
+    let Some(Text { text, at }) = text(node, "a duration like 90s or 1h30m", problems) else {
+        return Field::Bad;
+    };
+    let millis = match parse_duration(text) {
+        Err(error) => Err(error.to_string()),
+        Ok(limit) => match u64::try_from(limit.as_millis()) {
+            Ok(0) | Err(_) => Err("a time limit must be at least 1ms".into()),
+            Ok(millis) => Ok(millis),
+        },
+    };
+    let millis = millis.map_err(|message| problems.add(at, message)).ok();
+    Field::new(millis, at)
+}
+
+fn size(node: &Node<'_>, problems: &mut Problems) -> Field<ByteSize> {
+    let Some(Text { text, at }) = text(node, "a size like 512MiB or 2G", problems) else {
+        return Field::Bad;
+    };
+    let size = text.parse::<ByteSize>();
+    let size = size
+        .map_err(|error| problems.add(at, error.to_string()))
+        .ok();
+    Field::new(size, at)
+}
+
+fn number<T: TryFrom<u64>>(
+    node: &Node<'_>,
+    range: std::ops::RangeInclusive<u64>,
+    problems: &mut Problems,
+) -> Field<T> {
+    let parsed = match node.value() {
+        Value::Scalar(Scalar { text, plain: true }) => text.parse::<u64>().ok(),
+        _ => None,
+    };
+    let value = parsed
+        .filter(|n| range.contains(n))
+        .and_then(|n| T::try_from(n).ok());
+    if value.is_none() {
+        let (low, high, found) = (range.start(), range.end(), node.describe());
+        let message = format!("expected a whole number from {low} to {high}, found {found}");
+        problems.add(node.at, message);
+    }
+    Field::new(value, node.at)
+}
+
+fn boolean(node: &Node<'_>, problems: &mut Problems) -> Field<bool> {
+    let value = match node.value() {
+        Value::Scalar(Scalar { text, plain: true }) => text.parse::<bool>().ok(),
+        _ => None,
+    };
+    if value.is_none() {
+        let found = node.describe();
+        problems.add(node.at, format!("expected true or false, found {found}"));
+    }
+    Field::new(value, node.at)
+}
+
+fn text_field<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Field<Text<'n>> {
+    Field::new(text(node, "a text", problems), node.at)
+}
+
+fn texts<'n>(
+    items: &'n [Node<'_>],
+    expected: &str,
+    problems: &mut Problems,
+) -> Option<Vec<Text<'n>>> {
+    // All are looked at before the first bad one decides.
+    let all: Vec<_> = items
+        .iter()
+        .map(|item| text(item, expected, problems))
+        .collect();
+    all.into_iter().collect()
+}
+
+fn text<'n>(node: &'n Node<'_>, expected: &str, problems: &mut Problems) -> Option<Text<'n>> {
+    match node.value() {
+        Value::Scalar(scalar) if !scalar.is_null() => {
+            if scalar.text.contains('\0') {
+                let message = "has a NUL byte, which nothing here can hold; remove it";
+                problems.add(node.at, message);
+                return None;
+            }
+            let (text, at) = (&*scalar.text, node.at);
+            Some(Text { text, at })
+        }
+        _ => {
+            let found = node.describe();
+            problems.add(node.at, format!("expected {expected}, found {found}"));
+            None
+        }
+    }
+}
+
+fn list<'n, 'a>(
+    node: &'n Node<'a>,
+    expected: &str,
+    problems: &mut Problems,
+) -> Option<&'n [Node<'a>]> {
+    if let Value::List(items) = node.value() {
+        return Some(items);
+    }
+    let found = node.describe();
+    problems.add(node.at, format!("expected {expected}, found {found}"));
+    None
+}
+
+fn mapping<'n, 'a>(
+    node: &'n Node<'a>,
+    expected: &str,
+    problems: &mut Problems,
+) -> Option<&'n [Entry<'a>]> {
+    if let Value::Map(entries) = node.value() {
+        return Some(entries);
+    }
+    let found = node.describe();
+    problems.add(node.at, format!("expected {expected}, found {found}"));
+    None
+}
+
+fn unknown(key: &str, at: Position, known: &[&str], problems: &mut Problems) {
+    if LATER_KEYS.contains(&key) {
+        let message = format!("{key:?} is not supported by this version; remove it");
+        return problems.add(at, message);
+    }
+    if key == "<<" {
+        let message = "merging with \"<<\" is not supported; use \"defaults\"";
+        return problems.add(at, message);
+    }
+    let shown = excerpt(key);
+    let likeness = |known: &str| strsim::jaro_winkler(&shown.to_lowercase(), known);
+    let nearest = known
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let advice = match nearest {
+        Some(nearest) if likeness(nearest) >= 0.8 => format!("did you mean {nearest:?}?"),
+        _ => format!("known keys are {}", known.join(", ")),
+    };
+    problems.add(at, format!("unknown key {shown:?}; {advice}"));
+}

@@ -1,0 +1,4 @@
+//! The parts of the `longshore` program.
+
+pub mod jobfile;
+pub mod text;

@@ -1,0 +1,202 @@
+//! The state directory: everything that must survive the program.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::Ed25519Keypair;
+
+/// The state directory, held by this process alone.
+///
+/// ```text
+/// lock              held while the program runs; holds its process id
+/// controller.sqlite the embedded controller's store
+/// logs/             output of containers
+/// loopback/         the loopback driver's instances
+/// id_ed25519        the key that logs in to instances
+/// runner/           where the runner is put on loopback instances
+/// ```
+#[derive(Debug)]
+pub struct StateDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Another process holds it.
+    #[error(
+        "the state directory {} is in use by process {pid}; wait until that has ended, \
+         or choose another one with --state-dir", path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds it, as far as that is known.
+        pid: String,
+    },
+    /// It cannot be made, read or written.
+    #[error("the state directory {} cannot be used: {what}; \
+             mend that, or choose another one with --state-dir", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+impl StateDirectory {
+    /// Makes the directory if need be (mode 0700) and takes it for this process.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let unusable = |what: &str| {
+            let (path, what) = (path.to_owned(), what.to_owned());
+            move |source| StateError::Unusable { path, what, source }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unusable("making it"))?;
+        let path = path.canonicalize().map_err(unusable("finding it"))?;
+        let lock_path = path.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(unusable("opening its lock file"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Only for the message.
+                let _ = lock.by_ref().take(20).read_to_string(&mut pid);
+                return Err(StateError::InUse { path, pid: pid.trim().to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(unusable("locking it")(source)),
+        }
+        let note_pid = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        note_pid(&mut lock).map_err(unusable("writing to it"))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The embedded controller's store.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("controller.sqlite")
+    }
+
+    /// Output of containers.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// The loopback driver's own directory.
+    pub fn loopback(&self) -> PathBuf {
+        self.path.join("loopback")
+    }
+
+    /// Where the runner is put on loopback instances.
+    pub fn runner(&self) -> PathBuf {
+        self.path.join("runner")
+    }
+
+    /// The key that logs in to instances, made at first use (mode 0600): the private key in
+    /// OpenSSH's form and the public key in its one-line form.
+    pub fn ssh_key(&self) -> Result<(String, String), StateError> {
+        let path = self.path.join("id_ed25519");
+        let unusable = |what: &str| {
+            let (path, what) = (self.path.clone(), what.to_owned());
+            move |source| StateError::Unusable { path, what, source }
+        };
+        let key = match fs::read_to_string(&path) {
+            Ok(text) => PrivateKey::from_openssh(text)
+                .map_err(io::Error::other)
+                .map_err(unusable("reading id_ed25519; remove that file to have a new key made"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_key(&path).map_err(unusable("making id_ed25519"))?
+            }
+            Err(error) => return Err(unusable("reading id_ed25519")(error)),
+        };
+        let text = |key: &PrivateKey| -> Result<_, russh::keys::ssh_key::Error> {
+            let private = key.to_openssh(LineEnding::LF)?.to_string();
+            Ok((private, key.public_key().to_openssh()?))
+        };
+        text(&key).map_err(io::Error::other).map_err(unusable("writing its key down"))
+    }
+}
+
+/// Makes a key whose file is either complete or not there.
+fn make_key(path: &Path) -> io::Result<PrivateKey> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+    let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
+    let beside = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn is_held_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let held = StateDirectory::open(&path).unwrap();
+        let error = StateDirectory::open(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(held);
+        StateDirectory::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_a_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let error = StateDirectory::open(&path).unwrap_err().to_string();
+            assert!(error.contains("--state-dir"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(folder.path()).unwrap();
+        let first = state.ssh_key().unwrap();
+        assert_eq!(state.ssh_key().unwrap(), first);
+        assert!(first.1.starts_with("ssh-ed25519 "));
+        let mode = fs::metadata(folder.path().join("id_ed25519")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(folder.path().join("id_ed25519"), "nonsense").unwrap();
+        assert!(state.ssh_key().unwrap_err().to_string().contains("remove that file"));
+    }
+}
