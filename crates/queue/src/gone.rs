@@ -85,7 +85,9 @@ mod tests {
         let at = |n: usize| Instant::from_nanos(n as u64);
         for n in 1..=3 * GENERATION {
             gone.insert(uuid(n), at(n), 0);
-            gone.check_invariants();
+            if n % 1000 == 0 {
+                gone.check_invariants();
+            }
         }
         for n in 1..=3 * GENERATION {
             assert!(!gone.lets_in(uuid(n), at(n), 0), "{n}");

@@ -1,0 +1,258 @@
+//! What became of batches and their jobs.
+
+use std::path::PathBuf;
+
+use longshore_queue::{QueueError, QueueErrorKind};
+use longshore_types::{ContainerState, ContainerUuid, Exit, InstanceId, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::error::sqlite;
+use crate::row::read_life;
+use crate::transition::exit_code;
+use crate::{BatchId, Store};
+
+/// A batch and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchStatus {
+    /// Its number.
+    pub id: BatchId,
+    /// The path of its file.
+    pub key: String,
+    /// The digest of that file's content.
+    pub content_hash: String,
+    /// Its name.
+    pub name: String,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When the last of its jobs ended.
+    pub finished_at: Option<Timestamp>,
+    /// Whether it was cancelled before it was finished.
+    pub cancelled: bool,
+    /// How many of its jobs are in which state.
+    pub counts: JobCounts,
+    /// This is how it was at this revision, or later; see [`Store::watch_batch`].
+    pub revision: u64,
+}
+
+impl BatchStatus {
+    /// Whether none of its jobs will change any more.
+    pub fn is_finished(&self) -> bool {
+        self.finished_at.is_some()
+    }
+
+    /// Whether it is finished and every job exited with code 0.
+    pub fn is_success(&self) -> bool {
+        let bad = self.counts.failed + self.counts.cancelled;
+        self.is_finished() && bad == 0
+    }
+}
+
+/// How many jobs are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobCounts {
+    /// Waiting.
+    pub queued: u64,
+    /// Taken, not started.
+    pub locked: u64,
+    /// Running.
+    pub running: u64,
+    /// Ended with exit code 0.
+    pub succeeded: u64,
+    /// Ended with another exit code, or by a signal.
+    pub failed: u64,
+    /// Stopped, or could not be run.
+    pub cancelled: u64,
+}
+
+/// A job and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobStatus {
+    /// The container that it became.
+    pub uuid: ContainerUuid,
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// Its priority.
+    pub priority: i64,
+    /// Whether somebody asked for it to be cancelled.
+    pub cancel_requested: bool,
+    /// How its latest attempt ended.
+    pub exit: Option<Exit>,
+    /// Why it was cancelled, or why the last attempt has to be repeated.
+    pub error: Option<String>,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When its process was started, on the clock of its machine.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How often it was locked.
+    pub attempts: u32,
+    /// How often it will be run again if its machine is lost.
+    pub retries_left: u32,
+    /// Where its latest attempt is, or was.
+    pub placed_on: Option<InstanceId>,
+    /// Where its standard output is kept once it ended.
+    pub stdout: PathBuf,
+    /// Where its standard error is kept once it ended.
+    pub stderr: PathBuf,
+    /// The version of this record; larger is newer.
+    pub revision: u64,
+}
+
+impl JobStatus {
+    /// The exit code as a shell gives it: 128 and the number for signals; none if it has not
+    /// ended by itself.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.exit.as_ref().and_then(exit_code)
+    }
+
+    /// Whether it ended with exit code 0.
+    pub fn is_success(&self) -> bool {
+        self.state == ContainerState::Complete && self.exit_code() == Some(0)
+    }
+}
+
+impl Store {
+    /// The latest batch with a key, abandoned ones excepted.
+    pub async fn find_batch(&self, key: &str) -> Result<Option<BatchStatus>, QueueError> {
+        let key = key.to_owned();
+        self.read(self.settings.request_timeout, move |connection| {
+            let id: Option<u64> = connection
+                .prepare_cached(
+                    "SELECT id FROM batches WHERE key = ?1 AND NOT abandoned \
+                     ORDER BY id DESC LIMIT 1",
+                )
+                .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
+                .map_err(failed)?;
+            id.map(|id| batch_status(connection, BatchId(id)))
+                .transpose()
+        })
+        .await
+    }
+
+    /// How far a batch has come.
+    pub async fn batch_status(&self, id: BatchId) -> Result<BatchStatus, QueueError> {
+        self.read(self.settings.request_timeout, move |connection| {
+            batch_status(connection, id)
+        })
+        .await
+    }
+
+    /// The jobs of a batch, in the order in which they were submitted; none if there is no such
+    /// batch. A damaged record is logged and left out.
+    pub async fn job_status(&self, id: BatchId) -> Result<Vec<JobStatus>, QueueError> {
+        let mut jobs = self
+            .read(self.settings.request_timeout, move |connection| {
+                let read = || -> rusqlite::Result<_> {
+                    let mut statement = connection.prepare_cached(
+                        "SELECT uuid, name, created_at, state, priority, lock_count, placed_on, \
+                         retries_left, cancel_requested, exit, error, started_at, finished_at, \
+                         revision FROM containers WHERE batch = ?1 ORDER BY id",
+                    )?;
+                    let jobs = statement.query_map([id.0], |row| Ok(read_job(row)))?;
+                    jobs.collect::<Result<Vec<_>, _>>()
+                };
+                let jobs = read().map_err(failed)?.into_iter();
+                Ok(jobs.filter_map(readable).collect::<Vec<_>>())
+            })
+            .await?;
+        for job in &mut jobs {
+            job.stdout = self.output_path(job.uuid, "stdout");
+            job.stderr = self.output_path(job.uuid, "stderr");
+        }
+        Ok(jobs)
+    }
+}
+
+fn batch_status(connection: &Connection, id: BatchId) -> Result<BatchStatus, QueueError> {
+    // One statement sees one state of the store.
+    let read = || -> rusqlite::Result<_> {
+        connection
+            .prepare_cached(
+                "SELECT key, content_hash, b.name, b.created_at, b.finished_at, cancelled, \
+                 count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), \
+                 count(*) FILTER (WHERE state = 2), \
+                 count(*) FILTER (WHERE state = 3 AND exit_code = 0), \
+                 count(*) FILTER (WHERE state = 3 AND exit_code <> 0), \
+                 count(*) FILTER (WHERE state = 4), \
+                 (SELECT coalesce(max(revision), 0) FROM containers) \
+                 FROM batches b JOIN containers c ON c.batch = b.id WHERE b.id = ?1 GROUP BY b.id",
+            )?
+            .query_row([id.0], |row| read_batch(id, row))
+            .optional()
+    };
+    read().map_err(failed)?.ok_or_else(|| {
+        let what = format!("batch {id} does not exist");
+        QueueError::new(QueueErrorKind::NotFound, what)
+    })
+}
+
+fn read_batch(id: BatchId, row: &Row<'_>) -> rusqlite::Result<BatchStatus> {
+    Ok(BatchStatus {
+        id,
+        key: row.get(0)?,
+        content_hash: row.get(1)?,
+        name: row.get(2)?,
+        created_at: Timestamp(row.get(3)?),
+        finished_at: row.get::<_, Option<i64>>(4)?.map(Timestamp),
+        cancelled: row.get(5)?,
+        counts: JobCounts {
+            queued: row.get(6)?,
+            locked: row.get(7)?,
+            running: row.get(8)?,
+            succeeded: row.get(9)?,
+            failed: row.get(10)?,
+            cancelled: row.get(11)?,
+        },
+        revision: row.get(12)?,
+    })
+}
+
+fn read_job(row: &Row<'_>) -> Result<JobStatus, QueueError> {
+    let columns = || {
+        Ok((
+            row.get::<_, String>("uuid")?,
+            row.get("name")?,
+            row.get("created_at")?,
+            row.get("revision")?,
+        ))
+    };
+    let (uuid, name, created_at, revision) = columns().map_err(failed)?;
+    let life = read_life(row)?;
+    let unreadable = |e| {
+        let what = "the UUID of a container cannot be read";
+        QueueError::caused(QueueErrorKind::BadRecord, what, e)
+    };
+    Ok(JobStatus {
+        uuid: uuid.parse().map_err(unreadable)?,
+        name,
+        state: life.state,
+        priority: life.priority,
+        cancel_requested: life.cancel_requested,
+        exit: life.exit,
+        error: life.error,
+        created_at: Timestamp(created_at),
+        started_at: life.started_at,
+        finished_at: life.finished_at,
+        attempts: life.lock_count,
+        retries_left: life.retries_left,
+        placed_on: life.placed_on,
+        stdout: PathBuf::new(),
+        stderr: PathBuf::new(),
+        revision,
+    })
+}
+
+fn readable(job: Result<JobStatus, QueueError>) -> Option<JobStatus> {
+    job.inspect_err(|error| tracing::error!(%error, "a job cannot be read"))
+        .ok()
+}
+
+fn failed(source: rusqlite::Error) -> QueueError {
+    sqlite("a batch could not be read", source)
+}

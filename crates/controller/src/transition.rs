@@ -1,0 +1,268 @@
+//! What each call does to a container (pure).
+
+use longshore_queue::Call;
+use longshore_types::{Attempt, ContainerState, Exit, ExitCause, InstanceId, Timestamp};
+
+/// The part of a container that changes in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) state: ContainerState,
+    pub(crate) priority: i64,
+    pub(crate) lock_count: u32,
+    pub(crate) placed_on: Option<InstanceId>,
+    /// How often it is still put back after its machine was lost.
+    pub(crate) retries_left: u32,
+    /// Somebody wants it never to run again; its priority is 0 then.
+    pub(crate) cancel_requested: bool,
+    /// How its latest attempt ended.
+    pub(crate) exit: Option<Exit>,
+    pub(crate) error: Option<String>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
+}
+
+/// What a call came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Changed,
+    /// It had been applied before, or no longer matters.
+    AsItIs,
+}
+
+/// Why a call is not allowed, one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) String);
+
+/// What was done on behalf of the user, as the error text of the container.
+pub(crate) const CANCELLED_ON_REQUEST: &str = "cancelled on request";
+
+impl Life {
+    /// Applies a call of a dispatcher.
+    ///
+    /// Repeating a call that was applied gives [`Verdict::AsItIs`], so that a lost reply can be
+    /// asked for again.
+    pub(crate) fn apply(
+        &mut self,
+        call: &Call,
+        now: Timestamp,
+        max_dispatch_attempts: u32,
+    ) -> Result<Verdict, Refusal> {
+        match call {
+            Call::Lock { planned } => self.lock(planned.as_ref()),
+            Call::Place { instance } => self.place(instance),
+            Call::Unlock => self.unlock(now, max_dispatch_attempts),
+            Call::Cancel { error } => self.cancel(error, now),
+            Call::Running {
+                attempt,
+                started_at,
+            } => self.running(*attempt, started_at.unwrap_or(now)),
+            Call::Ended { attempt, exit } => self.ended(*attempt, exit, now),
+        }
+    }
+
+    /// What a user's wish to cancel does: at once where nothing can run, else the dispatcher sees
+    /// that the priority is 0.
+    pub(crate) fn request_cancel(&mut self, now: Timestamp) -> Verdict {
+        match self.state {
+            ContainerState::Queued => {
+                self.cancel_requested = true;
+                self.priority = 0;
+                self.finish(
+                    ContainerState::Cancelled,
+                    Some(CANCELLED_ON_REQUEST.into()),
+                    now,
+                );
+                Verdict::Changed
+            }
+            ContainerState::Locked | ContainerState::Running if !self.cancel_requested => {
+                self.cancel_requested = true;
+                self.priority = 0;
+                Verdict::Changed
+            }
+            _ => Verdict::AsItIs,
+        }
+    }
+
+    /// Changes the priority; 0 holds it back, and stops it if it runs.
+    pub(crate) fn set_priority(&mut self, priority: i64) -> Result<Verdict, Refusal> {
+        if self.state.is_final() {
+            return Err(Refusal(format!("it is {}", self.state)));
+        }
+        if self.cancel_requested {
+            return Err(Refusal("it is being cancelled".into()));
+        }
+        let before = std::mem::replace(&mut self.priority, priority);
+        Ok(if before == priority {
+            Verdict::AsItIs
+        } else {
+            Verdict::Changed
+        })
+    }
+
+    fn lock(&mut self, planned: Option<&InstanceId>) -> Result<Verdict, Refusal> {
+        // A repeated lock: the same attempt at the same place.
+        if self.state == ContainerState::Locked && self.placed_on.as_ref() == planned {
+            return Ok(Verdict::AsItIs);
+        }
+        if self.state == ContainerState::Queued && self.priority < 1 {
+            return Err(Refusal(format!("its priority is {}", self.priority)));
+        }
+        self.enter(ContainerState::Locked)?;
+        self.lock_count += 1;
+        self.placed_on = planned.cloned();
+        Ok(Verdict::Changed)
+    }
+
+    fn place(&mut self, instance: &InstanceId) -> Result<Verdict, Refusal> {
+        if self.state != ContainerState::Locked {
+            return Err(Refusal(format!("it is {}, not Locked", self.state)));
+        }
+        let before = self.placed_on.replace(instance.clone());
+        Ok(if before.as_ref() == Some(instance) {
+            Verdict::AsItIs
+        } else {
+            Verdict::Changed
+        })
+    }
+
+    fn unlock(&mut self, now: Timestamp, max_attempts: u32) -> Result<Verdict, Refusal> {
+        let used_up = self.lock_count >= max_attempts;
+        match self.state {
+            ContainerState::Queued if self.lock_count > 0 => return Ok(Verdict::AsItIs),
+            ContainerState::Cancelled if used_up || self.cancel_requested => {
+                return Ok(Verdict::AsItIs);
+            }
+            ContainerState::Locked => {}
+            other => return Err(Refusal(format!("it is {other}, not Locked"))),
+        }
+        if self.cancel_requested {
+            self.finish(
+                ContainerState::Cancelled,
+                Some(CANCELLED_ON_REQUEST.into()),
+                now,
+            );
+        } else if used_up {
+            let error = format!(
+                "given up after {} attempts to run it: each time it was given back before its \
+                 process was started",
+                self.lock_count
+            );
+            self.finish(ContainerState::Cancelled, Some(error), now);
+        } else {
+            self.requeue();
+        }
+        Ok(Verdict::Changed)
+    }
+
+    fn cancel(&mut self, error: &str, now: Timestamp) -> Result<Verdict, Refusal> {
+        if self.state == ContainerState::Cancelled {
+            return Ok(Verdict::AsItIs);
+        }
+        if !self.state.can_become(ContainerState::Cancelled) {
+            return Err(Refusal(format!("it is {}", self.state)));
+        }
+        self.finish(ContainerState::Cancelled, Some(error.to_owned()), now);
+        Ok(Verdict::Changed)
+    }
+
+    fn running(&mut self, attempt: Attempt, started_at: Timestamp) -> Result<Verdict, Refusal> {
+        self.check_current(attempt)?;
+        if self.state == ContainerState::Running {
+            return Ok(Verdict::AsItIs);
+        }
+        self.enter(ContainerState::Running)?;
+        self.started_at = Some(started_at);
+        Ok(Verdict::Changed)
+    }
+
+    fn ended(&mut self, attempt: Attempt, exit: &Exit, now: Timestamp) -> Result<Verdict, Refusal> {
+        if attempt.0 == 0 || attempt.0 > self.lock_count {
+            self.check_current(attempt)?;
+        }
+        let current = attempt.0 == self.lock_count;
+        if !current || !matches!(self.state, ContainerState::Locked | ContainerState::Running) {
+            return Ok(Verdict::AsItIs);
+        }
+        // The report of its start may have been lost.
+        if self.state == ContainerState::Locked {
+            self.enter(ContainerState::Running)?;
+        }
+        self.started_at = exit.started_at.or(self.started_at);
+        self.exit = Some(exit.clone());
+        self.decide(attempt, &exit.cause, exit.finished_at.unwrap_or(now));
+        Ok(Verdict::Changed)
+    }
+
+    /// What becomes of it now that an attempt ended.
+    fn decide(&mut self, attempt: Attempt, cause: &ExitCause, at: Timestamp) {
+        use ContainerState::{Cancelled, Complete};
+        match cause {
+            ExitCause::Exited { .. } | ExitCause::Signaled { .. } => {
+                self.finish(Complete, None, at);
+            }
+            ExitCause::Killed if self.priority < 1 => {
+                self.finish(Cancelled, Some(CANCELLED_ON_REQUEST.into()), at);
+            }
+            // The wish to stop it was taken back meanwhile.
+            ExitCause::Killed => self.requeue(),
+            ExitCause::TimeLimit | ExitCause::NotStarted { .. } => {
+                self.finish(Cancelled, Some(cause.to_string()), at);
+            }
+            ExitCause::SupervisorLost | ExitCause::InstanceLost => {
+                let error = format!("attempt {attempt}: {cause}");
+                if self.cancel_requested {
+                    self.finish(Cancelled, Some(CANCELLED_ON_REQUEST.into()), at);
+                } else if let Some(left) = self.retries_left.checked_sub(1) {
+                    self.retries_left = left;
+                    self.requeue();
+                    self.error = Some(error);
+                } else {
+                    self.finish(Cancelled, Some(format!("{error}; no retries are left")), at);
+                }
+            }
+        }
+    }
+
+    fn check_current(&self, attempt: Attempt) -> Result<(), Refusal> {
+        if attempt.0 == 0 || attempt.0 != self.lock_count {
+            return Err(Refusal(format!(
+                "attempt {attempt} is not its latest, which is {}",
+                self.lock_count
+            )));
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, next: ContainerState) -> Result<(), Refusal> {
+        if !self.state.can_become(next) {
+            return Err(Refusal(format!(
+                "it is {}, it cannot become {next}",
+                self.state
+            )));
+        }
+        self.state = next;
+        Ok(())
+    }
+
+    fn finish(&mut self, state: ContainerState, error: Option<String>, at: Timestamp) {
+        debug_assert!(self.state.can_become(state), "{} to {state}", self.state);
+        self.state = state;
+        self.error = error;
+        self.finished_at = Some(at);
+    }
+
+    fn requeue(&mut self) {
+        self.state = ContainerState::Queued;
+        self.placed_on = None;
+        self.started_at = None;
+    }
+}
+
+/// The exit code that a shell would give: the code, or 128 and the signal's number.
+pub(crate) fn exit_code(exit: &Exit) -> Option<i32> {
+    match exit.cause {
+        ExitCause::Exited { code } => Some(code),
+        ExitCause::Signaled { signal } => Some(signal.saturating_add(128)),
+        _ => None,
+    }
+}

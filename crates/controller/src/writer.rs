@@ -1,0 +1,330 @@
+//! The one thread that writes, with group commit.
+//!
+//! Requests that arrive while a transaction is being committed go into the next one together: one
+//! sync for all of them. Each has a savepoint of its own, so one that fails takes nothing else
+//! with it, and none is answered before the commit.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use longshore_queue::{QueueError, QueueErrorKind};
+use longshore_types::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::sqlite;
+use crate::row::Record;
+
+/// The most requests in one transaction, so that the first of them is not kept waiting.
+const MAX_GROUP: usize = 256;
+
+/// Counts of what was written since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests that were carried out or refused.
+    pub requests: u64,
+    /// Transactions that were committed; each is synced to the disk once.
+    pub commits: u64,
+}
+
+/// What a request may use while it is being carried out.
+#[derive(Debug)]
+pub(crate) struct Tx<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) now: Timestamp,
+    revision: &'a mut u64,
+}
+
+impl Tx<'_> {
+    /// A revision that no record has yet.
+    pub(crate) fn next_revision(&mut self) -> u64 {
+        *self.revision += 1;
+        *self.revision
+    }
+
+    /// Writes a container that was changed. One that is final was not before: nothing changes it
+    /// then.
+    pub(crate) fn save(&mut self, record: &mut Record) -> Result<(), QueueError> {
+        record.revision = self.next_revision();
+        record.save(self.connection)?;
+        if record.life.state.is_final() {
+            self.connection
+                .prepare_cached(
+                    "UPDATE batches SET open_jobs = open_jobs - 1, \
+                     finished_at = CASE open_jobs WHEN 1 THEN ?2 ELSE finished_at END \
+                     WHERE id = ?1",
+                )
+                .and_then(|mut statement| statement.execute((record.batch, self.now.0)))
+                .map_err(|e| sqlite("a batch could not be written", e))?;
+        }
+        Ok(())
+    }
+}
+
+/// The way to the thread that writes. Dropping it lets what is waiting be written, then closes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    sender: Option<mpsc::Sender<Box<dyn Work>>>,
+    thread: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+    committed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl Writer {
+    /// Starts the thread; `lock` is held until it has ended.
+    pub(crate) fn start(
+        connection: Connection,
+        lock: File,
+        revision: u64,
+        max_waiting: usize,
+    ) -> io::Result<Self> {
+        let (sender, requests) = mpsc::channel(max_waiting);
+        let counters = Arc::new(Counters::default());
+        let committed = watch::Sender::new(revision);
+        let mut state = WriterThread {
+            connection,
+            revision,
+            counters: Arc::clone(&counters),
+            committed: committed.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("store writer".into())
+            .spawn(move || {
+                state.run(requests);
+                drop(state);
+                drop(lock);
+            })?;
+        Ok(Self {
+            sender: Some(sender),
+            thread: Some(thread),
+            counters,
+            committed,
+        })
+    }
+
+    /// Carries out a request in a transaction; when this returns successfully it is on the disk.
+    ///
+    /// The request may be carried out more than once, of which all but one are rolled back.
+    pub(crate) async fn write<T, F>(&self, timeout: Duration, request: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, QueueError> + Send + 'static,
+    {
+        let stopped = || QueueError::new(QueueErrorKind::Unknown, "the store has stopped");
+        let mut in_line = false;
+        let answer = tokio::time::timeout(timeout, async {
+            let sender = self.sender.as_ref().ok_or_else(stopped)?;
+            let place = sender.reserve().await.map_err(|_| stopped())?;
+            let (reply, answer) = oneshot::channel();
+            place.send(Box::new(Request {
+                request,
+                value: None,
+                reply,
+            }));
+            in_line = true;
+            answer.await.map_err(|_| stopped())?
+        })
+        .await;
+        answer.unwrap_or_else(|_| {
+            Err(if in_line {
+                let what = "the store did not answer in time";
+                QueueError::new(QueueErrorKind::Unknown, what)
+            } else {
+                let what = "too many requests wait for the store";
+                QueueError::new(QueueErrorKind::Overloaded, what)
+            })
+        })
+    }
+
+    /// Tells of the largest revision that was committed, whenever it grows.
+    pub(crate) fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.subscribe()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            requests: self.counters.requests.load(Ordering::Relaxed),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the store had panicked");
+        }
+    }
+}
+
+/// A request, whatever its answer.
+trait Work: Send {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool;
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), QueueError>;
+    /// Answers it; called once, after the commit, or after it failed.
+    fn finish(self: Box<Self>, outcome: Result<(), QueueError>);
+}
+
+struct Request<T, F> {
+    request: F,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, QueueError>>,
+}
+
+impl<T, F> Work for Request<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Tx<'_>) -> Result<T, QueueError> + Send,
+{
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), QueueError> {
+        self.value = None;
+        self.value = Some((self.request)(tx)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), QueueError>) {
+        let unfinished = || QueueError::new(QueueErrorKind::Unknown, "the store has stopped");
+        let Self { value, reply, .. } = *self;
+        // Whoever asked may have gone.
+        let _ = reply.send(outcome.and_then(|()| value.ok_or_else(unfinished)));
+    }
+}
+
+struct WriterThread {
+    connection: Connection,
+    revision: u64,
+    counters: Arc<Counters>,
+    committed: watch::Sender<u64>,
+}
+
+impl WriterThread {
+    fn run(&mut self, mut requests: mpsc::Receiver<Box<dyn Work>>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < MAX_GROUP
+                && let Ok(next) = requests.try_recv()
+            {
+                group.push(next);
+            }
+            group.retain(|work| !work.is_abandoned());
+            self.counters
+                .requests
+                .fetch_add(group.len() as u64, Ordering::Relaxed);
+            self.carry_out(group);
+        }
+    }
+
+    fn carry_out(&mut self, mut group: Vec<Box<dyn Work>>) {
+        match self.commit(&mut group) {
+            Ok(outcomes) => {
+                for (work, outcome) in group.into_iter().zip(outcomes) {
+                    work.finish(outcome);
+                }
+            }
+            // One that asks for too much must not spoil it for the others.
+            Err(failure) if group.len() > 1 && !failure.may_have_acted() => {
+                for work in group {
+                    self.carry_out(vec![work]);
+                }
+            }
+            Err(failure) => {
+                let what = failure.what.clone();
+                let kind = failure.kind;
+                tracing::error!(error = %chain(&failure), "a transaction failed");
+                let mut failure = Some(failure);
+                for work in group {
+                    let error = failure
+                        .take()
+                        .unwrap_or_else(|| QueueError::new(kind, &what));
+                    work.finish(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Carries out the group in one transaction. An error means that all of it failed.
+    fn commit(
+        &mut self,
+        group: &mut [Box<dyn Work>],
+    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+        let connection = &self.connection;
+        let outcome = (|| {
+            statement(connection, "BEGIN IMMEDIATE")?;
+            let mut tx = Tx {
+                connection,
+                now: Timestamp::from_system(SystemTime::now()),
+                revision: &mut self.revision,
+            };
+            let outcomes = group
+                .iter_mut()
+                .map(|work| run_apart(work.as_mut(), &mut tx))
+                .collect::<Result<Vec<_>, _>>()?;
+            statement(connection, "COMMIT")?;
+            Ok(outcomes)
+        })();
+        if outcome.is_ok() {
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            self.committed.send_if_modified(|last| {
+                let grown = *last < self.revision;
+                *last = self.revision;
+                grown
+            });
+        } else if !connection.is_autocommit()
+            && let Err(error) = statement(connection, "ROLLBACK")
+        {
+            tracing::error!(error = %chain(&error), "a transaction could not be rolled back");
+        }
+        outcome
+    }
+}
+
+/// Carries out one request so that its failure leaves nothing behind. The outer error means that
+/// the whole transaction is lost.
+fn run_apart(work: &mut dyn Work, tx: &mut Tx<'_>) -> Result<Result<(), QueueError>, QueueError> {
+    statement(tx.connection, "SAVEPOINT request")?;
+    let outcome = work.run(tx);
+    // The database engine gives up the whole transaction after some errors.
+    if tx.connection.is_autocommit() {
+        let lost = || QueueError::new(QueueErrorKind::Overloaded, "the transaction was given up");
+        return Err(outcome.err().unwrap_or_else(lost));
+    }
+    if outcome.is_err() {
+        statement(tx.connection, "ROLLBACK TO request")?;
+    }
+    statement(tx.connection, "RELEASE request")?;
+    Ok(outcome)
+}
+
+fn statement(connection: &Connection, sql: &'static str) -> Result<(), QueueError> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(()))
+        .map(|_| ())
+        .map_err(|e| sqlite("the store could not be written", e))
+}
+
+/// An error and its cause as one line.
+fn chain(error: &QueueError) -> String {
+    match &error.source {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
