@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::job;
 use crate::lock::Lock;
 use crate::spool::Entry;
-use crate::system::now;
+use crate::system::{now, wait_any};
 
 /// A asks B to send TERM to the job.
 pub(crate) const ASK_TO_END: u8 = b'T';
@@ -159,13 +158,13 @@ impl Reaper<'_> {
 /// Waits for every child that has ended; says whether there are others.
 pub(crate) fn reap_with(mut ended: impl FnMut(Pid, How)) -> bool {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended(pid, How::Exited(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => ended(pid, How::Signaled(signal as i32)),
-            Ok(WaitStatus::StillAlive) => return true,
-            Ok(_) | Err(Errno::EINTR) => {}
-            // A signal that nix does not know (a real-time one) ended it.
-            Err(Errno::EINVAL) => {}
+        match wait_any() {
+            Ok(Some((pid, status))) if libc::WIFEXITED(status) => {
+                ended(pid, How::Exited(libc::WEXITSTATUS(status)));
+            }
+            Ok(Some((pid, status))) => ended(pid, How::Signaled(libc::WTERMSIG(status))),
+            Ok(None) => return true,
+            Err(Errno::EINTR) => {}
             Err(_) => return false,
         }
     }

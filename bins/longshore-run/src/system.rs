@@ -50,6 +50,19 @@ pub(crate) fn fork() -> nix::Result<ForkResult> {
     }
 }
 
+/// Waits for one child that has ended and gives its wait status; none if all others still run.
+///
+/// Not nix's function, which loses a child that was ended by a real-time signal.
+pub(crate) fn wait_any() -> nix::Result<Option<(Pid, libc::c_int)>> {
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "writes to a number that we own")]
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    match nix::errno::Errno::result(pid)? {
+        0 => Ok(None),
+        pid => Ok(Some((Pid::from_raw(pid), status))),
+    }
+}
+
 /// A process that a process id cannot be reused under.
 #[derive(Debug)]
 pub(crate) struct PidFd(OwnedFd);

@@ -73,6 +73,9 @@ pub enum DocumentError {
     /// A text in it has a NUL byte, which no argument or variable can hold.
     #[error("{0} has a NUL byte")]
     Nul(&'static str),
+    /// A path in it is not absolute.
+    #[error("the {0} of the start document is not an absolute path")]
+    NotAbsolute(&'static str),
 }
 
 impl StartDocument {
@@ -133,6 +136,13 @@ impl StartDocument {
         if self.cwd.iter().chain(&self.stdin).any(has_nul) {
             return Err(DocumentError::Nul("a path"));
         }
+        let relative = |path: &Option<String>| path.as_ref().is_some_and(|p| !p.starts_with('/'));
+        if relative(&self.cwd) {
+            return Err(DocumentError::NotAbsolute("cwd"));
+        }
+        if relative(&self.stdin) {
+            return Err(DocumentError::NotAbsolute("stdin"));
+        }
         Ok(())
     }
 }
@@ -175,6 +185,8 @@ mod tests {
             r#"{"version":1,"command":["a\u0000b"]}"#,
             r#"{"version":1,"command":["a"],"env":{"A=B":"c"}}"#,
             r#"{"version":1,"command":["a"],"cwd":"/\u0000"}"#,
+            r#"{"version":1,"command":["a"],"cwd":"b"}"#,
+            r#"{"version":1,"command":["a"],"stdin":""}"#,
         ] {
             assert!(StartDocument::from_json(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -1,0 +1,327 @@
+//! A runner directory of its own for each test, and proof at the end that nothing is left of it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot do its part fails at once"
+)]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use longshore_runner_api::{StartDocument, StartReply, report};
+use longshore_types::{
+    Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, ReportedState, RunnerReport,
+};
+
+pub(crate) const RUNNER: &str = env!("CARGO_BIN_EXE_longshore-run");
+/// Far more than anything takes on a busy machine.
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
+
+pub(crate) struct Fixture {
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("longshore-run-test-")
+            .tempdir()
+            .unwrap();
+        Self { directory }
+    }
+
+    /// The runner's directory.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// A path beside the runner's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(RUNNER);
+        command
+            .args(arguments)
+            .env("LONGSHORE_RUN_DIR", self.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn spawn_start(&self, uuid: ContainerUuid, attempt: u32) -> Child {
+        let attempt = attempt.to_string();
+        let arguments = [
+            "--detach",
+            "--stdin-config",
+            "--attempt",
+            &attempt,
+            uuid.as_str(),
+        ];
+        self.command(&arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    pub(crate) fn start_bytes(&self, uuid: ContainerUuid, attempt: u32, bytes: &[u8]) -> Output {
+        let mut child = self.spawn_start(uuid, attempt);
+        let mut stdin = child.stdin.take().unwrap();
+        // The runner need not read all of it.
+        let _ = stdin.write_all(bytes);
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    }
+
+    pub(crate) fn try_start(
+        &self,
+        uuid: ContainerUuid,
+        attempt: u32,
+        document: &StartDocument,
+    ) -> Output {
+        self.start_bytes(uuid, attempt, &document.to_json().unwrap())
+    }
+
+    /// Starts an attempt; the process id of its supervisor.
+    pub(crate) fn start(&self, uuid: ContainerUuid, attempt: u32, document: &StartDocument) -> i32 {
+        let output = self.try_start(uuid, attempt, document);
+        assert!(output.status.success(), "{output:?}");
+        let reply: StartReply = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((reply.uuid, reply.attempt), (uuid, Attempt(attempt)));
+        reply.pid.try_into().unwrap()
+    }
+
+    pub(crate) fn report_with(&self, arguments: &[&str]) -> RunnerReport {
+        let all: Vec<&str> = ["--report"].iter().chain(arguments).copied().collect();
+        let output = self.run(&all);
+        assert!(output.status.success(), "{output:?}");
+        report::parse(&output.stdout).unwrap()
+    }
+
+    pub(crate) fn report(&self) -> RunnerReport {
+        self.report_with(&[])
+    }
+
+    pub(crate) fn reported(&self, uuid: ContainerUuid) -> Option<ContainerReport> {
+        let mut containers = self.report().containers.into_iter();
+        containers.find(|container| container.uuid == uuid)
+    }
+
+    /// Waits, as a dispatcher does, until the attempt has ended.
+    pub(crate) fn finished(&self, uuid: ContainerUuid, attempt: u32) -> Exit {
+        let mut known = String::new();
+        eventually("the end of the container", || {
+            let report = self.report_with(&["--wait-ms", "5000", "--known", &known]);
+            known.clone_from(&report.digest);
+            report.containers.into_iter().find_map(|container| {
+                let meant = container.uuid == uuid && container.attempt == Attempt(attempt);
+                match container.state {
+                    ReportedState::Finished(exit) if meant => Some(exit),
+                    _ => None,
+                }
+            })
+        })
+    }
+
+    pub(crate) fn cause(&self, uuid: ContainerUuid, attempt: u32) -> ExitCause {
+        self.finished(uuid, attempt).cause
+    }
+
+    pub(crate) fn kill(&self, signal: u8, uuid: ContainerUuid, attempt: u32) -> Option<i32> {
+        let (signal, attempt) = (signal.to_string(), attempt.to_string());
+        let output = self.run(&["--kill", &signal, "--attempt", &attempt, uuid.as_str()]);
+        output.status.code()
+    }
+
+    pub(crate) fn stdout(&self, uuid: ContainerUuid, attempt: u32) -> String {
+        let attempt = attempt.to_string();
+        let output = self.run(&["--output", "stdout", "--attempt", &attempt, uuid.as_str()]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn entry(&self, uuid: ContainerUuid, attempt: u32) -> PathBuf {
+        self.root()
+            .join("spool")
+            .join(uuid.as_str())
+            .join(attempt.to_string())
+    }
+
+    pub(crate) fn lock_file(&self, uuid: ContainerUuid) -> PathBuf {
+        self.root().join("lock").join(format!("{uuid}.lock"))
+    }
+
+    /// The live processes that came from this fixture: runners by their environment, jobs and
+    /// what they left by their environment or an open file.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let needle = self.directory.path().as_os_str().as_encoded_bytes();
+        numbers(Path::new("/proc"))
+            .into_iter()
+            .filter(|pid| *pid != i32::try_from(std::process::id()).unwrap())
+            .filter(|pid| {
+                let process = PathBuf::from(format!("/proc/{pid}"));
+                let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+                let inside = |path: PathBuf| {
+                    path.read_link()
+                        .is_ok_and(|target| target.starts_with(self.directory.path()))
+                };
+                contains(&environment, needle)
+                    || inside(process.join("cwd"))
+                    || numbers(&process.join("fd"))
+                        .iter()
+                        .any(|fd| inside(process.join(format!("fd/{fd}"))))
+            })
+            .collect()
+    }
+
+    /// Waits until no process, lock file or control group is left, and asserts it.
+    pub(crate) fn assert_clean(&self, uuids: &[ContainerUuid]) {
+        eventually("the end of all processes", || {
+            self.processes().is_empty().then_some(())
+        });
+        // A report removes what nobody holds.
+        self.report();
+        for uuid in uuids {
+            assert!(!self.lock_file(*uuid).exists(), "lock of {uuid}");
+            let groups = cgroups(*uuid);
+            assert!(groups.is_empty(), "{groups:?}");
+        }
+        let trash = self.root().join("trash");
+        assert_eq!(std::fs::read_dir(trash).unwrap().count(), 0, "trash");
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // Only a failed test has any left.
+        for pid in self.processes() {
+            let _ = signal(pid, libc::SIGKILL);
+        }
+    }
+}
+
+/// A UUID that no other test has.
+pub(crate) fn uuid() -> ContainerUuid {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    format!("zzzzz-dz642-{:09}{n:06}", pid % 1_000_000_000)
+        .parse()
+        .unwrap()
+}
+
+pub(crate) fn shell(script: &str) -> StartDocument {
+    StartDocument::new(vec!["sh".into(), "-c".into(), script.into()])
+}
+
+/// Asks again and again, for at most [`BOUND`].
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(since.elapsed() < BOUND, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Waits for a file to have a whole line, and gives its text.
+pub(crate) fn line_of(path: &Path) -> String {
+    eventually(&format!("a line in {}", path.display()), || {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.ends_with('\n').then(|| text.trim().to_owned())
+    })
+}
+
+pub(crate) fn pid_of(path: &Path) -> i32 {
+    line_of(path).parse().unwrap()
+}
+
+pub(crate) fn signal(pid: i32, number: i32) -> nix::Result<()> {
+    let signal = nix::sys::signal::Signal::try_from(number)?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let after = stat.rsplit_once(") ").map(|(_, after)| after.to_owned());
+        after.is_some_and(|after| !after.starts_with(['Z', 'X']))
+    })
+}
+
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let parent = |child: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(") ").map(|(_, after)| after.to_owned());
+        after.and_then(|after| after.split(' ').nth(1)?.parse::<i32>().ok())
+    };
+    let mut all = numbers(Path::new("/proc"));
+    all.retain(|child| parent(child) == Some(pid));
+    all
+}
+
+/// The reaper of a supervisor.
+pub(crate) fn reaper_of(supervisor: i32) -> i32 {
+    eventually("the reaper", || children(supervisor).first().copied())
+}
+
+/// The control groups of a container.
+pub(crate) fn cgroups(uuid: ContainerUuid) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(path) = left.pop() {
+        for name in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+            if name.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if name.file_name().to_string_lossy().contains(uuid.as_str()) {
+                    found.push(name.path());
+                }
+                left.push(name.path());
+            }
+        }
+    }
+    found
+}
+
+/// Holds the lock of the first byte of a file, as a runner does, until it is dropped.
+pub(crate) fn hold(path: &Path) -> File {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    file
+}
+
+fn numbers(path: &Path) -> Vec<i32> {
+    let names = std::fs::read_dir(path).into_iter().flatten().flatten();
+    names
+        .filter_map(|name| name.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn contains(text: &[u8], needle: &[u8]) -> bool {
+    text.windows(needle.len()).any(|window| window == needle)
+}

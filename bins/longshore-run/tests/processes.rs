@@ -1,0 +1,234 @@
+//! Nothing of a container outlives it, whatever it does and whoever dies.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot do its part fails at once"
+)]
+
+mod common;
+
+use common::*;
+use longshore_types::{ContainerUuid, ExitCause, ReportedState};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+/// Leaves a child, a daemon of a session of its own that ignores requests to end, and its child.
+fn brood(names: &Path) -> String {
+    let name = |n: &str| format!("{}.{n}", names.display());
+    format!(
+        "sleep 1000 & echo $! > {}; \
+         (setsid sh -c 'trap \"\" TERM HUP INT; sleep 1000 </dev/null >/dev/null 2>&1 & \
+         echo $! > {}; echo $$ > {}; wait' </dev/null >/dev/null 2>&1 &); ",
+        name("child"),
+        name("grandchild"),
+        name("daemon"),
+    )
+}
+
+struct Brood(Vec<i32>);
+
+impl Brood {
+    fn of(names: &Path) -> Self {
+        let pids =
+            ["child", "grandchild", "daemon"].map(|part| pid_of(&names.with_extension(part)));
+        Self(pids.to_vec())
+    }
+
+    fn assert_gone(&self) {
+        for pid in &self.0 {
+            assert!(!alive(*pid), "{pid} survives");
+        }
+    }
+}
+
+#[test]
+fn what_a_job_leaves_behind_is_ended_before_its_result_is_told() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let names = fixture.path("names");
+    let wait = format!(
+        "until [ -s {0}.daemon ]; do sleep 0.01; done; exit 3",
+        names.display()
+    );
+    fixture.start(uuid, 1, &shell(&(brood(&names) + &wait)));
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Exited { code: 3 });
+    Brood::of(&names).assert_gone();
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn a_request_to_end_reaches_daemons_after_the_job() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let names = fixture.path("names");
+    fixture.start(uuid, 1, &shell(&(brood(&names) + "wait")));
+    let brood = Brood::of(&names);
+    assert_eq!(fixture.kill(15, uuid, 1), Some(0));
+    brood.assert_gone();
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed);
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn a_job_that_forks_without_end_is_ended() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let mut document = shell("f() { (sleep 0.01; f) & }; trap '' TERM; f; f; f; wait; sleep 1000");
+    document.kill_grace_ms = 50;
+    fixture.start(uuid, 1, &document);
+    fixture.kill(15, uuid, 1);
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed);
+    fixture.assert_clean(&[uuid]);
+}
+
+/// Runs a job with a brood, has `end` end parts of its supervision, and expects the result.
+fn supervision_lost(end: impl Fn(&Fixture, ContainerUuid, i32, i32)) {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let names = fixture.path("names");
+    let supervisor = fixture.start(uuid, 1, &shell(&(brood(&names) + "wait; sleep 1000")));
+    let brood = Brood::of(&names);
+    end(&fixture, uuid, supervisor, reaper_of(supervisor));
+    let exit = fixture.finished(uuid, 1);
+    assert_eq!(exit.cause, ExitCause::SupervisorLost);
+    assert!(exit.started_at.is_some());
+    brood.assert_gone();
+    let again = fixture.try_start(uuid, 1, &shell("exit 0"));
+    assert_eq!(again.status.code(), Some(3), "{again:?}");
+    fixture.assert_clean(&[uuid]);
+    let report = fixture.report_with(&["--ack", &format!("{uuid}:1")]);
+    assert!(report.containers.is_empty(), "{report:?}");
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn nothing_survives_the_death_of_the_supervisor() {
+    supervision_lost(|_, _, supervisor, _| signal(supervisor, libc::SIGKILL).unwrap());
+}
+
+#[test]
+fn nothing_survives_the_death_of_the_reaper() {
+    supervision_lost(|_, _, _, reaper| signal(reaper, libc::SIGKILL).unwrap());
+}
+
+#[test]
+fn nothing_survives_the_death_of_both() {
+    supervision_lost(|fixture, uuid, supervisor, reaper| {
+        let grouped = !cgroups(uuid).is_empty();
+        // Stopped first, so that neither can clean up after the other.
+        signal(reaper, libc::SIGSTOP).unwrap();
+        signal(supervisor, libc::SIGKILL).unwrap();
+        signal(reaper, libc::SIGKILL).unwrap();
+        if !grouped {
+            // Without a control group what is left is seen, and not ended.
+            let names = fixture.path("names");
+            for pid in Brood::of(&names).0 {
+                stale_until_killed(fixture, uuid, pid);
+            }
+        }
+    });
+}
+
+fn stale_until_killed(fixture: &Fixture, uuid: ContainerUuid, pid: i32) {
+    eventually("the container to be stale", || {
+        let state = fixture.reported(uuid)?.state;
+        (state == ReportedState::Stale).then_some(())
+    });
+    signal(pid, libc::SIGKILL).unwrap();
+}
+
+#[test]
+fn what_no_control_group_holds_is_stale_while_it_survives_both() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let names = fixture.path("names");
+    let supervisor = fixture.start(uuid, 1, &shell(&(brood(&names) + "wait; sleep 1000")));
+    let brood = Brood::of(&names);
+    let groups = cgroups(uuid);
+    let reaper = reaper_of(supervisor);
+    // As if no group could have been made.
+    let _ = std::fs::remove_file(fixture.entry(uuid, 1).join("cgroup"));
+    signal(reaper, libc::SIGSTOP).unwrap();
+    signal(supervisor, libc::SIGKILL).unwrap();
+    signal(reaper, libc::SIGKILL).unwrap();
+    eventually("the container to be stale", || {
+        let state = fixture.reported(uuid)?.state;
+        (state == ReportedState::Stale).then_some(())
+    });
+    let list = fixture.run(&["--list"]);
+    assert_eq!(list.stdout, format!("{uuid} stale\n").as_bytes());
+    assert_eq!(
+        fixture.kill(15, uuid, 1),
+        Some(1),
+        "something may still run"
+    );
+    let newer = fixture.try_start(uuid, 2, &shell("exit 0"));
+    assert_eq!(newer.status.code(), Some(1), "{newer:?}");
+    for pid in &brood.0 {
+        let _ = signal(*pid, libc::SIGKILL);
+    }
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+    for group in groups {
+        eventually("the group to be empty", || std::fs::remove_dir(&group).ok());
+    }
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn kill_ends_what_a_lost_supervision_left_in_its_control_group() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let names = fixture.path("names");
+    let supervisor = fixture.start(uuid, 1, &shell(&(brood(&names) + "wait; sleep 1000")));
+    let brood = Brood::of(&names);
+    let reaper = reaper_of(supervisor);
+    let grouped = !cgroups(uuid).is_empty();
+    signal(reaper, libc::SIGSTOP).unwrap();
+    signal(supervisor, libc::SIGKILL).unwrap();
+    signal(reaper, libc::SIGKILL).unwrap();
+    if grouped {
+        assert_eq!(fixture.kill(15, uuid, 1), Some(0));
+    } else {
+        eprintln!("no control groups here: ending the survivors ourselves");
+        for pid in &brood.0 {
+            let _ = signal(*pid, libc::SIGKILL);
+        }
+    }
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+    brood.assert_gone();
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn a_supervisor_keeps_nothing_open_that_the_start_command_was_given() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let (mut kept, given) = std::io::pipe().unwrap();
+    let number = given.as_fd().as_raw_fd();
+    // A shell opens it again without close-on-exec, as a careless parent would.
+    let script = format!(
+        "exec {} --detach --stdin-config --attempt 1 {uuid} 9>/proc/{}/fd/{number}",
+        RUNNER,
+        std::process::id()
+    );
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .env("LONGSHORE_RUN_DIR", fixture.root())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let document = shell("sleep 1000").to_json().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &document).unwrap();
+    // These return only when nobody has the other ends any more.
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    drop(given);
+    assert_eq!(kept.read(&mut [0]).unwrap(), 0);
+    let state = fixture.reported(uuid).unwrap().state;
+    assert!(matches!(state, ReportedState::Running { .. }), "{state:?}");
+    assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.assert_clean(&[uuid]);
+}
