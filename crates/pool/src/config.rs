@@ -1,9 +1,10 @@
 //! Settings of a pool.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_cloud::{Capabilities, TagKeys, Tags};
-use longshore_types::InstanceType;
+use longshore_cloud::{AddressKind, Capabilities, TagKeys, Tags};
+use longshore_types::{InstanceType, TypeName};
 
 /// Settings of a pool. Every duration is at least a millisecond unless said otherwise.
 #[derive(Clone, Debug)]
@@ -11,6 +12,9 @@ use longshore_types::InstanceType;
 pub struct Config {
     /// The types that may be created, by name unique.
     pub types: Vec<InstanceType>,
+    /// The quota group of each type that has one, as
+    /// [`InstanceSet::quota_group`](longshore_cloud::InstanceSet::quota_group) says.
+    pub quota_groups: BTreeMap<TypeName, String>,
     /// The names of our tags.
     pub tag_keys: TagKeys,
     /// Which installation this is: the value of the set-ID tag.
@@ -23,6 +27,10 @@ pub struct Config {
     pub init_command: String,
     /// The public key that may log in, in OpenSSH's one-line form.
     pub public_key: Option<String>,
+    /// Which address of an instance is used to reach it.
+    pub address_kind: AddressKind,
+    /// Absolute path of the file on an instance that holds its secret.
+    pub secret_path: String,
     /// The user to log in as where the driver names none.
     pub remote_user: String,
     /// The port of addresses that name none.
@@ -77,12 +85,15 @@ impl Config {
         let seconds = Duration::from_secs;
         Self {
             types,
+            quota_groups: BTreeMap::new(),
             tag_keys: TagKeys::new("Arvados"),
             instance_set_id: instance_set_id.into(),
             resource_tags: Tags::new(),
             image: String::new(),
             init_command: String::new(),
             public_key: None,
+            address_kind: AddressKind::default(),
+            secret_path: "/var/run/arvados-instance-secret".into(),
             remote_user: "root".into(),
             ssh_port: 22,
             capabilities: Capabilities::default(),

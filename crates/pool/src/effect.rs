@@ -45,7 +45,10 @@ pub struct Host {
 
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a shell that misses an effect must not compile")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a shell that misses an effect must not compile"
+)]
 pub enum EffectAction {
     /// Make an instance.
     Create(Box<CreateRequest>),
@@ -130,7 +133,10 @@ pub enum Outcome {
 
 /// What came of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "each has its consequence; a new one must not compile unnoticed")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each has its consequence; a new one must not compile unnoticed"
+)]
 pub enum StartOutcome {
     /// The runner said that it runs.
     Started,
@@ -150,7 +156,10 @@ pub enum StartOutcome {
 
 /// What came of a kill.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "each has its consequence; a new one must not compile unnoticed")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each has its consequence; a new one must not compile unnoticed"
+)]
 pub enum KillOutcome {
     /// Nothing of the attempt runs, and a start of it that arrives later is refused.
     Gone,
@@ -181,4 +190,62 @@ pub struct HostFailure {
     pub unreachable: bool,
     /// The error and its causes as one line, with the end of what the command printed.
     pub error: String,
+}
+
+impl EffectAction {
+    /// The honest outcome where nobody knows what came of an effect: it was dropped, its task
+    /// broke, or it took too long.
+    pub fn lost(&self, error: &str) -> Outcome {
+        let error = error.to_owned();
+        let cloud = |error| CloudFailure {
+            kind: ErrorKind::TimedOut,
+            may_have_acted: true,
+            error,
+        };
+        let host = |error| HostFailure {
+            unreachable: false,
+            error,
+        };
+        match self {
+            Self::Create(_) => Outcome::Created(Err(cloud(error))),
+            Self::List(_) => Outcome::Listed(Err(cloud(error))),
+            Self::Destroy(ids) => {
+                let failed = |id: &InstanceId| (id.clone(), Err(cloud(error.clone())));
+                Outcome::Destroyed(ids.iter().map(failed).collect())
+            }
+            Self::SetTags(..) => Outcome::TagsSet(Err(cloud(error))),
+            Self::Boot(_) => Outcome::Booted(Err(host(error))),
+            Self::Deploy(_) => Outcome::Deployed(Err(host(error))),
+            Self::Report(..) => Outcome::Reported(Err(host(error))),
+            Self::Start { .. } => Outcome::Started(StartOutcome::Unknown { error }),
+            Self::Kill { .. } => Outcome::Killed(KillOutcome::Unknown { error }),
+            Self::Collect { .. } => Outcome::Collected(Err(host(error))),
+            Self::Disconnect(_) => Outcome::Disconnected,
+        }
+    }
+
+    /// The instance that it needs to reach, if it needs to reach one.
+    pub fn host(&self) -> Option<&Host> {
+        match self {
+            Self::Boot(host) | Self::Deploy(host) | Self::Report(host, _) => Some(host),
+            Self::Start { host, .. } | Self::Kill { host, .. } | Self::Collect { host, .. } => {
+                Some(host)
+            }
+            Self::Create(_)
+            | Self::List(_)
+            | Self::Destroy(_)
+            | Self::SetTags(..)
+            | Self::Disconnect(_) => None,
+        }
+    }
+}
+
+impl HostFailure {
+    /// The shell gave an outcome of another kind than the effect's.
+    pub(crate) fn mismatched() -> Self {
+        Self {
+            unreachable: false,
+            error: "the shell gave an outcome that does not fit".into(),
+        }
+    }
 }

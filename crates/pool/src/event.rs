@@ -4,7 +4,10 @@ use longshore_types::{Attempt, ContainerUuid, Exit, InstanceId, Timestamp, TypeN
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "whoever composes a pool must decide about each")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever composes a pool must decide about each"
+)]
 pub enum Event {
     /// The runner says that an attempt runs. Told once for each attempt and process of ours.
     Running {
@@ -65,7 +68,10 @@ pub enum Event {
 
 /// A part of the pool's state that has changed since it was last polled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(clippy::exhaustive_enums, reason = "whoever mirrors a pool must mirror all of it")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever mirrors a pool must mirror all of it"
+)]
 pub enum Changed {
     /// A worker: see [`Core::worker`](crate::Core::worker), which gives none once it is gone.
     Worker(InstanceId),

@@ -1,0 +1,132 @@
+//! What must always hold.
+
+use longshore_types::WorkerState;
+
+use crate::core::{Core, FlightAction, MAX_CONDEMNED, WorkerFlight};
+use crate::worker::{Stage, Worker};
+
+macro_rules! require {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+impl Core {
+    /// Walks the whole state and says what contradicts itself. For tests; it is slow.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.check_counts()?;
+        self.check_places()?;
+        for (id, worker) in &self.workers {
+            check_worker(worker).map_err(|error| format!("worker {id}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), String> {
+        require!(
+            self.timers.is_consistent(),
+            "the timers contradict each other"
+        );
+        let (mut creates, mut probes) = (0, 0);
+        for flight in self.in_flight.values() {
+            match &flight.action {
+                FlightAction::Create(..) => creates += 1,
+                FlightAction::OnWorker(_, _, flight) => match flight {
+                    WorkerFlight::Boot
+                    | WorkerFlight::Deploy
+                    | WorkerFlight::Report { short: false, .. } => probes += 1,
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        require!(
+            creates == self.creates_in_flight,
+            "creates: {creates} are under way"
+        );
+        require!(
+            probes == self.probes_in_flight,
+            "probes: {probes} are under way"
+        );
+        let limit = self.config.max_probes_in_flight.max(1);
+        require!(probes <= limit, "{probes} probes are under way");
+        let limit = self.config.max_creates_in_flight;
+        require!(
+            limit == 0 || creates <= limit,
+            "{creates} creates are under way"
+        );
+        require!(
+            self.pendings.len() == self.pending_secrets.len(),
+            "secrets of pendings"
+        );
+        require!(
+            self.condemned.len() <= MAX_CONDEMNED,
+            "too many condemned ids"
+        );
+        require!(
+            self.condemned.len() == self.condemned_order.len(),
+            "condemned ids"
+        );
+        Ok(())
+    }
+
+    fn check_places(&self) -> Result<(), String> {
+        let held = self
+            .workers
+            .values()
+            .map(|worker| worker.held.len())
+            .sum::<usize>();
+        let placed = self
+            .places
+            .values()
+            .map(std::collections::BTreeSet::len)
+            .sum::<usize>();
+        require!(
+            held == placed,
+            "{held} entries are held and {placed} are indexed"
+        );
+        for (uuid, ids) in &self.places {
+            let running = ids
+                .iter()
+                .filter_map(|id| self.workers.get(id)?.held.get(uuid))
+                .filter(|held| held.may_run())
+                .count();
+            require!(
+                running <= 1,
+                "container {uuid} may run on {running} workers"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn check_worker(worker: &Worker) -> Result<(), String> {
+    let runs = worker.may_run_something();
+    match worker.state {
+        WorkerState::Idle => require!(!runs, "it is idle and something runs"),
+        WorkerState::Running => require!(runs, "it is running and nothing runs"),
+        WorkerState::Booting => require!(
+            worker.held.values().all(|h| h.granted.is_none()),
+            "started while booting"
+        ),
+        WorkerState::Unknown | WorkerState::Shutdown => {}
+    }
+    require!(
+        worker.granted().fits_in(&worker.capacity),
+        "more is granted than it has"
+    );
+    require!(
+        worker.removed.is_empty() || worker.probe.is_some() || worker.short.is_some(),
+        "old entries are kept"
+    );
+    for (uuid, held) in &worker.held {
+        match &held.stage {
+            Stage::Starting(_) => require!(held.document.is_some(), "{uuid} has no document"),
+            Stage::Ended(_) => require!(!held.given_up, "{uuid} has ended and is given up"),
+            Stage::Known | Stage::Running => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! The state machine: its state, what goes in, what comes out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use longshore_types::{ContainerUuid, Deadline, InstanceId, InstanceType, Instant, TypeName};
+
+use crate::config::Config;
+use crate::create::Pending;
+use crate::effect::{Effect, EffectAction, EffectId, Outcome};
+use crate::event::{Changed, Event};
+use crate::holdoff::{HoldKey, HoldOff};
+use crate::listing::Listing;
+use crate::secret::Secrets;
+use crate::timers::{ContainerTimer, Timer, Timers, WorkerTimer};
+use crate::worker::{Seq, Worker};
+
+/// The most ids of condemned instances that are remembered.
+pub(crate) const MAX_CONDEMNED: usize = 10_000;
+/// The most alarms that wait to be polled; further ones are dropped.
+const MAX_ALARMS: usize = 1000;
+/// The longest error text that is kept, in characters.
+const MAX_ERROR: usize = 1024;
+
+/// The worker-pool state machine. See the crate documentation for how to drive it.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) types: BTreeMap<TypeName, InstanceType>,
+    pub(crate) now: Instant,
+    pub(crate) seq: Seq,
+    pub(crate) secrets: Secrets,
+    pub(crate) stopping: bool,
+
+    pub(crate) workers: BTreeMap<InstanceId, Worker>,
+    pub(crate) serials: u64,
+    pub(crate) by_secret: BTreeMap<String, BTreeSet<InstanceId>>,
+    /// Which workers have an entry for a container.
+    pub(crate) places: BTreeMap<ContainerUuid, BTreeSet<InstanceId>>,
+    pub(crate) condemned: BTreeSet<InstanceId>,
+    pub(crate) condemned_order: VecDeque<InstanceId>,
+    pub(crate) destroy_queue: BTreeSet<InstanceId>,
+
+    pub(crate) pendings: BTreeMap<u64, Pending>,
+    pub(crate) pending_ids: u64,
+    pub(crate) pending_secrets: BTreeMap<String, u64>,
+    pub(crate) creates_in_flight: usize,
+    pub(crate) hold_offs: BTreeMap<HoldKey, HoldOff>,
+    pub(crate) boot_failures: BTreeMap<TypeName, u32>,
+
+    pub(crate) listing: Listing,
+    pub(crate) probes_in_flight: usize,
+    pub(crate) probe_queue: VecDeque<InstanceId>,
+    /// Workers that have answered before or may run something, and whose last probe failed.
+    pub(crate) failing: BTreeSet<InstanceId>,
+    pub(crate) outage: bool,
+
+    pub(crate) timers: Timers,
+    pub(crate) in_flight: BTreeMap<EffectId, Flight>,
+    effect_ids: u64,
+    effects: VecDeque<Effect>,
+    events: VecDeque<Event>,
+    alarms: usize,
+    changes: BTreeSet<Changed>,
+}
+
+/// An effect under way.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) action: FlightAction,
+    /// When it was asked for.
+    pub(crate) began: Seq,
+    pub(crate) began_at: Instant,
+}
+
+/// What an effect under way is about.
+#[derive(Debug)]
+pub(crate) enum FlightAction {
+    Create(u64, Box<InstanceType>),
+    List,
+    Destroy(Vec<InstanceId>),
+    Disconnect,
+    OnWorker(InstanceId, u64, WorkerFlight),
+}
+
+#[derive(Debug)]
+pub(crate) enum WorkerFlight {
+    Tags,
+    Boot,
+    Deploy,
+    Report { short: bool, waits: bool },
+    Start(ContainerUuid),
+    Kill(ContainerUuid),
+    Collect(ContainerUuid),
+}
+
+impl Core {
+    /// A pool that knows nothing yet; it lists instances at once.
+    ///
+    /// `seed` is what the secrets of instances are drawn from: 32 random bytes that nobody else
+    /// has, or anything in a test.
+    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
+        let types = config.types.iter().map(|t| (t.name.clone(), t.clone()));
+        let mut core = Self {
+            types: types.collect(),
+            config,
+            now,
+            seq: 0,
+            secrets: Secrets::new(seed),
+            stopping: false,
+            workers: BTreeMap::new(),
+            serials: 0,
+            by_secret: BTreeMap::new(),
+            places: BTreeMap::new(),
+            condemned: BTreeSet::new(),
+            condemned_order: VecDeque::new(),
+            destroy_queue: BTreeSet::new(),
+            pendings: BTreeMap::new(),
+            pending_ids: 0,
+            pending_secrets: BTreeMap::new(),
+            creates_in_flight: 0,
+            hold_offs: BTreeMap::new(),
+            boot_failures: BTreeMap::new(),
+            listing: Listing::default(),
+            probes_in_flight: 0,
+            probe_queue: VecDeque::new(),
+            failing: BTreeSet::new(),
+            outage: false,
+            timers: Timers::default(),
+            in_flight: BTreeMap::new(),
+            effect_ids: 0,
+            effects: VecDeque::new(),
+            events: VecDeque::new(),
+            alarms: 0,
+            changes: BTreeSet::new(),
+        };
+        core.list();
+        core
+    }
+
+    /// Takes what came of an effect. Effects that are not known, or have ended, are ignored.
+    pub fn handle_outcome(&mut self, id: EffectId, outcome: Outcome, now: Instant) {
+        self.advance(now);
+        let Some(flight) = self.in_flight.remove(&id) else {
+            return;
+        };
+        let Flight {
+            began,
+            began_at,
+            action,
+        } = flight;
+        match (action, outcome) {
+            (FlightAction::Create(pending, instance_type), outcome) => {
+                self.on_created(id, pending, &instance_type, outcome);
+            }
+            (FlightAction::List, outcome) => self.on_listed(began, began_at, outcome),
+            (FlightAction::Destroy(ids), outcome) => self.on_destroyed(ids, outcome),
+            (FlightAction::Disconnect, _) => {}
+            (FlightAction::OnWorker(instance, serial, flight), outcome) => {
+                if matches!(
+                    flight,
+                    WorkerFlight::Boot
+                        | WorkerFlight::Deploy
+                        | WorkerFlight::Report { short: false, .. }
+                ) {
+                    self.probes_in_flight = self.probes_in_flight.saturating_sub(1);
+                }
+                if self
+                    .workers
+                    .get(&instance)
+                    .is_some_and(|w| w.serial == serial)
+                {
+                    self.on_worker_outcome(&instance, flight, outcome, (began, began_at));
+                }
+                self.probe_next_in_line();
+            }
+        }
+    }
+
+    fn on_worker_outcome(
+        &mut self,
+        id: &InstanceId,
+        flight: WorkerFlight,
+        outcome: Outcome,
+        began: (Seq, Instant),
+    ) {
+        match flight {
+            WorkerFlight::Tags => self.on_tags_set(id, outcome),
+            WorkerFlight::Boot => self.on_booted(id, outcome),
+            WorkerFlight::Deploy => self.on_deployed(id, outcome),
+            WorkerFlight::Report { short, waits } => {
+                self.on_reported(id, outcome, began, short, waits);
+            }
+            WorkerFlight::Start(uuid) => self.on_started(id, uuid, outcome),
+            WorkerFlight::Kill(uuid) => self.on_killed(id, uuid, outcome),
+            WorkerFlight::Collect(uuid) => self.on_collected(id, uuid, outcome),
+        }
+    }
+
+    /// Does what is due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        if self.stopping {
+            return;
+        }
+        for timer in self.timers.take_due(self.now) {
+            match timer {
+                Timer::List => self.list(),
+                Timer::Pending(id) => self.on_pending_due(id),
+                Timer::HoldOff(_) => self.changed(Changed::CreateGate),
+                Timer::Worker(id, timer) => self.on_worker_due(&id, timer),
+                Timer::Container(id, uuid, timer) => self.on_container_due(&id, uuid, timer),
+            }
+        }
+    }
+
+    fn on_worker_due(&mut self, id: &InstanceId, timer: WorkerTimer) {
+        match timer {
+            WorkerTimer::Probe => self.probe(id),
+            WorkerTimer::Ack => self.want_report(id),
+            WorkerTimer::Boot => self.on_boot_due(id),
+            WorkerTimer::Silent => self.on_silent_due(id),
+            WorkerTimer::Idle => self.on_idle_due(id),
+            WorkerTimer::Destroy => self.queue_destroy(id),
+            WorkerTimer::Tags => self.set_tags(id),
+        }
+    }
+
+    fn on_container_due(&mut self, id: &InstanceId, uuid: ContainerUuid, timer: ContainerTimer) {
+        match timer {
+            ContainerTimer::Start => self.send_start(id, uuid),
+            ContainerTimer::Settle => self.on_settle_due(id, uuid),
+            ContainerTimer::Signal => self.send_kill(id, uuid),
+            ContainerTimer::GiveUp => self.on_give_up_due(id, uuid),
+            ContainerTimer::Stale => self.on_stale_due(id, uuid),
+            ContainerTimer::Collect => self.collect(id, uuid),
+        }
+    }
+
+    /// Ends gracefully: from now on nothing is begun and every verb is refused. What runs goes on
+    /// running; a new core adopts it.
+    ///
+    /// Outcomes of what is under way are still taken; see [`Core::is_settled`].
+    pub fn stop(&mut self, now: Instant) {
+        self.advance(now);
+        self.flush_destroys();
+        self.stopping = true;
+        self.timers.clear_all();
+        self.changed(Changed::CreateGate);
+    }
+
+    /// Whether no effect is under way or waits to be polled.
+    pub fn is_settled(&self) -> bool {
+        self.in_flight.is_empty() && self.effects.is_empty()
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.flush_destroys();
+        self.effects.pop_front()
+    }
+
+    /// The next thing that happened, if there is one.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front();
+        if matches!(event, Some(Event::Alarm { .. })) {
+            self.alarms -= 1;
+        }
+        event
+    }
+
+    /// A part of the state that has changed since it was last polled; each is told once however
+    /// often it changed.
+    pub fn poll_changed(&mut self) -> Option<Changed> {
+        self.changes.pop_first()
+    }
+
+    /// When [`Core::handle_timeout`] is to be called next, and why.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    pub(crate) fn next_seq(&mut self) -> Seq {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Asks for an effect; none while stopping.
+    pub(crate) fn send(
+        &mut self,
+        timeout: Duration,
+        action: EffectAction,
+        about: FlightAction,
+    ) -> Option<(EffectId, Seq)> {
+        if self.stopping {
+            return None;
+        }
+        self.effect_ids += 1;
+        let id = EffectId(self.effect_ids);
+        let began = self.next_seq();
+        let flight = Flight {
+            action: about,
+            began,
+            began_at: self.now,
+        };
+        self.in_flight.insert(id, flight);
+        self.effects.push_back(Effect {
+            id,
+            timeout,
+            action,
+        });
+        Some((id, began))
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn alarm(&mut self, text: impl Into<String>) {
+        if self.alarms < MAX_ALARMS {
+            self.alarms += 1;
+            self.events.push_back(Event::Alarm { text: text.into() });
+        }
+    }
+
+    pub(crate) fn changed(&mut self, what: Changed) {
+        self.changes.insert(what);
+    }
+
+    pub(crate) fn worker_changed(&mut self, id: &InstanceId) {
+        self.changed(Changed::Worker(id.clone()));
+    }
+
+    pub(crate) fn set_error(&mut self, id: &InstanceId, error: &str) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.last_error = Some(error.chars().take(MAX_ERROR).collect());
+            self.worker_changed(id);
+        }
+    }
+}

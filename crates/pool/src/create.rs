@@ -1,0 +1,295 @@
+//! Creating instances, whatever becomes of the reply.
+
+use std::time::Duration;
+
+use longshore_cloud::{CreateRequest, ErrorKind, Instance, InstanceState};
+use longshore_types::{IdleBehavior, InstanceId, InstanceType, Instant, PendingView, TypeName};
+
+use crate::core::{Core, FlightAction};
+use crate::effect::{CloudFailure, EffectAction, EffectId, Outcome};
+use crate::event::{Changed, Event};
+use crate::holdoff::growing;
+use crate::refusal::Refusal;
+use crate::secret::{init_script, set_tags};
+use crate::timers::Timer;
+use crate::worker::Seq;
+
+const REPEAT_PAUSE: (u64, u64) = (1, 60);
+/// Listings of something that may appear in them at any moment are this far apart.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+
+/// A create whose instance is not known.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) request: CreateRequest,
+    pub(crate) secret: String,
+    pub(crate) in_flight: bool,
+    /// How often its outcome was unknown.
+    unknown: u32,
+    /// When its outcome first was unknown, and the order of that among inputs.
+    unknown_since: Option<(Instant, Seq)>,
+    /// The request is not repeated any more; only listings may show what it made.
+    looking: bool,
+    error: String,
+}
+
+impl Core {
+    /// Asks for an instance of a configured type.
+    pub fn create(&mut self, type_name: &TypeName, now: Instant) -> Result<PendingView, Refusal> {
+        self.advance(now);
+        if let Some(refusal) = self.create_refusal(type_name, self.now) {
+            return Err(refusal);
+        }
+        let Some(instance_type) = self.types.get(type_name).cloned() else {
+            let type_name = type_name.clone();
+            return Err(Refusal::UnknownType { type_name });
+        };
+        self.pending_ids += 1;
+        let id = self.pending_ids;
+        let secret = self.secrets.draw();
+        let request = self.create_request(instance_type, &secret);
+        self.pending_secrets.insert(secret.clone(), id);
+        let pending = Pending {
+            request,
+            secret,
+            in_flight: false,
+            unknown: 0,
+            unknown_since: None,
+            looking: false,
+            error: String::new(),
+        };
+        let view = pending.view(id);
+        self.pendings.insert(id, pending);
+        self.send_create(id);
+        self.changed(Changed::Pending(id));
+        self.changed(Changed::CreateGate);
+        Ok(view)
+    }
+
+    fn create_request(&mut self, instance_type: InstanceType, secret: &str) -> CreateRequest {
+        let keys = self.config.tag_keys.clone();
+        let mut tags = self.config.resource_tags.clone();
+        tags.extend(set_tags(&self.config));
+        tags.insert(keys.instance_type, instance_type.name.to_string());
+        tags.insert(keys.idle_behavior, IdleBehavior::Run.to_string());
+        tags.insert(keys.secret, secret.to_owned());
+        CreateRequest {
+            instance_type,
+            image: self.config.image.clone(),
+            tags,
+            init_script: init_script(&self.config, secret),
+            public_key: self.config.public_key.clone(),
+            address_kind: self.config.address_kind,
+            token: self.secrets.draw(),
+        }
+    }
+
+    fn send_create(&mut self, id: u64) {
+        let timeout = self.config.cloud_call_timeout;
+        let Some(pending) = self.pendings.get_mut(&id) else {
+            return;
+        };
+        if pending.in_flight {
+            return;
+        }
+        let request = Box::new(pending.request.clone());
+        let about = FlightAction::Create(id, Box::new(request.instance_type.clone()));
+        if self
+            .send(timeout, EffectAction::Create(request), about)
+            .is_some()
+        {
+            self.creates_in_flight += 1;
+            if let Some(pending) = self.pendings.get_mut(&id) {
+                pending.in_flight = true;
+            }
+        }
+    }
+
+    pub(crate) fn creates_under_way(&self) -> std::collections::BTreeSet<EffectId> {
+        let creates = self.in_flight.iter();
+        creates
+            .filter(|(_, flight)| matches!(flight.action, FlightAction::Create(..)))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(crate) fn on_created(
+        &mut self,
+        effect: EffectId,
+        id: u64,
+        instance_type: &InstanceType,
+        outcome: Outcome,
+    ) {
+        self.creates_in_flight = self.creates_in_flight.saturating_sub(1);
+        if let Some(pending) = self.pendings.get_mut(&id) {
+            pending.in_flight = false;
+        }
+        match outcome {
+            Outcome::Created(Ok(instance)) if !instance.id.as_str().is_empty() => {
+                self.on_instance_made(id, instance_type, *instance);
+            }
+            Outcome::Created(Err(failure)) => self.on_create_failed(id, instance_type, failure),
+            _ => {
+                let failure = CloudFailure {
+                    kind: ErrorKind::Other,
+                    may_have_acted: true,
+                    error: "the provider named no instance".into(),
+                };
+                self.on_create_failed(id, instance_type, failure);
+            }
+        }
+        self.create_ended(effect);
+    }
+
+    fn on_instance_made(&mut self, id: u64, instance_type: &InstanceType, instance: Instance) {
+        self.create_succeeded(instance_type);
+        let Some(pending) = self.remove_pending(id) else {
+            // A listing showed its instance before. Another one here is a second machine of the
+            // same request; the listing will show it with the same secret.
+            let known = self.workers.contains_key(&instance.id);
+            if !known {
+                self.listing_soon(Duration::ZERO);
+            }
+            return;
+        };
+        let secret = Some(pending.secret);
+        // An id that was used before: the provider has given it to a new machine.
+        let stale = self.workers.get(&instance.id);
+        if stale.is_some_and(|worker| worker.secret != secret) {
+            self.drop_worker(&instance.id, "the provider gave its id to a new instance");
+        }
+        self.forgive(&instance.id);
+        let worker_id = instance.id.clone();
+        if !self.workers.contains_key(&worker_id) {
+            self.add_created(instance, instance_type, secret);
+        }
+        self.worker_changed(&worker_id);
+    }
+
+    fn on_create_failed(&mut self, id: u64, instance_type: &InstanceType, failure: CloudFailure) {
+        if !failure.may_have_acted {
+            self.hold_off_failed_create(instance_type, &failure);
+        }
+        let (now, seq) = (self.now, self.next_seq());
+        let idempotent = self.config.capabilities.idempotent_create;
+        let limited = matches!(failure.kind, ErrorKind::RateLimited { .. });
+        let grace = self.config.create_grace;
+        let Some(pending) = self.pendings.get_mut(&id) else {
+            return;
+        };
+        pending.error = failure.error;
+        if failure.may_have_acted {
+            pending.unknown += 1;
+            pending.unknown_since.get_or_insert((now, seq));
+        }
+        let Some((since, _)) = pending.unknown_since else {
+            self.fail_pending(id);
+            return;
+        };
+        // A refusal of a repeated request says nothing of the first one, unless it was about the
+        // rate of requests only; then it is simply repeated later.
+        pending.looking |= !(idempotent && (failure.may_have_acted || limited));
+        let at = if pending.looking {
+            now + grace.saturating_sub(now.since(since))
+        } else if let ErrorKind::RateLimited {
+            retry_after: Some(pause),
+        } = failure.kind
+        {
+            now + pause
+        } else {
+            now + growing(REPEAT_PAUSE, pending.unknown.saturating_sub(1))
+        };
+        self.timers.set(Timer::Pending(id), at);
+        self.listing_soon(LOOK_PAUSE);
+    }
+
+    pub(crate) fn on_pending_due(&mut self, id: u64) {
+        let listed = self.listing.complete_began;
+        let Some(pending) = self.pendings.get(&id) else {
+            return;
+        };
+        if !pending.looking {
+            self.send_create(id);
+            return;
+        }
+        let looked = pending
+            .unknown_since
+            .is_some_and(|(_, since)| listed > since);
+        if looked {
+            self.fail_pending(id);
+        } else {
+            self.timers.set(Timer::Pending(id), self.now + LOOK_PAUSE);
+            self.listing_soon(Duration::ZERO);
+        }
+    }
+
+    fn fail_pending(&mut self, id: u64) {
+        if let Some(pending) = self.remove_pending(id) {
+            self.event(Event::CreateFailed {
+                type_name: pending.request.instance_type.name,
+                error: pending.error,
+            });
+        }
+    }
+
+    fn remove_pending(&mut self, id: u64) -> Option<Pending> {
+        let pending = self.pendings.remove(&id)?;
+        self.pending_secrets.remove(&pending.secret);
+        self.timers.clear(&Timer::Pending(id));
+        self.changed(Changed::Pending(id));
+        self.changed(Changed::CreateGate);
+        Some(pending)
+    }
+
+    /// Takes a listed instance as what a pending create made, if its secret says so.
+    pub(crate) fn match_pending(&mut self, instance: &Instance) -> bool {
+        let key = &self.config.tag_keys.secret;
+        let secret = instance.tags.get(key);
+        let Some(&id) = secret.and_then(|secret| self.pending_secrets.get(secret)) else {
+            return false;
+        };
+        if instance.state == InstanceState::Gone {
+            return false;
+        }
+        let Some(pending) = self.remove_pending(id) else {
+            return false;
+        };
+        self.forgive(&instance.id);
+        let instance_type = pending.request.instance_type;
+        self.add_created(instance.clone(), &instance_type, Some(pending.secret));
+        true
+    }
+
+    /// An id is not condemned any more: the provider gave it to a new machine.
+    fn forgive(&mut self, id: &InstanceId) {
+        if self.condemned.remove(id) {
+            self.condemned_order.retain(|condemned| condemned != id);
+        }
+    }
+
+    pub(crate) fn restart_pendings(&mut self) {
+        let (now, grace) = (self.now, self.config.create_grace);
+        let mut timers = Vec::new();
+        for (id, pending) in &mut self.pendings {
+            if let Some((since, _)) = &mut pending.unknown_since {
+                *since = now;
+                if pending.looking {
+                    timers.push(*id);
+                }
+            }
+        }
+        for id in timers {
+            self.timers.set(Timer::Pending(id), now + grace);
+        }
+    }
+}
+
+impl Pending {
+    pub(crate) fn view(&self, id: u64) -> PendingView {
+        PendingView {
+            id,
+            type_name: self.request.instance_type.name.clone(),
+            capacity: self.request.instance_type.resources(),
+        }
+    }
+}

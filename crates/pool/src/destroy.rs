@@ -1,0 +1,287 @@
+//! The end of workers: drained, idle for long, condemned, destroyed, gone.
+
+use std::time::Duration;
+
+use longshore_cloud::ErrorKind;
+use longshore_types::{Exit, ExitCause, IdleBehavior, InstanceId, Instant, WorkerState};
+
+use crate::core::{Core, FlightAction, MAX_CONDEMNED};
+use crate::effect::{CloudFailure, EffectAction, Outcome};
+use crate::event::{Changed, Event};
+use crate::refusal::Refusal;
+use crate::timers::{Timer, WorkerTimer};
+use crate::worker::Stage;
+
+/// The most ids in one destroy where the driver names no limit.
+const MAX_BATCH: usize = 100;
+/// After a destroy of a provider with consistent listings was accepted, a listing is due so soon.
+const QUICK_LOOK: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Shuts a worker down whatever runs there.
+    pub fn shut_down(
+        &mut self,
+        instance: &InstanceId,
+        reason: &str,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        self.allowed(instance)?;
+        self.condemn(instance, reason);
+        Ok(())
+    }
+
+    /// Shuts a worker down only if it is idle and nothing on it would be lost.
+    pub fn give_back(&mut self, instance: &InstanceId, now: Instant) -> Result<(), Refusal> {
+        self.advance(now);
+        self.allowed(instance)?;
+        let free = self.workers.get(instance).is_some_and(|worker| {
+            worker.state == WorkerState::Idle
+                && worker.is_empty()
+                && worker.behavior != IdleBehavior::Hold
+        });
+        if !free {
+            let instance = instance.clone();
+            return Err(Refusal::NotEmpty { instance });
+        }
+        self.condemn(instance, "it is not needed");
+        Ok(())
+    }
+
+    /// Whether anything may be asked of this worker at all.
+    pub(crate) fn allowed(&self, instance: &InstanceId) -> Result<(), Refusal> {
+        if self.stopping {
+            return Err(Refusal::Stopping);
+        }
+        if self.workers.contains_key(instance) {
+            return Ok(());
+        }
+        let instance = instance.clone();
+        Err(Refusal::UnknownInstance { instance })
+    }
+
+    /// Brings a worker's state in line with what is on it: called after every change to it.
+    pub(crate) fn settle(&mut self, id: &InstanceId) {
+        self.worker_changed(id);
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        if matches!(worker.state, WorkerState::Idle | WorkerState::Running) {
+            worker.state = if worker.may_run_something() {
+                WorkerState::Running
+            } else {
+                WorkerState::Idle
+            };
+        }
+        let answered = match worker.state {
+            WorkerState::Idle | WorkerState::Running => true,
+            WorkerState::Unknown => worker.probed_at.is_some(),
+            WorkerState::Booting => true,
+            WorkerState::Shutdown => return,
+        };
+        let drains = worker.behavior == IdleBehavior::Drain;
+        if drains && answered && (worker.is_empty() || worker.only_given_up()) {
+            self.condemn(id, "it was drained");
+            return;
+        }
+        let idle = worker.state == WorkerState::Idle
+            && worker.is_empty()
+            && worker.behavior == IdleBehavior::Run;
+        let timer = Timer::Worker(id.clone(), WorkerTimer::Idle);
+        if idle && !self.stopping {
+            self.timers
+                .set_once(timer, self.now + self.config.timeout_idle);
+        } else {
+            self.timers.clear(&timer);
+        }
+    }
+
+    pub(crate) fn on_idle_due(&mut self, id: &InstanceId) {
+        let idle = self.workers.get(id).is_some_and(|worker| {
+            worker.state == WorkerState::Idle
+                && worker.is_empty()
+                && worker.behavior == IdleBehavior::Run
+        });
+        if idle {
+            self.condemn(id, "it was idle for long");
+        }
+    }
+
+    /// Has a worker take no further containers and go when it is empty, unless it is held.
+    pub(crate) fn drain(&mut self, id: &InstanceId, why: &str) {
+        self.set_error(id, why);
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        if worker.behavior == IdleBehavior::Run && worker.state != WorkerState::Shutdown {
+            worker.behavior = IdleBehavior::Drain;
+            self.repair_tags(id);
+        }
+        self.settle(id);
+    }
+
+    /// From now on the instance is destroyed until it is gone.
+    pub(crate) fn condemn(&mut self, id: &InstanceId, why: &str) {
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        if worker.state == WorkerState::Shutdown {
+            return;
+        }
+        worker.state = WorkerState::Shutdown;
+        worker.misses = 0;
+        worker.missed_at = None;
+        if worker.last_error.is_none() {
+            worker.last_error = Some(format!("shut down: {why}"));
+        }
+        let held: Vec<_> = worker.held.keys().copied().collect();
+        self.failing.remove(id);
+        self.timers.clear_worker(id);
+        for uuid in held {
+            self.stop_acting_on(id, uuid);
+        }
+        self.remember_condemned(id);
+        self.queue_destroy(id);
+        self.worker_changed(id);
+    }
+
+    fn remember_condemned(&mut self, id: &InstanceId) {
+        if self.condemned.insert(id.clone()) {
+            self.condemned_order.push_back(id.clone());
+        }
+        while self.condemned_order.len() > MAX_CONDEMNED {
+            if let Some(oldest) = self.condemned_order.pop_front() {
+                self.condemned.remove(&oldest);
+            }
+        }
+    }
+
+    pub(crate) fn queue_destroy(&mut self, id: &InstanceId) {
+        let shutdown = |w: &crate::worker::Worker| w.state == WorkerState::Shutdown;
+        if !self.stopping && self.workers.get(id).is_some_and(shutdown) {
+            self.destroy_queue.insert(id.clone());
+        }
+    }
+
+    /// Sends what is to be destroyed, as few calls as the driver allows.
+    pub(crate) fn flush_destroys(&mut self) {
+        let limit = match self.config.capabilities.destroy_batch {
+            0 => MAX_BATCH,
+            limit => limit.min(MAX_BATCH),
+        };
+        while !self.destroy_queue.is_empty() {
+            let mut batch = Vec::new();
+            while batch.len() < limit
+                && let Some(id) = self.destroy_queue.pop_first()
+            {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.destroy_sent_at = Some(self.now);
+                    batch.push(id);
+                }
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let timeout = self.config.cloud_call_timeout;
+            let action = EffectAction::Destroy(batch.clone());
+            self.send(timeout, action, FlightAction::Destroy(batch));
+        }
+    }
+
+    pub(crate) fn on_destroyed(&mut self, ids: Vec<InstanceId>, outcome: Outcome) {
+        let results = match outcome {
+            Outcome::Destroyed(results) => results,
+            _ => Vec::new(),
+        };
+        let seq = self.next_seq();
+        let look = if self.config.capabilities.consistent_listing {
+            QUICK_LOOK
+        } else {
+            self.config.timeout_shutdown
+        };
+        for id in ids {
+            let Some(worker) = self.workers.get_mut(&id) else {
+                continue;
+            };
+            if worker.state != WorkerState::Shutdown {
+                continue;
+            }
+            let result = results.iter().find(|(other, _)| *other == id);
+            match result.map(|(_, result)| result) {
+                Some(Ok(())) => {
+                    worker.destroy_accepted.get_or_insert(seq);
+                    self.listing_soon(look);
+                }
+                Some(Err(failure)) => self.on_destroy_failed(&id, failure),
+                None => {
+                    let at = self.now + self.config.timeout_shutdown;
+                    self.timers.set(Timer::Worker(id, WorkerTimer::Destroy), at);
+                }
+            }
+        }
+    }
+
+    fn on_destroy_failed(&mut self, id: &InstanceId, failure: &CloudFailure) {
+        let mut pause = self.config.timeout_shutdown;
+        if let ErrorKind::RateLimited {
+            retry_after: Some(asked),
+        } = failure.kind
+        {
+            pause = pause.max(asked);
+        }
+        let at = self.now + pause;
+        self.timers
+            .set(Timer::Worker(id.clone(), WorkerTimer::Destroy), at);
+        self.set_error(id, &failure.error);
+    }
+
+    /// The instance does not exist any more, and nothing runs on it.
+    pub(crate) fn drop_worker(&mut self, id: &InstanceId, why: &str) {
+        let Some(worker) = self.workers.remove(id) else {
+            return;
+        };
+        self.timers.clear_worker(id);
+        self.failing.remove(id);
+        self.destroy_queue.remove(id);
+        if let Some(ids) = worker
+            .secret
+            .as_ref()
+            .and_then(|s| self.by_secret.get_mut(s))
+        {
+            ids.remove(id);
+            if ids.is_empty() {
+                worker
+                    .secret
+                    .as_ref()
+                    .map(|secret| self.by_secret.remove(secret));
+            }
+        }
+        let expected = worker.state == WorkerState::Shutdown;
+        if !expected {
+            self.alarm(format!("instance {id} is gone: {why}"));
+        }
+        for (uuid, held) in worker.held {
+            self.timers.clear_container(id, uuid);
+            self.forget_place(uuid, id);
+            let exit = match held.stage {
+                Stage::Ended(ended) if ended.told => continue,
+                Stage::Ended(ended) => ended.exit,
+                _ => Exit::unseen(ExitCause::InstanceLost),
+            };
+            self.event(Event::Ended {
+                uuid,
+                attempt: held.attempt,
+                instance: id.clone(),
+                exit,
+            });
+        }
+        // Should it turn up again, its containers may run elsewhere by then.
+        self.remember_condemned(id);
+        let timeout = self.config.command_timeout;
+        let action = EffectAction::Disconnect(id.clone());
+        self.send(timeout, action, FlightAction::Disconnect);
+        self.instances_fell();
+        self.changed(Changed::CreateGate);
+        self.worker_changed(id);
+    }
+}

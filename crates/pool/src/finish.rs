@@ -1,0 +1,196 @@
+//! Results: their output is brought home, they are told, and kept until acknowledged.
+
+use std::time::Duration;
+
+use longshore_types::{Attempt, ContainerUuid, Exit, ExitCause, InstanceId, Instant, WorkerState};
+
+use crate::core::{Core, FlightAction, WorkerFlight};
+use crate::effect::{EffectAction, Outcome};
+use crate::event::Event;
+use crate::holdoff::growing;
+use crate::timers::{ContainerTimer, Timer, WorkerTimer};
+use crate::worker::{Ended, Stage};
+
+const COLLECT_PAUSE: (u64, u64) = (1, 60);
+/// How often bringing output home is tried.
+const MAX_COLLECTS: u32 = 5;
+/// Acknowledgements wait this long for others to go with them.
+const ACK_PAUSE: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// The controller has the result: the runner may forget it. The entry goes once the runner
+    /// has; until then the container cannot be started again on the same worker. Ignored where it
+    /// does not apply.
+    pub fn acknowledge(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+        now: Instant,
+    ) {
+        self.advance(now);
+        let Some(worker) = self.workers.get_mut(instance) else {
+            return;
+        };
+        let down = worker.state == WorkerState::Shutdown;
+        let seq = self.seq;
+        let Some(held) = worker
+            .held
+            .get_mut(&uuid)
+            .filter(|held| held.attempt == attempt)
+        else {
+            return;
+        };
+        let Stage::Ended(ended) = &mut held.stage else {
+            return;
+        };
+        if ended.acked {
+            return;
+        }
+        ended.acked = true;
+        held.acted = seq;
+        if !ended.told {
+            return;
+        }
+        if down {
+            self.remove_held(instance, uuid);
+            self.worker_changed(instance);
+        } else if !self.stopping {
+            let timer = Timer::Worker(instance.clone(), WorkerTimer::Ack);
+            self.timers.set_once(timer, self.now + ACK_PAUSE);
+        }
+    }
+
+    /// A container has ended: its resources are free at once.
+    pub(crate) fn end(&mut self, id: &InstanceId, uuid: ContainerUuid, exit: Exit) {
+        let seq = self.next_seq();
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        let Some(held) = worker.held.get_mut(&uuid).filter(|held| held.may_run()) else {
+            return;
+        };
+        held.acted = seq;
+        held.document = None;
+        held.given_up = false;
+        held.stale = false;
+        let never_ran = matches!(exit.cause, ExitCause::NotStarted { .. });
+        if let ExitCause::NotStarted { error } = &exit.cause {
+            worker.last_error = Some(error.clone());
+        } else {
+            worker.failed_starts = 0;
+        }
+        held.stage = Stage::Ended(Ended {
+            exit,
+            collects: 0,
+            collecting: false,
+            told: false,
+            acked: false,
+        });
+        self.timers.clear_container(id, uuid);
+        if never_ran {
+            self.count_failed_start(id);
+        }
+        self.collect(id, uuid);
+        self.settle(id);
+    }
+
+    /// Brings output home, if there is any to bring and it is wanted; else tells the result.
+    pub(crate) fn collect(&mut self, id: &InstanceId, uuid: ContainerUuid) {
+        let timeout = self.config.transfer_timeout;
+        let wanted = self.config.collect_output;
+        let Some(worker) = self.workers.get(id) else {
+            return;
+        };
+        let Some(held) = worker.held.get(&uuid) else {
+            return;
+        };
+        let Stage::Ended(ended) = &held.stage else {
+            return;
+        };
+        if ended.told || ended.collecting {
+            return;
+        }
+        let (stdout_bytes, stderr_bytes) = (ended.exit.stdout_bytes, ended.exit.stderr_bytes);
+        let empty = stdout_bytes == 0 && stderr_bytes == 0;
+        let host = worker
+            .host(id)
+            .filter(|_| wanted && !empty && ended.collects < MAX_COLLECTS);
+        let Some(host) = host else {
+            self.tell_ended(id, uuid);
+            return;
+        };
+        let about = FlightAction::OnWorker(id.clone(), worker.serial, WorkerFlight::Collect(uuid));
+        let attempt = held.attempt;
+        let action = EffectAction::Collect {
+            host,
+            uuid,
+            attempt,
+            stdout_bytes,
+            stderr_bytes,
+        };
+        let sent = self.send(timeout, action, about).is_some();
+        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        if let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) {
+            ended.collecting = sent;
+        }
+    }
+
+    pub(crate) fn on_collected(&mut self, id: &InstanceId, uuid: ContainerUuid, outcome: Outcome) {
+        let (now, stopping) = (self.now, self.stopping);
+        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) else {
+            return;
+        };
+        ended.collecting = false;
+        if matches!(outcome, Outcome::Collected(Ok(()))) {
+            self.tell_ended(id, uuid);
+            self.settle(id);
+            return;
+        }
+        ended.collects += 1;
+        let pause = growing(COLLECT_PAUSE, ended.collects - 1);
+        if ended.collects >= MAX_COLLECTS {
+            self.tell_ended(id, uuid);
+            self.alarm(format!(
+                "the output of container {uuid} on instance {id} is lost"
+            ));
+        } else if !stopping {
+            let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Collect);
+            self.timers.set(timer, now + pause);
+        }
+        if let Outcome::Collected(Err(failure)) = outcome {
+            self.set_error(id, &failure.error);
+        }
+    }
+
+    fn tell_ended(&mut self, id: &InstanceId, uuid: ContainerUuid) {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        let down = worker.state == WorkerState::Shutdown;
+        let Some(held) = worker.held.get_mut(&uuid) else {
+            return;
+        };
+        let attempt = held.attempt;
+        let Stage::Ended(ended) = &mut held.stage else {
+            return;
+        };
+        ended.told = true;
+        let (exit, acked) = (ended.exit.clone(), ended.acked);
+        self.event(Event::Ended {
+            uuid,
+            attempt,
+            instance: id.clone(),
+            exit,
+        });
+        if acked && down {
+            self.remove_held(id, uuid);
+        } else if acked && !self.stopping {
+            let timer = Timer::Worker(id.clone(), WorkerTimer::Ack);
+            self.timers.set_once(timer, now + ACK_PAUSE);
+        }
+        self.worker_changed(id);
+    }
+}

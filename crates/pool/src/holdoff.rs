@@ -1,0 +1,271 @@
+//! Hold-offs: kinds of creates that are not tried for a while. One table, one owner.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use longshore_cloud::{ErrorKind, Scope};
+use longshore_types::{InstanceType, Instant, TypeName};
+
+use crate::core::Core;
+use crate::effect::{CloudFailure, EffectId};
+use crate::event::Changed;
+use crate::refusal::Refusal;
+use crate::timers::Timer;
+
+const CAPACITY_PAUSE: Duration = Duration::from_secs(60);
+const RATE_PAUSE: (u64, u64) = (1, 60);
+const QUOTA_PAUSE: (u64, u64) = (60, 15 * 60);
+const ERROR_PAUSE: (u64, u64) = (1, 5 * 60);
+const BOOT_PAUSE: (u64, u64) = (60, 30 * 60);
+/// The most hold-offs; more scopes than this are not told apart from no hold-off.
+const MAX_HOLD_OFFS: usize = 1000;
+/// A hold-off is forgotten once this many creates at a time were allowed after it.
+const FULL_ALLOWANCE: usize = 256;
+/// Boots of one type that fail in a row before creates of it are held off.
+const MAX_BOOT_FAILURES: u32 = 3;
+
+/// What is held off. Lack of quota and of capacity are different things with one scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum HoldKey {
+    Rate,
+    Quota(Scope),
+    Capacity(Scope),
+    Error(TypeName),
+    Boot(TypeName),
+}
+
+impl fmt::Display for HoldKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate => f.write_str("everything"),
+            Self::Quota(scope) | Self::Capacity(scope) => scope.fmt(f),
+            Self::Error(name) | Self::Boot(name) => write!(f, "type {name}"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct HoldOff {
+    pub(crate) until: Instant,
+    pub(crate) cause: String,
+    /// How often it was begun in a row; the pauses grow with it.
+    times: u32,
+    /// How many creates at a time are allowed once it has ended; doubles with each success.
+    allowance: usize,
+    /// Creates that were under way at the error, for a quota; when the last has ended, the
+    /// instances are counted.
+    open: BTreeSet<EffectId>,
+    /// That count; a smaller one later ends the hold-off. None while it is not taken yet.
+    baseline: Option<usize>,
+}
+
+impl Core {
+    /// Why a create of this type would be refused at the moment; none if it would not.
+    ///
+    /// A type that is not configured, limits on instances and on creates under way, and hold-offs
+    /// are looked at, in this order.
+    pub fn create_refusal(&self, type_name: &TypeName, now: Instant) -> Option<Refusal> {
+        if self.stopping {
+            return Some(Refusal::Stopping);
+        }
+        let Some(instance_type) = self.types.get(type_name) else {
+            let type_name = type_name.clone();
+            return Some(Refusal::UnknownType { type_name });
+        };
+        let limit = self.config.max_instances;
+        if limit > 0 && self.workers.len() + self.pendings.len() >= limit {
+            return Some(Refusal::MaxInstances { limit });
+        }
+        let limit = self.config.max_creates_in_flight;
+        if limit > 0 && self.creates_in_flight >= limit {
+            return Some(Refusal::CreatesInFlight { limit });
+        }
+        self.hold_offs
+            .iter()
+            .filter(|(key, _)| self.concerns(key, instance_type))
+            .find_map(|(key, hold)| self.held_off(key, hold, now))
+    }
+
+    fn held_off(&self, key: &HoldKey, hold: &HoldOff, now: Instant) -> Option<Refusal> {
+        let what = key.to_string();
+        let cause = hold.cause.clone();
+        if hold.until > now {
+            let remaining = hold.until.since(now);
+            return Some(Refusal::HeldOff {
+                what,
+                remaining,
+                cause,
+            });
+        }
+        let trials = self.pendings.values().filter(|pending| {
+            let name = &pending.request.instance_type.name;
+            self.types.get(name).is_some_and(|t| self.concerns(key, t))
+        });
+        (trials.count() >= hold.allowance).then_some(Refusal::Trial { what, cause })
+    }
+
+    fn concerns(&self, key: &HoldKey, instance_type: &InstanceType) -> bool {
+        match key {
+            HoldKey::Rate => true,
+            HoldKey::Error(name) | HoldKey::Boot(name) => *name == instance_type.name,
+            HoldKey::Quota(scope) | HoldKey::Capacity(scope) => match scope {
+                Scope::Everything => true,
+                Scope::Type(name) => *name == instance_type.name,
+                Scope::Market(market) => *market == instance_type.market(),
+                Scope::QuotaGroup(group, market) => {
+                    *market == instance_type.market()
+                        && self.config.quota_groups.get(&instance_type.name) == Some(group)
+                }
+                // Nothing in a request chooses a zone; `hold_off_failed_create` holds the type.
+                Scope::Zone(_) => false,
+            },
+        }
+    }
+
+    /// Draws the consequences of a create that surely made nothing.
+    pub(crate) fn hold_off_failed_create(
+        &mut self,
+        instance_type: &InstanceType,
+        failure: &CloudFailure,
+    ) {
+        let name = &instance_type.name;
+        let here = |scope: &Scope| match scope {
+            Scope::Zone(_) => Scope::Type(name.clone()),
+            scope => scope.clone(),
+        };
+        let (key, range, at_least) = match &failure.kind {
+            ErrorKind::RateLimited { retry_after } => (HoldKey::Rate, RATE_PAUSE, *retry_after),
+            ErrorKind::QuotaExceeded(scope) => (HoldKey::Quota(here(scope)), QUOTA_PAUSE, None),
+            ErrorKind::NoCapacity(scope) => {
+                let seconds = CAPACITY_PAUSE.as_secs();
+                (HoldKey::Capacity(here(scope)), (seconds, seconds), None)
+            }
+            ErrorKind::NotFound
+            | ErrorKind::Denied
+            | ErrorKind::InvalidRequest
+            | ErrorKind::Unsupported
+            | ErrorKind::TimedOut
+            | ErrorKind::Other => (HoldKey::Error(name.clone()), ERROR_PAUSE, None),
+        };
+        self.hold_off(key, range, at_least, &failure.error);
+    }
+
+    /// Begins a hold-off, or prolongs it; a shorter one never shortens a longer one. `exactly` is
+    /// what the provider asked for, in place of our own growing pause.
+    fn hold_off(
+        &mut self,
+        key: HoldKey,
+        range: (u64, u64),
+        exactly: Option<Duration>,
+        cause: &str,
+    ) {
+        if self.hold_offs.len() >= MAX_HOLD_OFFS && !self.hold_offs.contains_key(&key) {
+            return;
+        }
+        let open: BTreeSet<EffectId> = match key {
+            HoldKey::Quota(_) => self.creates_under_way(),
+            _ => BTreeSet::new(),
+        };
+        let count = self.workers.len();
+        let now = self.now;
+        let hold = self.hold_offs.entry(key.clone()).or_insert(HoldOff {
+            until: now,
+            cause: String::new(),
+            times: 0,
+            allowance: 1,
+            open: BTreeSet::new(),
+            baseline: None,
+        });
+        // Errors of creates that were sent together are one error.
+        if hold.until <= now {
+            hold.times = hold.times.saturating_add(1);
+        }
+        let grown = growing(range, hold.times.saturating_sub(1));
+        hold.until = hold.until.max(now + exactly.unwrap_or(grown));
+        hold.cause = cause.to_owned();
+        hold.allowance = 1;
+        hold.baseline = open.is_empty().then_some(count);
+        hold.open = open;
+        let until = hold.until;
+        self.timers.set(Timer::HoldOff(key), until);
+        self.changed(Changed::CreateGate);
+    }
+
+    /// Takes note that a create has ended, well or not.
+    pub(crate) fn create_ended(&mut self, id: EffectId) {
+        let count = self.workers.len();
+        for hold in self.hold_offs.values_mut() {
+            if hold.open.remove(&id) && hold.open.is_empty() {
+                hold.baseline = Some(count);
+            }
+        }
+        self.changed(Changed::CreateGate);
+    }
+
+    /// Takes note that an instance of this type was made.
+    pub(crate) fn create_succeeded(&mut self, instance_type: &InstanceType) {
+        let now = self.now;
+        let concerned: Vec<HoldKey> = self
+            .hold_offs
+            .keys()
+            .filter(|key| !matches!(key, HoldKey::Boot(_)) && self.concerns(key, instance_type))
+            .cloned()
+            .collect();
+        for key in concerned {
+            let Some(hold) = self.hold_offs.get_mut(&key) else {
+                continue;
+            };
+            // A success of a create that was sent before the hold-off began proves nothing.
+            if hold.until > now {
+                continue;
+            }
+            hold.allowance = hold.allowance.saturating_mul(2);
+            if hold.allowance > FULL_ALLOWANCE || !matches!(key, HoldKey::Quota(_)) {
+                self.end_hold_off(&key);
+            }
+        }
+    }
+
+    /// Takes note that there are fewer instances.
+    pub(crate) fn instances_fell(&mut self) {
+        let (count, now) = (self.workers.len(), self.now);
+        for (key, hold) in &mut self.hold_offs {
+            if hold.baseline.is_some_and(|baseline| count < baseline) && hold.until > now {
+                hold.until = now;
+                hold.baseline = None;
+                self.timers.clear(&Timer::HoldOff(key.clone()));
+            }
+        }
+        self.changed(Changed::CreateGate);
+    }
+
+    /// Takes note that an instance of this type did not boot in time.
+    pub(crate) fn boot_failed(&mut self, type_name: &TypeName, cause: &str) {
+        let failures = self.boot_failures.entry(type_name.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        if *failures >= MAX_BOOT_FAILURES {
+            let cause = format!("instances of it do not boot: {cause}");
+            self.hold_off(HoldKey::Boot(type_name.clone()), BOOT_PAUSE, None, &cause);
+        }
+    }
+
+    /// Takes note that an instance of this type booted.
+    pub(crate) fn boot_succeeded(&mut self, type_name: &TypeName) {
+        self.boot_failures.remove(type_name);
+        self.end_hold_off(&HoldKey::Boot(type_name.clone()));
+    }
+
+    fn end_hold_off(&mut self, key: &HoldKey) {
+        if self.hold_offs.remove(key).is_some() {
+            self.timers.clear(&Timer::HoldOff(key.clone()));
+            self.changed(Changed::CreateGate);
+        }
+    }
+}
+
+/// The smallest pause of a range, doubled `times` times, at most the largest.
+pub(crate) fn growing((least, most): (u64, u64), times: u32) -> Duration {
+    let factor = 1u64.checked_shl(times.min(32)).unwrap_or(u64::MAX);
+    Duration::from_secs(least.saturating_mul(factor).min(most))
+}

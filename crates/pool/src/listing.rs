@@ -1,0 +1,458 @@
+//! Listings: which instances there are, and what a missing one means.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_cloud::{ErrorKind, Instance, InstanceState};
+use longshore_types::{IdleBehavior, InstanceId, InstanceType, Instant, Resources, WorkerState};
+
+use crate::core::{Core, FlightAction};
+use crate::effect::{CloudFailure, EffectAction, Outcome};
+use crate::event::Changed;
+use crate::holdoff::growing;
+use crate::secret::set_tags;
+use crate::timers::{Timer, WorkerTimer};
+use crate::worker::{Seq, Step, Worker};
+
+const RETRY_PAUSE: (u64, u64) = (1, 60);
+/// Listings follow each other no faster than this.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    in_flight: bool,
+    /// Whether another one is wanted no later than then.
+    wanted: Option<Instant>,
+    failures: u32,
+    last_began_at: Instant,
+    /// When the last complete one began, in the order of inputs; 0 before the first.
+    pub(crate) complete_began: Seq,
+    first_complete_at: Option<Instant>,
+    pub(crate) evidence: bool,
+    /// Whether it was alarmed that listings miss too much.
+    short: bool,
+}
+
+impl Listing {
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+}
+
+impl Core {
+    /// Whether two complete listings, far enough apart, were seen since the start, so that an
+    /// instance which was in none of them does not exist.
+    pub fn absence_is_evidence(&self) -> bool {
+        self.listing.evidence
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        if self.config.capabilities.consistent_listing {
+            Duration::ZERO
+        } else {
+            self.config.consistency_grace
+        }
+    }
+
+    pub(crate) fn list(&mut self) {
+        if self.listing.in_flight {
+            return;
+        }
+        let timeout = self.config.cloud_call_timeout;
+        let action = EffectAction::List(set_tags(&self.config));
+        if self.send(timeout, action, FlightAction::List).is_some() {
+            self.listing.in_flight = true;
+            self.listing.wanted = None;
+            self.listing.last_began_at = self.now;
+            self.timers.clear(&Timer::List);
+        }
+    }
+
+    /// Wants a listing that begins no later than `pause` from now.
+    pub(crate) fn listing_soon(&mut self, pause: Duration) {
+        if self.stopping {
+            return;
+        }
+        let earliest = self.listing.last_began_at + MIN_PAUSE;
+        let at = (self.now + pause).max(earliest);
+        if self.listing.in_flight {
+            let wanted = self.listing.wanted.map_or(at, |wanted| wanted.min(at));
+            self.listing.wanted = Some(wanted);
+        } else {
+            self.timers.set_by(Timer::List, at);
+        }
+    }
+
+    pub(crate) fn on_listed(&mut self, began: Seq, began_at: Instant, outcome: Outcome) {
+        self.listing.in_flight = false;
+        let pause = match outcome {
+            Outcome::Listed(Ok(instances)) => {
+                self.listing.failures = 0;
+                self.listing.complete_began = began;
+                self.on_complete_listing(began, began_at, instances);
+                None
+            }
+            Outcome::Listed(Err(failure)) => Some(self.on_listing_failed(&failure)),
+            _ => Some(MIN_PAUSE),
+        };
+        if self.stopping {
+            return;
+        }
+        let regular = began_at + self.config.sync_interval;
+        let mut at = pause.map_or(regular, |pause| self.now + pause);
+        if let Some(wanted) = self.listing.wanted.take()
+            && pause.is_none()
+        {
+            at = at.min(wanted);
+        }
+        self.timers.set_by(Timer::List, at.max(self.now));
+    }
+
+    fn on_listing_failed(&mut self, failure: &CloudFailure) -> Duration {
+        self.listing.failures = self.listing.failures.saturating_add(1);
+        if self.listing.failures == 3 {
+            self.alarm(format!("instances cannot be listed: {}", failure.error));
+        }
+        let grown = growing(RETRY_PAUSE, self.listing.failures - 1);
+        match failure.kind {
+            ErrorKind::RateLimited {
+                retry_after: Some(pause),
+            } => pause.max(MIN_PAUSE),
+            _ => grown.min(self.config.sync_interval).max(MIN_PAUSE),
+        }
+    }
+
+    fn on_complete_listing(&mut self, began: Seq, began_at: Instant, instances: Vec<Instance>) {
+        let ours = set_tags(&self.config);
+        let mut listed: BTreeMap<InstanceId, Instance> = BTreeMap::new();
+        for instance in instances {
+            if !instance.id.as_str().is_empty() && instance.has_tags(&ours) {
+                listed.insert(instance.id.clone(), instance);
+            }
+        }
+        // Missing ones first: a worker that this listing adds is not one that it could miss.
+        self.mark_missing(&listed, began, began_at);
+        for instance in listed.into_values() {
+            self.on_listed_instance(instance, began);
+        }
+        self.resolve_all_twins();
+        self.count_evidence(began_at);
+    }
+
+    fn count_evidence(&mut self, began_at: Instant) {
+        if self.listing.evidence {
+            return;
+        }
+        let grace = self.grace();
+        match self.listing.first_complete_at {
+            None => {
+                self.listing.first_complete_at = Some(began_at);
+                self.listing_soon(grace.saturating_sub(self.now.since(began_at)));
+            }
+            Some(first) if began_at.since(first) >= grace => {
+                self.listing.evidence = true;
+                self.changed(Changed::Evidence);
+            }
+            Some(first) => self.listing_soon(grace.saturating_sub(self.now.since(first))),
+        }
+    }
+
+    fn mark_missing(&mut self, listed: &BTreeMap<InstanceId, Instance>, began: Seq, at: Instant) {
+        let missing: Vec<InstanceId> = self
+            .workers
+            .iter()
+            .filter(|(id, worker)| !listed.contains_key(*id) && worker.seen < began)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let wanted = |worker: &&Worker| worker.state != WorkerState::Shutdown;
+        let known = self
+            .workers
+            .values()
+            .filter(wanted)
+            .filter(|w| w.seen < began)
+            .count();
+        let lost = missing
+            .iter()
+            .filter_map(|id| self.workers.get(id))
+            .filter(wanted)
+            .count();
+        let short = known >= 2 && lost * 2 > known;
+        if short && !self.listing.short {
+            self.alarm(format!(
+                "a listing misses {lost} of {known} instances; it is not believed"
+            ));
+        }
+        self.listing.short = short;
+        if !short {
+            for id in missing {
+                self.miss(&id, began, at);
+            }
+        }
+    }
+
+    /// One piece of evidence that an instance does not exist.
+    fn miss(&mut self, id: &InstanceId, began: Seq, at: Instant) {
+        let grace = self.grace();
+        let consistent = self.config.capabilities.consistent_listing;
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        if worker.state == WorkerState::Shutdown {
+            if worker
+                .destroy_accepted
+                .is_none_or(|accepted| accepted > began)
+            {
+                return;
+            }
+            worker.misses += 1;
+            if worker.misses >= 2 || consistent {
+                self.drop_worker(id, "it was destroyed");
+            } else {
+                self.listing_soon(self.config.timeout_shutdown);
+            }
+            return;
+        }
+        match worker.missed_at {
+            None => {
+                worker.missed_at = Some(at);
+                self.listing_soon(grace.saturating_sub(self.now.since(at)));
+            }
+            Some(first) if at.since(first) >= grace => {
+                self.drop_worker(id, "it disappeared from the listing");
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Another call than a listing said that there is no such instance: one miss.
+    pub(crate) fn miss_now(&mut self, id: &InstanceId, began: Seq) {
+        if self
+            .workers
+            .get(id)
+            .is_some_and(|worker| worker.seen < began)
+        {
+            self.miss(id, began, self.now);
+        }
+    }
+
+    fn on_listed_instance(&mut self, instance: Instance, began: Seq) {
+        let id = instance.id.clone();
+        let known = self
+            .workers
+            .get(&id)
+            .map(|worker| (worker.seen, worker.secret.clone()));
+        if let Some((seen, secret)) = known {
+            let tag = instance.tags.get(&self.config.tag_keys.secret);
+            let pending = tag.is_some_and(|tag| self.pending_secrets.contains_key(tag));
+            if pending && tag != secret.as_ref() {
+                self.drop_worker(&id, "the provider gave its id to a new instance");
+                self.match_pending(&instance);
+                return;
+            }
+            if seen < began {
+                self.update_worker(instance, began);
+            }
+            return;
+        }
+        if self.match_pending(&instance) || instance.state == InstanceState::Gone {
+            return;
+        }
+        self.adopt(instance);
+    }
+
+    fn update_worker(&mut self, instance: Instance, began: Seq) {
+        let id = instance.id.clone();
+        if instance.state == InstanceState::Gone {
+            self.drop_worker(&id, "the provider says that it is gone");
+            return;
+        }
+        let now = self.now;
+        let pause = self.config.timeout_shutdown;
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        worker.seen = began;
+        worker.missed_at = None;
+        worker.misses = 0;
+        let mut probe = false;
+        if instance.address.is_some() && worker.address != instance.address {
+            worker.address = instance.address;
+            probe = true;
+        }
+        if let Some(user) = instance.remote_user {
+            worker.user = user;
+        }
+        worker.launched_at = instance.launched_at.or(worker.launched_at);
+        if worker.tags_seq < began {
+            worker.tags = instance.tags;
+        }
+        let shutdown = worker.state == WorkerState::Shutdown;
+        let again = worker
+            .destroy_sent_at
+            .is_none_or(|sent| now.since(sent) >= pause);
+        if shutdown && again {
+            self.queue_destroy(&id);
+        } else if !shutdown && instance.state == InstanceState::Stopping {
+            self.condemn(&id, "the provider is taking it away");
+        } else if !shutdown {
+            self.repair_tags(&id);
+        }
+        if probe {
+            self.worker_changed(&id);
+            self.probe(&id);
+        }
+    }
+
+    /// Makes a worker of an instance that this process did not create.
+    fn adopt(&mut self, instance: Instance) {
+        let id = instance.id.clone();
+        let keys = &self.config.tag_keys;
+        let type_name = instance.tags.get(&keys.instance_type);
+        let known = type_name
+            .and_then(|name| self.types.get(&name.as_str().into()))
+            .cloned();
+        let tag = instance.tags.get(&keys.idle_behavior);
+        let mut behavior = tag
+            .and_then(|tag| IdleBehavior::from_tag(tag))
+            .unwrap_or_default();
+        if known.is_none() && behavior == IdleBehavior::Run {
+            behavior = IdleBehavior::Drain;
+        }
+        let secret = instance.tags.get(&keys.secret).cloned();
+        let stopping = instance.state == InstanceState::Stopping;
+        self.add_worker(
+            instance,
+            known.as_ref(),
+            secret,
+            WorkerState::Unknown,
+            behavior,
+        );
+        if self.condemned.contains(&id) {
+            self.condemn(&id, "it was given up before");
+        } else if stopping {
+            self.condemn(&id, "the provider is taking it away");
+        } else {
+            self.repair_tags(&id);
+        }
+    }
+
+    pub(crate) fn add_created(
+        &mut self,
+        instance: Instance,
+        instance_type: &InstanceType,
+        secret: Option<String>,
+    ) {
+        let stopping = instance.state == InstanceState::Stopping;
+        let id = instance.id.clone();
+        let (state, behavior) = (WorkerState::Booting, IdleBehavior::Run);
+        self.add_worker(instance, Some(instance_type), secret, state, behavior);
+        if stopping {
+            self.condemn(&id, "the provider is taking it away");
+        }
+    }
+
+    fn add_worker(
+        &mut self,
+        instance: Instance,
+        instance_type: Option<&InstanceType>,
+        secret: Option<String>,
+        state: WorkerState,
+        behavior: IdleBehavior,
+    ) {
+        let id = instance.id.clone();
+        self.serials += 1;
+        let seen = self.next_seq();
+        let worker = Worker {
+            serial: self.serials,
+            type_name: instance_type.map(|t| t.name.clone()),
+            capacity: instance_type.map_or(Resources::NONE, InstanceType::resources),
+            state,
+            behavior,
+            secret: secret.clone(),
+            address: instance.address,
+            user: instance
+                .remote_user
+                .unwrap_or_else(|| self.config.remote_user.clone()),
+            launched_at: instance.launched_at,
+            adopted: state == WorkerState::Unknown,
+            recovery_ends: None,
+            last_error: None,
+            held: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            failed_starts: 0,
+            step: Step::Boot,
+            boot_ok: false,
+            deployed: false,
+            probe: None,
+            short: None,
+            short_again: false,
+            queued: false,
+            digest: String::new(),
+            probed_at: None,
+            fails: 0,
+            failed_at: None,
+            burst: 0,
+            burst_began: self.now,
+            heard_at: self.now,
+            seen,
+            missed_at: None,
+            misses: 0,
+            destroy_accepted: None,
+            destroy_sent_at: None,
+            tags_in_flight: false,
+            tags_tries: 0,
+            tags_seq: 0,
+            tags: instance.tags,
+        };
+        self.workers.insert(id.clone(), worker);
+        if let Some(secret) = secret {
+            self.by_secret.entry(secret).or_default().insert(id.clone());
+        }
+        let boot = self.now + self.config.timeout_booting;
+        self.timers
+            .set(Timer::Worker(id.clone(), WorkerTimer::Boot), boot);
+        self.changed(Changed::CreateGate);
+        self.worker_changed(&id);
+        self.probe(&id);
+    }
+
+    fn resolve_all_twins(&mut self) {
+        let twins = self.by_secret.iter().filter(|(_, ids)| ids.len() > 1);
+        let secrets: Vec<String> = twins.map(|(secret, _)| secret.clone()).collect();
+        for secret in secrets {
+            self.resolve_twins(&secret);
+        }
+    }
+
+    /// Of two machines with one secret keeps the one with work, else the older. Nothing is
+    /// decided while one of them was not asked yet.
+    pub(crate) fn resolve_twins(&mut self, secret: &str) {
+        let Some(ids) = self.by_secret.get(secret) else {
+            return;
+        };
+        let mut twins: Vec<_> = ids
+            .iter()
+            .filter_map(|id| self.workers.get(id).map(|worker| (id, worker)))
+            .filter(|(_, worker)| worker.state != WorkerState::Shutdown)
+            .collect();
+        let unasked = |worker: &Worker| worker.adopted && worker.probed_at.is_none();
+        if twins.len() < 2 || twins.iter().any(|(_, worker)| unasked(worker)) {
+            return;
+        }
+        twins.sort_by_key(|(_, worker)| (worker.is_empty(), worker.launched_at, worker.serial));
+        let others: Vec<(InstanceId, bool)> = twins
+            .iter()
+            .skip(1)
+            .map(|(id, worker)| ((*id).clone(), worker.is_empty()))
+            .collect();
+        for (id, empty) in others {
+            self.alarm(format!("instance {id} has the secret of another instance"));
+            if empty {
+                self.condemn(&id, "it has the secret of another instance");
+            } else {
+                self.drain(&id, "it has the secret of another instance");
+            }
+        }
+    }
+}

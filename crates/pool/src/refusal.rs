@@ -1,0 +1,138 @@
+//! Why a request was refused.
+
+use std::time::Duration;
+
+use longshore_types::{
+    ContainerUuid, IdleBehavior, InstanceId, Resource, TypeName, WorkerState, format_duration,
+};
+
+/// Why the pool does not do what it was asked to. [`std::fmt::Display`] says what would unblock it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The pool is ending.
+    #[error("the dispatcher is stopping; try again once it has restarted")]
+    Stopping,
+    /// No such instance is known.
+    #[error("instance {instance} is not known; the next listing may show it")]
+    UnknownInstance {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// No such type is configured.
+    #[error("type {type_name} is not configured; add it to the configuration")]
+    UnknownType {
+        /// Which.
+        type_name: TypeName,
+    },
+    /// The worker cannot take containers in its state.
+    #[error("instance {instance} is {state}; it takes containers once it is idle or running")]
+    NotReady {
+        /// Which.
+        instance: InstanceId,
+        /// Its state.
+        state: WorkerState,
+    },
+    /// The worker takes no containers.
+    #[error("the idle behaviour of instance {instance} is {behavior}; set it to run")]
+    NotTaking {
+        /// Which.
+        instance: InstanceId,
+        /// Its behaviour.
+        behavior: IdleBehavior,
+    },
+    /// The worker has too little left.
+    #[error("instance {instance} has too few {lacking} left; wait until something there ends")]
+    NoRoom {
+        /// Which.
+        instance: InstanceId,
+        /// The first resource that is short.
+        lacking: Resource,
+    },
+    /// The container is on that very worker already.
+    #[error(
+        "container {uuid} is on instance {instance} already; its result must be acknowledged first"
+    )]
+    HeldHere {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The worker.
+        instance: InstanceId,
+    },
+    /// The container may run elsewhere.
+    #[error(
+        "container {uuid} may run on instance {instance}; wait until that is settled or the instance is gone"
+    )]
+    MayRunOn {
+        /// The container.
+        uuid: ContainerUuid,
+        /// Where.
+        instance: InstanceId,
+    },
+    /// Nothing is known of the container on that worker.
+    #[error("container {uuid} is not on instance {instance}; wait for a report that shows it")]
+    NotHeld {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The worker.
+        instance: InstanceId,
+    },
+    /// The container has ended.
+    #[error("container {uuid} on instance {instance} has ended; acknowledge its result")]
+    AlreadyEnded {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The worker.
+        instance: InstanceId,
+    },
+    /// The instance is being destroyed.
+    #[error("instance {instance} is being destroyed; use another one")]
+    ShuttingDown {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The worker is in use, or not ready.
+    #[error("instance {instance} is not idle and empty; wait until it is, or shut it down")]
+    NotEmpty {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// It is not known where the instance answers.
+    #[error("instance {instance} has no address yet; the next listing may show it")]
+    NoAddress {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Creates of this kind are held off.
+    #[error("creating instances is held off for {what} for another {}: {cause}", format_duration(*.remaining))]
+    HeldOff {
+        /// What is held off.
+        what: String,
+        /// How long still.
+        remaining: Duration,
+        /// The failure that led to it.
+        cause: String,
+    },
+    /// A hold-off has ended and as many creates as are allowed try whether things are well again.
+    #[error("a trial create for {what} is under way; more follow when it succeeds: {cause}")]
+    Trial {
+        /// What was held off.
+        what: String,
+        /// The failure that led to it.
+        cause: String,
+    },
+    /// As many instances as may be.
+    #[error(
+        "the limit of {limit} instances is reached; wait until one is gone, or raise MaxInstances"
+    )]
+    MaxInstances {
+        /// The limit.
+        limit: usize,
+    },
+    /// As many creates under way as may be.
+    #[error("{limit} creates are under way; wait until one of them ends")]
+    CreatesInFlight {
+        /// The limit.
+        limit: usize,
+    },
+}

@@ -1,0 +1,341 @@
+//! What a report says about containers, and what it proves.
+//!
+//! That a container runs or has ended is true once it was said, whenever the report began. That
+//! it is missing counts only if nothing was done with it since the report began.
+
+use longshore_types::{
+    Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, InstanceId, Instant, ReportedState,
+    RunnerReport, Timestamp,
+};
+
+use crate::core::Core;
+use crate::event::Event;
+use crate::timers::{ContainerTimer, Timer};
+use crate::worker::{Held, Seq, Stage};
+
+/// Reports in a row that must lack a container that ran before it is taken as lost.
+const MIN_ABSENT: u32 = 2;
+/// The most claims for containers of others that are remembered per worker.
+const MAX_CLAIMS: usize = 4096;
+
+impl Core {
+    pub(crate) fn take_report(
+        &mut self,
+        id: &InstanceId,
+        report: RunnerReport,
+        began: Seq,
+        began_at: Instant,
+    ) {
+        let now = self.now;
+        let recovery = self.config.timeout_term;
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        worker.probed_at = worker.probed_at.max(Some(began_at));
+        if worker.adopted {
+            worker.recovery_ends.get_or_insert(now + recovery);
+        }
+        worker
+            .claims
+            .retain(|uuid, _| report.containers.iter().any(|c| c.uuid == *uuid));
+        let mut shown = std::collections::BTreeSet::new();
+        for container in report.containers {
+            if self.take_container(id, &container, began) {
+                shown.insert(container.uuid);
+            }
+        }
+        self.take_absences(id, &shown, began);
+        if let Some(why) = report.broken {
+            self.drain(id, &format!("the runner says that it is broken: {why}"));
+        }
+        self.settle(id);
+    }
+
+    /// Takes one entry of a report; whether it shows what we hold.
+    fn take_container(&mut self, id: &InstanceId, shown: &ContainerReport, began: Seq) -> bool {
+        let Some(worker) = self.workers.get(id) else {
+            return false;
+        };
+        let Some(held) = worker.held.get(&shown.uuid) else {
+            let old = worker
+                .removed
+                .get(&shown.uuid)
+                .is_some_and(|(attempt, removed)| shown.attempt <= *attempt && began < *removed);
+            if !old {
+                self.take_claim(id, shown);
+            }
+            return false;
+        };
+        // A runner that does not number attempts speaks of ours only if it was asked since.
+        let unnumbered = shown.attempt == Attempt(0) && began > held.acted;
+        if shown.attempt == held.attempt || unnumbered {
+            match &shown.state {
+                ReportedState::Running { started_at } => {
+                    self.shown_running(id, shown.uuid, *started_at, false, began);
+                }
+                ReportedState::Stale => self.shown_running(id, shown.uuid, None, true, began),
+                ReportedState::Finished(exit) => self.end(id, shown.uuid, exit.clone()),
+            }
+            return true;
+        }
+        // Ours is not there, unless the answer is older than what we did.
+        if shown.attempt < held.attempt || began < held.acted {
+            return false;
+        }
+        if self.take_absence(id, shown.uuid, began) {
+            self.take_claim(id, shown);
+        }
+        false
+    }
+
+    fn shown_running(
+        &mut self,
+        id: &InstanceId,
+        uuid: ContainerUuid,
+        started_at: Option<Timestamp>,
+        stale: bool,
+        began: Seq,
+    ) {
+        let seq = self.next_seq();
+        let due = self.now + self.config.timeout_stale;
+        let Some(held) = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid)) else {
+            return;
+        };
+        let fresh = began > held.acted;
+        let mut settled = false;
+        match held.stage {
+            Stage::Ended(_) => return,
+            Stage::Running => {}
+            Stage::Starting(_) | Stage::Known => {
+                held.stage = Stage::Running;
+                held.document = None;
+                held.acted = seq;
+                settled = true;
+                if held.kill.is_none() {
+                    held.given_up = false;
+                }
+            }
+        }
+        held.absent = 0;
+        if let Some(kill) = &mut held.kill
+            && kill.gone.is_some_and(|gone| began > gone)
+        {
+            kill.gone = None;
+        }
+        let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Stale);
+        if stale && !held.stale {
+            held.stale = true;
+            self.timers.set(timer, due);
+        } else if !stale && fresh && held.stale {
+            held.stale = false;
+            self.timers.clear(&timer);
+        }
+        if settled {
+            self.start_settled(id, uuid);
+        }
+        self.tell_running(id, uuid, started_at);
+    }
+
+    pub(crate) fn tell_running(
+        &mut self,
+        id: &InstanceId,
+        uuid: ContainerUuid,
+        started_at: Option<Timestamp>,
+    ) {
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        if started_at.is_some() {
+            worker.failed_starts = 0;
+        }
+        let Some(held) = worker.held.get_mut(&uuid) else {
+            return;
+        };
+        if !held.told_running {
+            held.told_running = true;
+            let attempt = held.attempt;
+            self.event(Event::Running {
+                uuid,
+                attempt,
+                instance: id.clone(),
+                started_at,
+            });
+        }
+    }
+
+    /// A worker says that it has a container of which we did not know that.
+    fn take_claim(&mut self, id: &InstanceId, shown: &ContainerReport) {
+        let (uuid, attempt) = (shown.uuid, shown.attempt);
+        let other = self.may_run_on(uuid).filter(|other| other != id);
+        if let Some(other) = other
+            && !matches!(shown.state, ReportedState::Finished(_))
+        {
+            let Some(worker) = self.workers.get_mut(id) else {
+                return;
+            };
+            if worker.claims.len() < MAX_CLAIMS && worker.claims.insert(uuid, attempt).is_none() {
+                self.alarm(format!(
+                    "instance {id} claims container {uuid}, which is on instance {other}"
+                ));
+            }
+            self.drain(
+                id,
+                &format!("it claims container {uuid}, which is on {other}"),
+            );
+            return;
+        }
+        let seq = self.next_seq();
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        worker.claims.remove(&uuid);
+        let expected = worker.adopted && worker.recovery_ends.is_none_or(|ends| now < ends);
+        worker
+            .held
+            .insert(uuid, Held::new(attempt, Stage::Known, seq));
+        self.places.entry(uuid).or_default().insert(id.clone());
+        match &shown.state {
+            ReportedState::Running { started_at } => {
+                self.shown_running(id, uuid, *started_at, false, seq);
+            }
+            ReportedState::Stale => self.shown_running(id, uuid, None, true, seq),
+            ReportedState::Finished(exit) => self.end(id, uuid, exit.clone()),
+        }
+        if !expected {
+            self.alarm(format!(
+                "instance {id} has container {uuid}, which was not placed there"
+            ));
+            self.drain(
+                id,
+                &format!("it has container {uuid}, which was not placed there"),
+            );
+        }
+    }
+
+    fn take_absences(
+        &mut self,
+        id: &InstanceId,
+        shown: &std::collections::BTreeSet<ContainerUuid>,
+        began: Seq,
+    ) {
+        let Some(worker) = self.workers.get(id) else {
+            return;
+        };
+        let absent: Vec<ContainerUuid> = worker
+            .held
+            .keys()
+            .filter(|uuid| !shown.contains(uuid))
+            .copied()
+            .collect();
+        for uuid in absent {
+            self.take_absence(id, uuid, began);
+        }
+    }
+
+    /// A report lacks a container that we hold; whether that ended its entry.
+    fn take_absence(&mut self, id: &InstanceId, uuid: ContainerUuid, began: Seq) -> bool {
+        let Some(held) = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid)) else {
+            return false;
+        };
+        if began < held.acted {
+            return false;
+        }
+        let gone = held
+            .kill
+            .as_ref()
+            .map(|kill| kill.gone.is_some_and(|gone| began > gone));
+        let attempt = held.attempt;
+        let instance = id.clone();
+        match (&held.stage, gone) {
+            // It may still be on its way.
+            (Stage::Starting(_), _) => false,
+            (Stage::Known, Some(false)) => false,
+            (Stage::Known, Some(true)) => {
+                self.remove_held(id, uuid);
+                self.event(Event::NeverRan {
+                    uuid,
+                    attempt,
+                    instance,
+                });
+                true
+            }
+            (Stage::Known, None) => {
+                self.remove_held(id, uuid);
+                let error = "the runner had been told not to start it".into();
+                self.event(Event::NotStarted {
+                    uuid,
+                    attempt,
+                    instance,
+                    error,
+                });
+                true
+            }
+            (Stage::Running, Some(true)) if !held.told_running => {
+                self.remove_held(id, uuid);
+                self.event(Event::NeverRan {
+                    uuid,
+                    attempt,
+                    instance,
+                });
+                true
+            }
+            (Stage::Running, _) => {
+                held.absent += 1;
+                if held.absent >= MIN_ABSENT || gone == Some(true) {
+                    self.end(id, uuid, Exit::unseen(ExitCause::SupervisorLost));
+                }
+                false
+            }
+            (Stage::Ended(ended), _) if ended.acked && ended.told => {
+                self.remove_held(id, uuid);
+                true
+            }
+            (Stage::Ended(_), _) => false,
+        }
+    }
+
+    /// Removes an entry; what reports that began before now say of it is old.
+    pub(crate) fn remove_held(&mut self, id: &InstanceId, uuid: ContainerUuid) {
+        let seq = self.next_seq();
+        self.timers.clear_container(id, uuid);
+        self.forget_place(uuid, id);
+        if let Some(worker) = self.workers.get_mut(id)
+            && let Some(held) = worker.held.remove(&uuid)
+            && (worker.probe.is_some() || worker.short.is_some())
+        {
+            worker.removed.insert(uuid, (held.attempt, seq));
+        }
+    }
+
+    pub(crate) fn forget_place(&mut self, uuid: ContainerUuid, id: &InstanceId) {
+        if let Some(places) = self.places.get_mut(&uuid) {
+            places.remove(id);
+            if places.is_empty() {
+                self.places.remove(&uuid);
+            }
+        }
+    }
+
+    /// A worker on which a container may have a process.
+    pub(crate) fn may_run_on(&self, uuid: ContainerUuid) -> Option<InstanceId> {
+        let may_run = |id: &&InstanceId| {
+            let held = self
+                .workers
+                .get(*id)
+                .and_then(|worker| worker.held.get(&uuid));
+            held.is_some_and(Held::may_run)
+        };
+        self.places.get(&uuid)?.iter().find(may_run).cloned()
+    }
+
+    pub(crate) fn on_stale_due(&mut self, id: &InstanceId, uuid: ContainerUuid) {
+        let held = self
+            .workers
+            .get(id)
+            .and_then(|worker| worker.held.get(&uuid));
+        if held.is_some_and(|held| held.stale && held.may_run()) {
+            self.drain(id, &format!("something holds the lock of container {uuid}"));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! tokio around the core.

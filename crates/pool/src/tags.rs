@@ -1,0 +1,115 @@
+//! The idle behaviour, kept in a tag of the instance.
+
+use longshore_cloud::{ErrorKind, Tags};
+use longshore_types::{IdleBehavior, InstanceId, Instant, WorkerState};
+
+use crate::core::{Core, FlightAction, WorkerFlight};
+use crate::effect::{EffectAction, Outcome};
+use crate::holdoff::growing;
+use crate::refusal::Refusal;
+use crate::timers::{Timer, WorkerTimer};
+
+const RETRY_PAUSE: (u64, u64) = (5, 300);
+
+impl Core {
+    /// Sets what a worker does when it has nothing to do, and writes it to the instance's tag.
+    pub fn set_idle_behavior(
+        &mut self,
+        instance: &InstanceId,
+        behavior: IdleBehavior,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        self.allowed(instance)?;
+        if let Some(worker) = self.workers.get_mut(instance) {
+            if worker.state == WorkerState::Shutdown {
+                let instance = instance.clone();
+                return Err(Refusal::ShuttingDown { instance });
+            }
+            worker.behavior = behavior;
+            worker.failed_starts = 0;
+        }
+        self.repair_tags(instance);
+        self.settle(instance);
+        Ok(())
+    }
+
+    /// Writes our tags if the instance was last seen with others.
+    pub(crate) fn repair_tags(&mut self, id: &InstanceId) {
+        let Some(worker) = self.workers.get(id) else {
+            return;
+        };
+        let timer = Timer::Worker(id.clone(), WorkerTimer::Tags);
+        if self.wrong_tags(id).is_empty() {
+            self.timers.clear(&timer);
+        } else if worker.tags_tries == 0 {
+            self.set_tags(id);
+        } else {
+            let pause = growing(RETRY_PAUSE, worker.tags_tries - 1);
+            self.timers.set_once(timer, self.now + pause);
+        }
+    }
+
+    fn wrong_tags(&self, id: &InstanceId) -> Tags {
+        let Some(worker) = self.workers.get(id) else {
+            return Tags::new();
+        };
+        let keys = &self.config.tag_keys;
+        let name = worker.type_name.as_ref();
+        let wanted = [(&keys.idle_behavior, Some(worker.behavior.to_string()))]
+            .into_iter()
+            .chain([(&keys.instance_type, name.map(ToString::to_string))]);
+        wanted
+            .filter_map(|(key, value)| value.map(|value| (key.clone(), value)))
+            .filter(|(key, value)| worker.tags.get(key) != Some(value))
+            .collect()
+    }
+
+    pub(crate) fn set_tags(&mut self, id: &InstanceId) {
+        let tags = self.wrong_tags(id);
+        let Some(worker) = self.workers.get(id) else {
+            return;
+        };
+        let shutdown = worker.state == WorkerState::Shutdown;
+        if tags.is_empty() || worker.tags_in_flight || shutdown {
+            return;
+        }
+        let about = FlightAction::OnWorker(id.clone(), worker.serial, WorkerFlight::Tags);
+        let timeout = self.config.cloud_call_timeout;
+        let action = EffectAction::SetTags(id.clone(), tags.clone());
+        if let Some((_, began)) = self.send(timeout, action, about)
+            && let Some(worker) = self.workers.get_mut(id)
+        {
+            worker.tags_in_flight = true;
+            worker.tags_seq = began;
+            // What was sent is taken as what is there until a listing that began later says
+            // otherwise.
+            worker.tags.extend(tags);
+        }
+    }
+
+    pub(crate) fn on_tags_set(&mut self, id: &InstanceId, outcome: Outcome) {
+        let seq = self.next_seq();
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        let began = worker.tags_seq;
+        worker.tags_in_flight = false;
+        worker.tags_seq = seq;
+        match outcome {
+            Outcome::TagsSet(Ok(())) => worker.tags_tries = 0,
+            Outcome::TagsSet(Err(failure)) => {
+                worker.tags_tries = worker.tags_tries.saturating_add(1);
+                // Nobody knows what is there now.
+                worker.tags.remove(&self.config.tag_keys.idle_behavior);
+                self.set_error(id, &failure.error);
+                if failure.kind == ErrorKind::NotFound {
+                    self.miss_now(id, began);
+                }
+            }
+            _ => {}
+        }
+        // Another behaviour may have been asked for meanwhile.
+        self.repair_tags(id);
+    }
+}

@@ -1,0 +1,250 @@
+//! What is kept of a worker and of the containers on it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use longshore_cloud::Tags;
+use longshore_types::{
+    Attempt, ContainerUuid, Exit, HeldContainer, HeldPhase, IdleBehavior, InstanceId, Instant,
+    Resources, Timestamp, TypeName, WorkerState,
+};
+
+use crate::effect::{EffectId, Host};
+
+/// A moment in the order of inputs and effects: unlike times, no two are equal.
+pub(crate) type Seq = u64;
+
+/// What a round of probing does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Boot,
+    Deploy,
+    Report,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Tells workers apart that had the same instance id one after the other.
+    pub(crate) serial: u64,
+    pub(crate) type_name: Option<TypeName>,
+    pub(crate) capacity: Resources,
+    pub(crate) state: WorkerState,
+    pub(crate) behavior: IdleBehavior,
+    pub(crate) secret: Option<String>,
+    pub(crate) address: Option<String>,
+    pub(crate) user: String,
+    pub(crate) launched_at: Option<Timestamp>,
+    /// Whether it was found in a listing, not created by this process.
+    pub(crate) adopted: bool,
+    /// Claims for containers that we did not place count as recovery until then.
+    pub(crate) recovery_ends: Option<Instant>,
+    pub(crate) last_error: Option<String>,
+
+    pub(crate) held: BTreeMap<ContainerUuid, Held>,
+    /// Claims for containers that another worker holds.
+    pub(crate) claims: BTreeMap<ContainerUuid, Attempt>,
+    /// Entries that were removed: what a report that began before that says of them is old.
+    pub(crate) removed: BTreeMap<ContainerUuid, (Attempt, Seq)>,
+    /// Failed starts, or containers that ended before they ran, in a row.
+    pub(crate) failed_starts: u32,
+
+    pub(crate) step: Step,
+    pub(crate) boot_ok: bool,
+    pub(crate) deployed: bool,
+    /// The probe under way, and the sequence number at which it began.
+    pub(crate) probe: Option<(EffectId, Seq)>,
+    /// The extra report under way beside a long one.
+    pub(crate) short: Option<(EffectId, Seq)>,
+    /// Whether another extra report is wanted when that one ends.
+    pub(crate) short_again: bool,
+    /// Whether it waits for a probe slot.
+    pub(crate) queued: bool,
+    pub(crate) digest: String,
+    pub(crate) probed_at: Option<Instant>,
+    /// Failed probes in a row, at least a probe interval apart.
+    pub(crate) fails: u32,
+    pub(crate) failed_at: Option<Instant>,
+    /// Reports that followed each other at once, since `burst_began`.
+    pub(crate) burst: u32,
+    pub(crate) burst_began: Instant,
+    /// When it last answered, or when counting began anew.
+    pub(crate) heard_at: Instant,
+
+    /// The last positive evidence that it exists.
+    pub(crate) seen: Seq,
+    /// When the first listing that misses it began.
+    pub(crate) missed_at: Option<Instant>,
+    pub(crate) misses: u32,
+    pub(crate) destroy_accepted: Option<Seq>,
+    pub(crate) destroy_sent_at: Option<Instant>,
+
+    pub(crate) tags_in_flight: bool,
+    pub(crate) tags_tries: u32,
+    /// When tags were last written, or began to be.
+    pub(crate) tags_seq: Seq,
+    pub(crate) tags: Tags,
+}
+
+impl Worker {
+    pub(crate) fn host(&self, id: &InstanceId) -> Option<Host> {
+        Some(Host {
+            instance: id.clone(),
+            address: self.address.clone()?,
+            user: self.user.clone(),
+            secret: self.secret.clone(),
+        })
+    }
+
+    /// What is granted to containers; all of it while it is not known what one of them got.
+    pub(crate) fn granted(&self) -> Resources {
+        let mut sum = Resources::NONE;
+        for held in self.held.values().filter(|held| held.may_run()) {
+            match held.granted {
+                Some(granted) => sum = sum.saturating_add(granted),
+                None => return self.capacity,
+            }
+        }
+        sum
+    }
+
+    /// Forgets removed entries of which no report under way can speak any more.
+    pub(crate) fn prune_removed(&mut self) {
+        let under_way = self.probe.iter().chain(&self.short);
+        let oldest = under_way.map(|(_, began)| *began).min();
+        self.removed
+            .retain(|_, (_, removed)| oldest.is_some_and(|oldest| oldest < *removed));
+    }
+
+    pub(crate) fn may_run_something(&self) -> bool {
+        self.held.values().any(Held::may_run)
+    }
+
+    /// Whether giving it back would lose nothing: no container, no result, no claim.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.claims.is_empty()
+    }
+
+    /// Whether only containers are left that cannot be ended.
+    pub(crate) fn only_given_up(&self) -> bool {
+        self.claims.is_empty() && self.held.values().all(|held| held.given_up)
+    }
+}
+
+/// A container on a worker.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) attempt: Attempt,
+    /// None while it is not known, which counts as the whole worker.
+    pub(crate) granted: Option<Resources>,
+    /// Kept until the start is settled, to repeat it.
+    pub(crate) document: Option<Arc<[u8]>>,
+    pub(crate) stage: Stage,
+    pub(crate) kill: Option<Kill>,
+    pub(crate) given_up: bool,
+    pub(crate) stale: bool,
+    /// When something was last done with it, or learned of it.
+    pub(crate) acted: Seq,
+    /// Whether [`Event::Running`](crate::Event::Running) was told.
+    pub(crate) told_running: bool,
+    /// Reports in a row that lack it although it should be in them.
+    pub(crate) absent: u32,
+}
+
+impl Held {
+    pub(crate) fn new(attempt: Attempt, stage: Stage, acted: Seq) -> Self {
+        Self {
+            attempt,
+            granted: None,
+            document: None,
+            stage,
+            kill: None,
+            given_up: false,
+            stale: false,
+            acted,
+            told_running: false,
+            absent: 0,
+        }
+    }
+
+    pub(crate) fn may_run(&self) -> bool {
+        !matches!(self.stage, Stage::Ended(_))
+    }
+
+    /// Whether it is known what became of every start of it that was sent.
+    pub(crate) fn start_is_settled(&self) -> bool {
+        !matches!(self.stage, Stage::Starting(_))
+    }
+
+    pub(crate) fn phase(&self) -> HeldPhase {
+        match &self.stage {
+            Stage::Ended(ended) => HeldPhase::Ended(Box::new(ended.exit.clone())),
+            _ if self.given_up => HeldPhase::GivenUp,
+            _ if self.kill.is_some() => HeldPhase::Killing,
+            _ if self.stale => HeldPhase::Stale,
+            Stage::Running => HeldPhase::Running,
+            Stage::Starting(_) | Stage::Known => HeldPhase::Starting,
+        }
+    }
+
+    pub(crate) fn view(&self, uuid: ContainerUuid, capacity: Resources) -> HeldContainer {
+        let granted = match self.granted {
+            _ if !self.may_run() => Resources::NONE,
+            Some(granted) => granted,
+            None => capacity,
+        };
+        HeldContainer {
+            uuid,
+            attempt: self.attempt,
+            phase: self.phase(),
+            granted,
+        }
+    }
+}
+
+/// How far a container has come.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// A start was sent and is not settled.
+    Starting(Sending),
+    /// No start is under way; whether it runs is for the next report to say.
+    Known,
+    /// It was started.
+    Running,
+    /// It ended.
+    Ended(Ended),
+}
+
+/// A start that is not settled.
+#[derive(Debug, Default)]
+pub(crate) struct Sending {
+    pub(crate) in_flight: bool,
+    pub(crate) tries: u32,
+    /// Whether an earlier try ended without anybody knowing how, and why.
+    pub(crate) unknown: Option<String>,
+    /// Whether a kill said that it is gone; then trying again settles it.
+    pub(crate) gone: bool,
+}
+
+/// A kill that was asked for.
+#[derive(Debug)]
+pub(crate) struct Kill {
+    pub(crate) in_flight: bool,
+    /// Whether the start was settled when the signal was last sent.
+    pub(crate) sent_settled: bool,
+    /// When the runner said, after the start was settled, that nothing of it is left.
+    pub(crate) gone: Option<Seq>,
+    /// Why it was asked for.
+    pub(crate) reason: String,
+}
+
+/// A result.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    /// How often bringing its output home failed.
+    pub(crate) collects: u32,
+    pub(crate) collecting: bool,
+    /// Whether [`Event::Ended`](crate::Event::Ended) was told.
+    pub(crate) told: bool,
+    pub(crate) acked: bool,
+}
