@@ -70,6 +70,13 @@ pub enum Reason {
         /// The limit in force.
         limit: u32,
     },
+    /// Too many supervisors run at once. Unblocked when one of them ends, or room is added.
+    SupervisorLimit {
+        /// The limit in force.
+        limit: u32,
+    },
+    /// Nothing new is begun at the moment.
+    NotAccepting,
     /// It failed to start a moment ago and is tried again.
     Pausing {
         /// How long the pause still lasts.
@@ -137,6 +144,10 @@ impl fmt::Display for Reason {
             Self::ContainerLimit { limit } => {
                 write!(f, "the limit of {limit} containers at once is reached")
             }
+            Self::SupervisorLimit { limit } => {
+                write!(f, "the limit of {limit} supervisors at once is reached")
+            }
+            Self::NotAccepting => f.write_str("no new containers are started at the moment"),
             Self::Pausing { remaining, error } => {
                 write!(f, "tried again in {}: {error}", format_duration(*remaining))
             }

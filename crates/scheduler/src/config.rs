@@ -1,0 +1,85 @@
+//! Settings and limits of a scheduler.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use longshore_types::{ByteSize, InstanceType, Instant, TypeName};
+
+/// Settings that hold for the life of a scheduler.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The types that instances may be created of, by name unique.
+    pub types: Vec<InstanceType>,
+    /// Types up to the price of the cheapest one that fits times this are used as well; less
+    /// than 1 counts as 1.
+    pub maximum_price_factor: f64,
+    /// RAM that each container is granted beyond what it asks for, in bytes.
+    pub reserve_extra_ram: ByteSize,
+    /// Buffers of 64 MiB that each container is granted per vCPU it asks for; 0 for none.
+    pub keep_buffers_per_vcpu: u32,
+    /// Whether the controller records where an attempt will be started, before it is.
+    pub records_placement: bool,
+    /// The part of the containers at once that may be supervisors, 0 to 1; one always may.
+    pub supervisor_fraction: f64,
+    /// A lock that is given up for our convenience never makes `lock_count` reach this.
+    pub max_dispatch_attempts: u32,
+    /// How long the first container in line waits without a place before an instance is kept
+    /// free for it.
+    pub reserve_after: Duration,
+    /// The pause after the first failure of an action; it doubles with each further one.
+    pub first_pause: Duration,
+    /// The longest pause after a failure.
+    pub longest_pause: Duration,
+}
+
+impl Config {
+    /// The documented defaults, for these types.
+    pub fn new(types: Vec<InstanceType>) -> Self {
+        Self {
+            types,
+            maximum_price_factor: 1.5,
+            reserve_extra_ram: ByteSize::mib(550),
+            keep_buffers_per_vcpu: 1,
+            records_placement: false,
+            supervisor_fraction: 0.5,
+            max_dispatch_attempts: 10,
+            reserve_after: Duration::from_secs(300),
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What limits the scheduler at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Types of which no instance can be created now, each with the reason as one clause.
+    pub create_blocked: BTreeMap<TypeName, String>,
+    /// Those of them that a quota or the limit on instances blocks, so that giving another
+    /// instance back helps.
+    pub quota_blocked: BTreeSet<TypeName>,
+    /// The most containers that may run at once, none if there is no limit.
+    pub max_containers: Option<u32>,
+    /// Whether an instance that is not known surely does not exist.
+    pub absence_is_evidence: bool,
+    /// A container that is not known was surely not at the controller at this moment; none while
+    /// nothing is known.
+    pub queue_complete_as_of: Option<Instant>,
+    /// Whether anything new is begun: locks, starts and creates.
+    pub accept_new: bool,
+}
+
+impl Default for Limits {
+    /// Nothing is blocked, nothing is evidence.
+    fn default() -> Self {
+        Self {
+            create_blocked: BTreeMap::new(),
+            quota_blocked: BTreeSet::new(),
+            max_containers: None,
+            absence_is_evidence: false,
+            queue_complete_as_of: None,
+            accept_new: true,
+        }
+    }
+}

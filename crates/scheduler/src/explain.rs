@@ -1,0 +1,111 @@
+//! Why something waits, and where it stands in line.
+
+use longshore_types::{ContainerState, ContainerUuid, Instant, Reason};
+
+use crate::case::{Case, Standing};
+use crate::core::Core;
+use crate::shape::Stop;
+use crate::slots::{SlotId, Tier};
+
+impl Core {
+    /// Why a container is not being started, as of the last time that all actions were drained;
+    /// none if there is no entry of it.
+    pub fn reason(&self, uuid: ContainerUuid, now: Instant) -> Option<Reason> {
+        let case = self.cases.get(&uuid)?;
+        let entry = case.entry.as_ref()?;
+        if let Some(instance) = case.starting_on()
+            && entry.container.state == ContainerState::Locked
+        {
+            return Some(Reason::Starting {
+                instance: instance.clone(),
+            });
+        }
+        Some(match &case.standing {
+            Standing::Settled(reason) => (**reason).clone(),
+            Standing::Paused => pausing(case, now),
+            Standing::Bound(instance) if case.booking.is_some() => Reason::Ready {
+                instance: instance.clone(),
+            },
+            Standing::Bound(instance) => Reason::NoRoom {
+                types: self
+                    .workers
+                    .get(instance)
+                    .and_then(|w| w.type_name.clone())
+                    .into_iter()
+                    .collect(),
+                create_blocked_by: format!("it is bound to {instance}, which is full"),
+            },
+            Standing::Waiting | Standing::Absent => self.waiting_reason(case),
+        })
+    }
+
+    /// Its place among those that wait, from 1; none if it does not wait.
+    ///
+    /// Takes time in proportion to the result; for many at once use [`Core::waiting`].
+    pub fn position(&self, uuid: ContainerUuid) -> Option<usize> {
+        let key = self.cases.get(&uuid)?.counted.line?;
+        Some(self.line.range(..=key).count())
+    }
+
+    /// Those that wait, the first in line first.
+    pub fn waiting(&self) -> impl Iterator<Item = ContainerUuid> + '_ {
+        self.line.iter().map(|key| key.3)
+    }
+
+    fn waiting_reason(&self, case: &Case) -> Reason {
+        if let Some(booking) = &case.booking {
+            let slot = self.slots.slot(&booking.slot);
+            let tier = slot.map_or(Tier::New, |s| s.base.tier);
+            if case.entry_busy() && tier == Tier::Ready {
+                return Reason::CallInFlight;
+            }
+            let instance = match &booking.slot {
+                SlotId::Worker(instance) => Some(instance.clone()),
+                _ => None,
+            };
+            if let (Some(instance), Tier::Ready) = (&instance, tier) {
+                return Reason::Ready {
+                    instance: instance.clone(),
+                };
+            }
+            let type_index = slot.and_then(|s| s.base.type_index);
+            let Some(t) = type_index.and_then(|index| self.config.types.get(index)) else {
+                return Reason::CallInFlight;
+            };
+            return Reason::WaitingForBoot {
+                type_name: t.name.clone(),
+                instance,
+            };
+        }
+        if case.entry_busy() {
+            return Reason::CallInFlight;
+        }
+        let shape = self.shapes.shape(case.shape);
+        match shape.and_then(|s| s.stop.as_ref()) {
+            Some((_, Stop::NoRoom(why))) => Reason::NoRoom {
+                types: shape
+                    .map(|s| s.types())
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|&index| self.config.types[index].name.clone())
+                    .collect(),
+                create_blocked_by: why.clone(),
+            },
+            Some((_, Stop::Supervisors(limit))) => Reason::SupervisorLimit { limit: *limit },
+            Some((_, Stop::Containers(limit))) => Reason::ContainerLimit { limit: *limit },
+            Some((_, Stop::NotAccepting)) => Reason::NotAccepting,
+            // Nothing was looked at since it came.
+            None => Reason::CallInFlight,
+        }
+    }
+}
+
+fn pausing(case: &Case, now: Instant) -> Reason {
+    match &case.pause {
+        Some(pause) => Reason::Pausing {
+            remaining: pause.until.since(now),
+            error: pause.error.clone(),
+        },
+        None => Reason::CallInFlight,
+    }
+}

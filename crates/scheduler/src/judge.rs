@@ -1,0 +1,489 @@
+//! The rules about one container, apart from where there is room for it.
+//!
+//! The question behind each of them: where could a process of it be?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_types::{
+    ContainerState, ExitCause, InstanceId, Instant, QueueEntry, Reason, WorkerState, WorkerView,
+};
+
+use crate::action::Action;
+use crate::case::{Case, Claim, ClaimPhase, Origin, Standing};
+use crate::gone::Gone;
+use crate::{Config, Limits};
+
+/// What the rules look at beside the container itself.
+pub(crate) struct World<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) limits: &'a Limits,
+    pub(crate) workers: &'a BTreeMap<InstanceId, WorkerView>,
+    pub(crate) gone: &'a Gone,
+    /// Workers by when they last answered.
+    pub(crate) by_probe: &'a BTreeSet<(Option<Instant>, InstanceId)>,
+    /// The names of the types that satisfy the container, or why there is none.
+    pub(crate) eligible: Result<&'a BTreeSet<longshore_types::TypeName>, &'a str>,
+    pub(crate) now: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) standing: Standing,
+    pub(crate) wants: Vec<Action>,
+    pub(crate) watch: Option<InstanceId>,
+    /// Whether no place is left where a process of the latest attempt could be.
+    pub(crate) cleared: bool,
+}
+
+impl Verdict {
+    fn new(standing: Standing) -> Self {
+        Self {
+            standing,
+            wants: Vec::new(),
+            watch: None,
+            cleared: false,
+        }
+    }
+
+    fn settled(reason: Reason) -> Self {
+        Self::new(Standing::Settled(Box::new(reason)))
+    }
+
+    fn wanting(mut self, action: Action) -> Self {
+        self.wants.push(action);
+        self
+    }
+
+    fn watching(mut self, instance: &InstanceId) -> Self {
+        self.watch = Some(instance.clone());
+        self
+    }
+}
+
+/// Where a process of the latest attempt could be.
+enum Place<'a> {
+    /// Nowhere: it was never started.
+    Nowhere,
+    /// There or nowhere.
+    On(&'a InstanceId),
+    /// On any worker that has not said otherwise.
+    Anywhere,
+}
+
+pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
+    let Some(entry) = &case.entry else {
+        return orphan(case, world);
+    };
+    if case.entry_busy() {
+        return busy(case, entry);
+    }
+    let ours = match entry.container.state {
+        ContainerState::Locked | ContainerState::Running => entry.container.locked_by_us,
+        _ => true,
+    };
+    if !ours {
+        return Verdict::settled(Reason::MayRunOn {
+            instance: None,
+            unblock: "another dispatcher has locked it, and has to run it or give it back".into(),
+        });
+    }
+    let mut verdict = match entry.container.state {
+        ContainerState::Complete | ContainerState::Cancelled => {
+            let verdict = Verdict::settled(Reason::NotWaiting);
+            if case.claims.is_empty() {
+                verdict.wanting(Action::Forget {
+                    uuid: entry.container.uuid,
+                })
+            } else {
+                verdict
+            }
+        }
+        ContainerState::Queued => queued(case, entry, world),
+        ContainerState::Locked | ContainerState::Running => taken(case, entry, world),
+    };
+    clean_up(case, entry, &mut verdict);
+    verdict
+}
+
+/// A claim without an entry: ended once the controller surely does not know the container.
+fn orphan(case: &Case, world: &World<'_>) -> Verdict {
+    let mut verdict = Verdict::new(Standing::Absent);
+    for claim in &case.claims {
+        let known_absent = world
+            .limits
+            .queue_complete_as_of
+            .is_some_and(|as_of| as_of > claim.first_seen);
+        if known_absent {
+            verdict
+                .wants
+                .extend(end_claim(case, claim, "it is not in the queue"));
+        }
+    }
+    verdict
+}
+
+fn busy(case: &Case, entry: &QueueEntry) -> Verdict {
+    let container = &entry.container;
+    if container.state.is_final() || container.state == ContainerState::Running {
+        return Verdict::settled(Reason::NotWaiting);
+    }
+    let claimed = case.claims.iter().any(|c| c.phase.may_run());
+    let hard = case.booking.as_ref().is_some_and(|b| b.hard);
+    let ending = case.in_flight.iter().any(|a| {
+        matches!(
+            a,
+            Action::Unlock { .. }
+                | Action::Lost { .. }
+                | Action::Forget { .. }
+                | Action::Cancel { .. }
+        )
+    });
+    let placeless = container.state == ContainerState::Queued || container.placed_on.is_none();
+    if container.priority < 1 || claimed || hard || ending || !placeless {
+        Verdict::settled(Reason::CallInFlight)
+    } else {
+        // It keeps its claim to a place that boots while the controller answers.
+        Verdict::new(Standing::Waiting)
+    }
+}
+
+/// Ends or acknowledges the claims that are not about what the entry stands for now.
+fn clean_up(case: &Case, entry: &QueueEntry, verdict: &mut Verdict) {
+    let why = match entry.container.state {
+        ContainerState::Complete => "it is complete",
+        ContainerState::Cancelled => "it was cancelled",
+        ContainerState::Queued => "it went back to the queue",
+        _ => "a later attempt took its place",
+    };
+    for claim in case.claims.iter().filter(|c| Case::is_outdated(entry, c)) {
+        verdict.wants.extend(end_claim(case, claim, why));
+    }
+}
+
+/// The action that ends a claim, none if that is under way.
+fn end_claim(case: &Case, claim: &Claim, why: &str) -> Option<Action> {
+    let uuid = case.uuid;
+    let (attempt, instance) = (claim.attempt, claim.instance.clone());
+    match claim.phase {
+        ClaimPhase::Ended => Some(Action::Acknowledge {
+            uuid,
+            attempt,
+            instance,
+        }),
+        ClaimPhase::Dying => None,
+        ClaimPhase::Starting | ClaimPhase::Running | ClaimPhase::Stale => Some(Action::Kill {
+            uuid,
+            attempt,
+            instance,
+            reason: why.to_owned(),
+        }),
+    }
+}
+
+fn queued(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
+    let container = &entry.container;
+    if let Some(claim) = case.claims.iter().find(|c| c.phase.may_run()) {
+        return Verdict::settled(Reason::Stopping {
+            instance: claim.instance.clone(),
+        });
+    }
+    if container.priority < 1 {
+        let verdict = Verdict::settled(Reason::PriorityZero);
+        return if case.claims.is_empty() {
+            verdict.wanting(Action::Forget {
+                uuid: container.uuid,
+            })
+        } else {
+            verdict
+        };
+    }
+    if let Err(error) = world.eligible {
+        let verdict = Verdict::settled(Reason::Unsatisfiable {
+            error: error.to_owned(),
+        });
+        return if world.limits.accept_new && !is_paused(case, world) {
+            verdict.wanting(Action::Lock {
+                uuid: container.uuid,
+                instance: None,
+            })
+        } else {
+            verdict
+        };
+    }
+    startable(case, world)
+}
+
+fn is_paused(case: &Case, world: &World<'_>) -> bool {
+    case.pause.as_ref().is_some_and(|p| p.until > world.now)
+}
+
+/// A container that can be started anywhere.
+fn startable(case: &Case, world: &World<'_>) -> Verdict {
+    if is_paused(case, world) {
+        Verdict::new(Standing::Paused)
+    } else {
+        Verdict::new(Standing::Waiting)
+    }
+}
+
+/// A container that we have locked, or that runs.
+fn taken(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
+    let container = &entry.container;
+    let running = container.state == ContainerState::Running;
+    let current = || case.claims.iter().filter(|c| !Case::is_outdated(entry, c));
+    let place = place(case, entry, world);
+    let here = |c: &&Claim| match place {
+        Place::On(instance) => c.instance == *instance,
+        Place::Nowhere => false,
+        Place::Anywhere => true,
+    };
+    if let Some(claim) = current().filter(here).find(|c| c.phase.may_run()) {
+        return held(case, entry, claim);
+    }
+    if !running && let Some(old) = case.claims.iter().find(|c| c.phase.may_run()) {
+        let instance = old.instance.clone();
+        return Verdict::settled(if Case::is_outdated(entry, old) {
+            Reason::Stopping { instance }
+        } else {
+            Reason::MayRunOn {
+                instance: Some(instance),
+                unblock: "it claims a container that was placed elsewhere, and has to end it or go"
+                    .into(),
+            }
+        });
+    }
+    // The result is on its way to the controller; where runners speak to it themselves, what the
+    // controller says afterwards decides.
+    if world.config.records_placement
+        && current().filter(here).any(|c| c.phase == ClaimPhase::Ended)
+    {
+        return Verdict::settled(Reason::NotWaiting);
+    }
+    match place {
+        Place::Nowhere => never_started(case, entry, world),
+        Place::On(instance) => placed(case, entry, instance, world),
+        Place::Anywhere => anywhere(case, entry, world),
+    }
+}
+
+fn place<'a>(case: &'a Case, entry: &'a QueueEntry, world: &World<'_>) -> Place<'a> {
+    let container = &entry.container;
+    if world.config.records_placement {
+        return match &container.placed_on {
+            Some(instance) => Place::On(instance),
+            None if container.state == ContainerState::Locked => Place::Nowhere,
+            None => Place::Anywhere,
+        };
+    }
+    match &case.origin {
+        Origin::Unknown => Place::Anywhere,
+        Origin::Nowhere => Place::Nowhere,
+        Origin::On(instance) => Place::On(instance),
+    }
+}
+
+/// The worker has it.
+fn held(case: &Case, entry: &QueueEntry, claim: &Claim) -> Verdict {
+    let container = &entry.container;
+    let instance = claim.instance.clone();
+    if container.priority < 1 {
+        let verdict = Verdict::settled(Reason::Stopping { instance });
+        return match end_claim(case, claim, "its priority is 0") {
+            Some(kill) => verdict.wanting(kill),
+            None => verdict,
+        };
+    }
+    let running = container.state == ContainerState::Running;
+    Verdict::settled(match claim.phase {
+        ClaimPhase::Dying => Reason::Stopping { instance },
+        ClaimPhase::Stale if !running => Reason::MayRunOn {
+            instance: Some(instance),
+            unblock: "what holds its lock there has to end, or the instance to go".into(),
+        },
+        ClaimPhase::Starting if !running => Reason::Starting { instance },
+        _ => Reason::NotWaiting,
+    })
+}
+
+/// Locked, and surely started nowhere.
+fn never_started(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
+    let uuid = entry.container.uuid;
+    if entry.container.priority < 1 {
+        return Verdict::settled(Reason::PriorityZero).wanting(Action::Unlock { uuid });
+    }
+    if let Err(error) = world.eligible {
+        let error = error.to_owned();
+        return Verdict::settled(Reason::Unsatisfiable {
+            error: error.clone(),
+        })
+        .wanting(Action::Cancel { uuid, error });
+    }
+    startable(case, world)
+}
+
+fn lost(entry: &QueueEntry, cause: ExitCause) -> Verdict {
+    Verdict::settled(Reason::CallInFlight).wanting(Action::Lost {
+        uuid: entry.container.uuid,
+        attempt: entry.container.attempt(),
+        cause,
+    })
+}
+
+fn may_run_on(instance: &InstanceId, unblock: &str) -> Verdict {
+    Verdict::settled(Reason::MayRunOn {
+        instance: Some(instance.clone()),
+        unblock: unblock.to_owned(),
+    })
+    .watching(instance)
+}
+
+/// It can be on this instance and nowhere else; no process of it is known there.
+fn placed(case: &Case, entry: &QueueEntry, instance: &InstanceId, world: &World<'_>) -> Verdict {
+    let container = &entry.container;
+    let Some(worker) = world.workers.get(instance) else {
+        return if world.gone.contains(instance) || world.limits.absence_is_evidence {
+            lost(entry, ExitCause::InstanceLost)
+        } else {
+            may_run_on(
+                instance,
+                "that instance has to be seen, or to be known to be gone",
+            )
+        };
+    };
+    let Some(probed_at) = worker.probed_at else {
+        return may_run_on(instance, "that instance has to answer, or to go");
+    };
+    if container.state == ContainerState::Running {
+        return process_gone(case, entry, world, probed_at).watching(instance);
+    }
+    let kill = case
+        .kill
+        .as_ref()
+        .filter(|k| k.instance == *instance && k.attempt == container.attempt());
+    match kill {
+        Some(kill) if kill.gone => {
+            return Verdict::settled(Reason::CallInFlight).wanting(Action::Unlock {
+                uuid: container.uuid,
+            });
+        }
+        // A kill cannot be taken back: the runner refuses the attempt from now on.
+        Some(_) => {
+            return Verdict::settled(Reason::Stopping {
+                instance: instance.clone(),
+            })
+            .watching(instance);
+        }
+        None => {}
+    }
+    if case.ran {
+        // The runner refuses an attempt that it has seen.
+        return process_gone(case, entry, world, probed_at).watching(instance);
+    }
+    let usable = worker.takes_containers();
+    if container.priority >= 1 && usable {
+        return if is_paused(case, world) {
+            Verdict::new(Standing::Paused)
+        } else {
+            Verdict::new(Standing::Bound(instance.clone()))
+        }
+        .watching(instance);
+    }
+    if worker.state == WorkerState::Shutdown {
+        return may_run_on(instance, "that instance is shut down, and has to be gone");
+    }
+    let convenience = container.priority >= 1;
+    if convenience && container.lock_count >= world.config.max_dispatch_attempts {
+        return may_run_on(
+            instance,
+            "that instance has to take containers again, or to go: no further attempt is allowed",
+        );
+    }
+    Verdict::settled(Reason::Stopping {
+        instance: instance.clone(),
+    })
+    .watching(instance)
+    .wanting(Action::Kill {
+        uuid: container.uuid,
+        attempt: container.attempt(),
+        instance: instance.clone(),
+        reason: if convenience {
+            "the instance takes no containers any more".into()
+        } else {
+            "its priority is 0".into()
+        },
+    })
+}
+
+/// No process is there; decides whether what is known is new enough to say that it is lost.
+fn process_gone(case: &Case, entry: &QueueEntry, world: &World<'_>, probed_at: Instant) -> Verdict {
+    if world.config.records_placement {
+        return if probed_at > entry.as_of {
+            lost(entry, ExitCause::SupervisorLost)
+        } else {
+            unproven(entry)
+        };
+    }
+    // The runner may have told the controller before it ended: the record has to be newer.
+    let mut verdict = if case.cleared_at.is_some_and(|at| entry.as_of > at) {
+        lost(entry, ExitCause::SupervisorLost)
+    } else {
+        unproven(entry)
+    };
+    verdict.cleared = true;
+    verdict
+}
+
+fn unproven(entry: &QueueEntry) -> Verdict {
+    Verdict::settled(if entry.container.state == ContainerState::Running {
+        Reason::NotWaiting
+    } else {
+        Reason::MayRunOn {
+            instance: None,
+            unblock: "its instance and the controller have to be asked once more".into(),
+        }
+    })
+}
+
+/// It could be on any worker that has not answered since.
+fn anywhere(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
+    let running = entry.container.state == ContainerState::Running;
+    let suspect = world
+        .by_probe
+        .iter()
+        .take_while(|(probed_at, _)| probed_at.is_none_or(|at| at <= case.seen_as_of))
+        .find(|(_, instance)| could_hold(instance, world));
+    if let Some((_, instance)) = suspect {
+        return may_run_on(instance, "that instance has to answer, or to go");
+    }
+    if !world.limits.absence_is_evidence {
+        return Verdict::settled(Reason::MayRunOn {
+            instance: None,
+            unblock: "the provider has to list all instances once more".into(),
+        });
+    }
+    let mut verdict = if running || case.ran {
+        if case.cleared_at.is_some_and(|at| entry.as_of > at) {
+            lost(entry, ExitCause::SupervisorLost)
+        } else {
+            unproven(entry)
+        }
+    } else {
+        never_started(case, entry, world)
+    };
+    verdict.cleared = true;
+    verdict
+}
+
+/// Whether a container of these needs could have been started on a worker.
+fn could_hold(instance: &InstanceId, world: &World<'_>) -> bool {
+    let Some(worker) = world.workers.get(instance) else {
+        return false;
+    };
+    match (&worker.type_name, world.eligible) {
+        (Some(name), Ok(eligible)) => {
+            // What is eligible may have changed since it was started, if its type is not known.
+            eligible.contains(name) || !world.config.types.iter().any(|t| t.name == *name)
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,58 @@
+//! Everything at once, for those who keep no scheduler.
+
+use std::collections::BTreeMap;
+
+use longshore_types::{ContainerUuid, Instant, PendingView, QueueEntry, Reason, WorkerView};
+
+use crate::{Action, Config, Core, Limits};
+
+/// Everything that a scheduler is told.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The settings.
+    pub config: Config,
+    /// What limits it now.
+    pub limits: Limits,
+    /// The queue.
+    pub entries: Vec<QueueEntry>,
+    /// The workers.
+    pub workers: Vec<WorkerView>,
+    /// The instances that were asked for.
+    pub pendings: Vec<PendingView>,
+    /// The present.
+    pub now: Instant,
+}
+
+/// What is to be done, and why the rest waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What is to be done, in this order.
+    pub actions: Vec<Action>,
+    /// One reason for each entry.
+    pub reasons: BTreeMap<ContainerUuid, Reason>,
+}
+
+/// What a scheduler that knows nothing but `input` wants done.
+pub fn plan(input: &Input) -> Plan {
+    let mut core = Core::new(input.config.clone());
+    core.set_limits(input.limits.clone(), input.now);
+    for entry in &input.entries {
+        core.upsert_entry(entry.clone(), input.now);
+    }
+    for worker in &input.workers {
+        core.upsert_worker(worker.clone(), input.now);
+    }
+    for pending in &input.pendings {
+        core.upsert_pending(pending.clone(), input.now);
+    }
+    let actions = std::iter::from_fn(|| core.poll_action(input.now)).collect();
+    let reasons = input
+        .entries
+        .iter()
+        .filter_map(|e| {
+            let uuid = e.container.uuid;
+            Some((uuid, core.reason(uuid, input.now)?))
+        })
+        .collect();
+    Plan { actions, reasons }
+}

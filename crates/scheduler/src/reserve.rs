@@ -1,0 +1,199 @@
+//! Keeping an instance free for the first in line, and giving back what nobody in line can use.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use longshore_types::{ContainerUuid, InstanceId, Instant, Resources};
+
+use crate::action::Action;
+use crate::core::Core;
+use crate::shape::Stop;
+use crate::slots::{SlotId, Tier};
+
+/// Who is first in line without a place, since when, and what is kept free for it.
+#[derive(Debug, Default)]
+pub(crate) struct Reservation {
+    pub(crate) head: Option<(ContainerUuid, Instant)>,
+    pub(crate) instance: Option<InstanceId>,
+}
+
+impl Reservation {
+    /// When an instance is to be reserved, none if nobody waits or one is.
+    pub(crate) fn due(&self, after: Duration) -> Option<Instant> {
+        match (&self.head, &self.instance) {
+            (Some((_, since)), None) => Some(*since + after),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn worker_gone(&mut self, id: &InstanceId, now: Instant) {
+        if self.instance.as_ref() == Some(id) {
+            self.instance = None;
+            // What it freed is given time to become an instance for the head.
+            if let Some((_, since)) = &mut self.head {
+                *since = now;
+            }
+        }
+    }
+}
+
+impl Core {
+    /// The reserved instance, if it is ready, has room, and is this container's.
+    pub(crate) fn reserved_slot(&self, uuid: ContainerUuid, need: &Resources) -> Option<SlotId> {
+        let instance = self.reservation.instance.as_ref()?;
+        if self.reservation.head.map(|(head, _)| head) != Some(uuid) {
+            return None;
+        }
+        let id = SlotId::Worker(instance.clone());
+        let slot = self.slots.slot(&id)?;
+        let eligible = {
+            let shape = self.shapes.shape(self.cases.get(&uuid)?.shape)?;
+            shape.types().contains(&slot.base.type_index?)
+        };
+        let usable = slot.base.open && slot.base.tier == Tier::Ready;
+        (usable && eligible && need.fits_in(&slot.spare())).then_some(id)
+    }
+
+    pub(crate) fn reserve_and_give_back(&mut self, now: Instant) {
+        let unplaced = self
+            .shapes
+            .iter()
+            .filter_map(|(id, shape)| match &shape.stop {
+                Some((key, Stop::NoRoom(_))) => Some((*key, id)),
+                _ => None,
+            })
+            .min();
+        self.follow_head(unplaced.map(|(key, _)| key.3), now);
+        let Some((_, shape)) = unplaced else {
+            return;
+        };
+        if self
+            .reservation
+            .due(self.config.reserve_after)
+            .is_some_and(|at| at <= now)
+        {
+            self.choose_reserved(shape, now);
+        }
+        self.give_back();
+    }
+
+    /// Starts to count anew when somebody else is first; lets go of what was kept.
+    fn follow_head(&mut self, head: Option<ContainerUuid>, now: Instant) {
+        let old = self.reservation.head.map(|(uuid, _)| uuid);
+        if old == head {
+            return;
+        }
+        // The head that has its place on the reserved instance keeps it.
+        if let (Some(old), Some(instance)) = (old, &self.reservation.instance) {
+            let id = SlotId::Worker(instance.clone());
+            let placed = self.cases.get(&old).and_then(|c| c.booking.as_ref());
+            if placed.is_some_and(|b| b.slot == id && !b.hard) {
+                return;
+            }
+        }
+        self.reservation.head = head.map(|uuid| (uuid, now));
+        if let Some(instance) = self.reservation.instance.take() {
+            self.slots.reserve(&SlotId::Worker(instance), false);
+            self.dirty = true;
+        }
+    }
+
+    /// Keeps the instance free that has least left to do: one that the head can use, if any.
+    fn choose_reserved(&mut self, shape: usize, now: Instant) {
+        let Some(shape) = self.shapes.shape(shape) else {
+            return;
+        };
+        let quota = self.quota_is_short(shape.types());
+        let best = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.base.open && slot.base.tier <= Tier::Booting)
+            .filter_map(|(id, slot)| {
+                let usable = slot
+                    .base
+                    .type_index
+                    .is_some_and(|t| shape.types().contains(&t))
+                    && shape.need.fits_in(&slot.base.capacity);
+                let SlotId::Worker(instance) = id else {
+                    return None;
+                };
+                (usable || quota).then_some((!usable, slot.load(), instance))
+            })
+            .min()
+            .map(|(_, _, instance)| instance.clone());
+        match best {
+            Some(instance) => {
+                self.slots.reserve(&SlotId::Worker(instance.clone()), true);
+                self.reservation.instance = Some(instance);
+            }
+            // Looked for again after another while.
+            None => {
+                if let Some((_, since)) = &mut self.reservation.head {
+                    *since = now;
+                }
+            }
+        }
+    }
+
+    fn quota_is_short(&self, types: &[usize]) -> bool {
+        types.iter().any(|&index| {
+            let name = &self.config.types[index].name;
+            self.limits.quota_blocked.contains(name)
+        })
+    }
+
+    /// Gives empty instances back that nobody in line can use, one for each kind of container
+    /// that a quota keeps from getting one.
+    fn give_back(&mut self) {
+        let short = self
+            .shapes
+            .iter()
+            .filter(|(_, s)| matches!(s.stop, Some((_, Stop::NoRoom(_)))))
+            .filter(|(_, s)| self.quota_is_short(s.types()))
+            .count();
+        let allowed = short.saturating_sub(self.giving_back.len());
+        if allowed == 0 {
+            return;
+        }
+        let wanted: BTreeSet<usize> = self
+            .shapes
+            .iter()
+            .filter(|(_, shape)| shape.members > 0)
+            .flat_map(|(_, shape)| shape.types().iter().copied())
+            .collect();
+        let unused = (0..self.config.types.len()).filter(|index| !wanted.contains(index));
+        let empty = unused.flat_map(|index| self.slots.empty_ready(index));
+        let reserved = self.reservation.instance.iter().filter(|instance| {
+            let slot = self.slots.slot(&SlotId::Worker((*instance).clone()));
+            slot.is_some_and(|slot| {
+                let of_use = slot.base.type_index.is_some_and(|t| self.head_can_use(t));
+                slot.base.open && slot.base.tier == Tier::Ready && slot.load() == 0 && !of_use
+            })
+        });
+        let candidates = reserved.chain(empty.filter_map(|id| match id {
+            SlotId::Worker(instance) => Some(instance),
+            _ => None,
+        }));
+        let actions: Vec<Action> = candidates
+            .filter(|i| {
+                self.workers
+                    .get(*i)
+                    .is_some_and(|w| w.containers.is_empty())
+            })
+            .take(allowed)
+            .map(|instance| Action::GiveBack {
+                instance: instance.clone(),
+            })
+            .collect();
+        self.planned.extend(actions);
+    }
+
+    fn head_can_use(&self, type_index: usize) -> bool {
+        let head = self
+            .reservation
+            .head
+            .and_then(|(uuid, _)| self.cases.get(&uuid));
+        head.and_then(|case| self.shapes.shape(case.shape))
+            .is_some_and(|shape| shape.types().contains(&type_index))
+    }
+}

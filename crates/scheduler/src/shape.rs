@@ -1,0 +1,171 @@
+//! Containers that ask for the same: where one finds no room, none of them does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_types::{
+    ByteSize, Container, GpuRequest, GpuStack, ResourceRequest, Resources, TypeName,
+};
+
+use crate::Config;
+use crate::case::OrderKey;
+use crate::type_choice::{eligible, need};
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ShapeKey {
+    supervisor: bool,
+    preemptible: bool,
+    vcpus: u32,
+    sizes: [ByteSize; 5],
+    gpu: Option<(GpuStack, String, Vec<String>, u32, ByteSize)>,
+}
+
+impl ShapeKey {
+    fn of(request: &ResourceRequest, supervisor: bool) -> Self {
+        let gpu = |gpu: &GpuRequest| {
+            (
+                gpu.stack,
+                gpu.driver_version.clone(),
+                gpu.hardware_targets.clone(),
+                gpu.device_count,
+                gpu.vram,
+            )
+        };
+        Self {
+            supervisor,
+            preemptible: request.preemptible,
+            vcpus: request.vcpus,
+            sizes: [
+                request.ram,
+                request.keep_cache_ram,
+                request.scratch,
+                request.image,
+                request.keep_cache_disk,
+            ],
+            gpu: request.gpu.as_ref().map(gpu),
+        }
+    }
+}
+
+/// Why the rest of a shape got nothing in the last pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    NoRoom(String),
+    Supervisors(u32),
+    Containers(u32),
+    NotAccepting,
+}
+
+/// The types that satisfy a shape, best first.
+#[derive(Clone, Debug)]
+pub(crate) struct Eligible {
+    pub(crate) indexes: Vec<usize>,
+    pub(crate) names: BTreeSet<TypeName>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shape {
+    key: ShapeKey,
+    /// Entries of this shape; the shape goes with the last one.
+    refs: usize,
+    pub(crate) supervisor: bool,
+    pub(crate) need: Resources,
+    pub(crate) eligible: Result<Eligible, String>,
+    /// Those that need a place.
+    pub(crate) queue: BTreeSet<OrderKey>,
+    /// Those that need a place now or will after a pause or a call.
+    pub(crate) members: u32,
+    /// The first one that got no place in the last pass, and why.
+    pub(crate) stop: Option<(OrderKey, Stop)>,
+}
+
+impl Shape {
+    fn new(key: ShapeKey, container: &Container, config: &Config) -> Self {
+        let eligible = eligible(&container.request, config)
+            .map(|types| Eligible {
+                indexes: types
+                    .iter()
+                    .filter_map(|t| config.types.iter().position(|c| c.name == t.name))
+                    .collect(),
+                names: types.iter().map(|t| t.name.clone()).collect(),
+            })
+            .map_err(|error| error.to_string());
+        Self {
+            key,
+            refs: 0,
+            supervisor: container.supervisor,
+            need: need(&container.request, config),
+            eligible,
+            queue: BTreeSet::new(),
+            members: 0,
+            stop: None,
+        }
+    }
+
+    /// The best types, none if nothing satisfies it.
+    pub(crate) fn types(&self) -> &[usize] {
+        self.eligible.as_ref().map_or(&[], |e| &e.indexes)
+    }
+}
+
+/// All shapes in use.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    list: Vec<Option<Shape>>,
+    ids: BTreeMap<ShapeKey, usize>,
+    free: Vec<usize>,
+}
+
+impl Shapes {
+    pub(crate) fn acquire(&mut self, container: &Container, config: &Config) -> usize {
+        let key = ShapeKey::of(&container.request, container.supervisor);
+        let id = match self.ids.get(&key) {
+            Some(&id) => id,
+            None => {
+                let shape = Shape::new(key.clone(), container, config);
+                let id = self.free.pop().unwrap_or(self.list.len());
+                if id == self.list.len() {
+                    self.list.push(Some(shape));
+                } else {
+                    self.list[id] = Some(shape);
+                }
+                self.ids.insert(key, id);
+                id
+            }
+        };
+        if let Some(shape) = &mut self.list[id] {
+            shape.refs += 1;
+        }
+        id
+    }
+
+    pub(crate) fn release(&mut self, id: usize) {
+        let Some(shape) = &mut self.list[id] else {
+            return;
+        };
+        shape.refs -= 1;
+        if shape.refs == 0 {
+            self.ids.remove(&shape.key);
+            self.list[id] = None;
+            self.free.push(id);
+        }
+    }
+
+    pub(crate) fn shape(&self, id: usize) -> Option<&Shape> {
+        self.list.get(id)?.as_ref()
+    }
+
+    pub(crate) fn shape_mut(&mut self, id: usize) -> Option<&mut Shape> {
+        self.list.get_mut(id)?.as_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Shape)> {
+        self.list
+            .iter()
+            .enumerate()
+            .filter_map(|(id, shape)| shape.as_ref().map(|s| (id, s)))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Shape> {
+        self.list.iter_mut().flatten()
+    }
+}

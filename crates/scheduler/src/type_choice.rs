@@ -1,0 +1,219 @@
+//! Which instance types satisfy a container.
+
+use std::cmp::{Ordering, Reverse};
+
+use longshore_types::{
+    ByteSize, Gpu, GpuRequest, GpuStack, InstanceType, Resource, ResourceRequest, Resources,
+};
+
+use crate::Config;
+
+const MIB: u128 = 1 << 20;
+/// How many of the nearest types an error names.
+const NEAREST: usize = 3;
+
+/// No configured type satisfies a container.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsatisfiable {
+    /// There are no types at all.
+    #[error("site configuration does not list any instance types")]
+    NoTypes,
+    /// There are, and each lacks something.
+    #[error("constraints not satisfiable by any configured instance type: {nearest}")]
+    NoneFits {
+        /// The types that lack least, and what each lacks.
+        nearest: String,
+    },
+}
+
+/// The types that satisfy a container, best first: the cheapest, and every other one up to its
+/// price times the price factor.
+///
+/// Ordered by price, then more RAM, more vCPUs, more scratch, then name. An error says which
+/// types come nearest and what each of them lacks.
+pub fn eligible<'a>(
+    request: &ResourceRequest,
+    config: &'a Config,
+) -> Result<Vec<&'a InstanceType>, Unsatisfiable> {
+    if config.types.is_empty() {
+        return Err(Unsatisfiable::NoTypes);
+    }
+    let need = need(request, config);
+    let mut fitting: Vec<&InstanceType> = config
+        .types
+        .iter()
+        .filter(|t| lacks(request, &need, t).is_empty())
+        .collect();
+    fitting.sort_by(|a, b| preference(a, b));
+    let Some(cheapest) = fitting.first() else {
+        return Err(Unsatisfiable::NoneFits {
+            nearest: nearest(request, &need, config),
+        });
+    };
+    let cap = cheapest.price.scaled(config.maximum_price_factor);
+    fitting.retain(|t| t.price <= cap);
+    Ok(fitting)
+}
+
+/// What a container is granted: what it asks for, and what its supervisor and the reserve need.
+pub fn need(request: &ResourceRequest, config: &Config) -> Resources {
+    let mut ram = u128::from(request.ram.0)
+        + u128::from(request.keep_cache_ram.0)
+        + u128::from(config.reserve_extra_ram.0);
+    if config.keep_buffers_per_vcpu > 0 {
+        let buffers = u128::from(config.keep_buffers_per_vcpu) * u128::from(request.vcpus);
+        ram += 220 * MIB + buffers * 64 * MIB * 11 / 10;
+    }
+    // Of its advertised RAM, a machine leaves 5 % to its kernel.
+    let ram = ram * 100 / 95;
+    let scratch = u128::from(request.scratch.0.max(request.image.0))
+        + u128::from(request.image.0)
+        + u128::from(request.keep_cache_disk.0);
+    Resources {
+        vcpus: request.vcpus,
+        ram: saturate(ram),
+        scratch: saturate(scratch),
+        gpus: request.gpu.as_ref().map_or(0, |gpu| gpu.device_count),
+    }
+}
+
+fn saturate(bytes: u128) -> ByteSize {
+    ByteSize(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn preference(a: &InstanceType, b: &InstanceType) -> Ordering {
+    let key = |t: &InstanceType| {
+        let has = t.resources();
+        (
+            t.price,
+            Reverse(has.ram),
+            Reverse(has.vcpus),
+            Reverse(has.scratch),
+        )
+    };
+    key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
+}
+
+/// What a type lacks for a container, one clause each; empty if it satisfies it.
+fn lacks(request: &ResourceRequest, need: &Resources, t: &InstanceType) -> Vec<String> {
+    let mut lacks = Vec::new();
+    let has = t.resources();
+    let short = |resource| {
+        format!(
+            "has {} of {} needed",
+            has.describe(resource),
+            need.describe(resource)
+        )
+    };
+    if need.scratch > has.scratch {
+        lacks.push(short(Resource::Scratch));
+    }
+    if need.ram > has.ram {
+        lacks.push(short(Resource::Ram));
+    }
+    if need.vcpus > has.vcpus {
+        lacks.push(short(Resource::Vcpus));
+    }
+    if request.preemptible != t.preemptible {
+        lacks.push(format!("is {}", t.market()));
+    }
+    match (&request.gpu, &t.gpu) {
+        (None, None) => {}
+        (None, Some(_)) => lacks.push("is for containers that use GPUs".into()),
+        (Some(_), None) => lacks.push("has no GPUs".into()),
+        (Some(want), Some(have)) => gpu_lacks(want, have, &mut lacks),
+    }
+    lacks
+}
+
+fn gpu_lacks(want: &GpuRequest, have: &Gpu, lacks: &mut Vec<String>) {
+    if want.stack != have.stack {
+        lacks.push("has GPUs of another make".into());
+        return;
+    }
+    if want.device_count > have.device_count {
+        lacks.push(format!(
+            "has {} GPUs of {} needed",
+            have.device_count, want.device_count
+        ));
+    }
+    if want.vram > have.vram {
+        lacks.push(format!(
+            "has GPUs with {} of {} memory needed",
+            have.vram, want.vram
+        ));
+    }
+    if want.device_count == 0 {
+        return;
+    }
+    if compare_versions(&have.driver_version, &want.driver_version) == Ordering::Less {
+        lacks.push(format!(
+            "has GPU driver {} of {} needed",
+            have.driver_version, want.driver_version
+        ));
+    }
+    if !runs_on(want, &have.hardware_target) {
+        lacks.push(format!(
+            "has GPUs for {:?}, not for {}",
+            have.hardware_target,
+            if want.hardware_targets.is_empty() {
+                "any, as the container names none".to_owned()
+            } else {
+                format!("{:?}", want.hardware_targets)
+            }
+        ));
+    }
+}
+
+/// Whether software built for the wanted targets runs on hardware of this one.
+///
+/// A single CUDA target is the oldest that will do; of several, and with ROCm, one has to match.
+fn runs_on(want: &GpuRequest, target: &str) -> bool {
+    match (want.stack, want.hardware_targets.as_slice()) {
+        (GpuStack::Cuda, [oldest]) => compare_versions(target, oldest) != Ordering::Less,
+        (_, targets) => targets.iter().any(|t| t == target),
+    }
+}
+
+/// Compares versions component by component, as numbers where both are; missing ones count as 0.
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a.trim().split('.'), b.trim().split('.'));
+    loop {
+        let order = match (left.next(), right.next()) {
+            (None, None) => return Ordering::Equal,
+            (a, b) => compare_components(a.unwrap_or("0"), b.unwrap_or("0")),
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+fn compare_components(a: &str, b: &str) -> Ordering {
+    let split = |text: &str| {
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (digits, rest) = text.split_at(end);
+        let digits = digits.trim_start_matches('0');
+        // A longer run of digits without leading zeros is the larger number.
+        (digits.len(), digits.to_owned(), rest.to_owned())
+    };
+    split(a).cmp(&split(b))
+}
+
+fn nearest(request: &ResourceRequest, need: &Resources, config: &Config) -> String {
+    let mut types: Vec<(Vec<String>, &InstanceType)> = config
+        .types
+        .iter()
+        .map(|t| (lacks(request, need, t), t))
+        .collect();
+    types.sort_by(|(a, s), (b, t)| a.len().cmp(&b.len()).then_with(|| preference(t, s)));
+    let clauses: Vec<String> = types
+        .iter()
+        .take(NEAREST)
+        .map(|(lacks, t)| format!("{} {}", t.name, lacks.join(" and ")))
+        .collect();
+    clauses.join("; ")
+}
