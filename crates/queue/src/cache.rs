@@ -23,7 +23,7 @@ pub struct Busy(pub ContainerUuid);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "an entry is there or it is not")]
 pub enum Delta {
-    /// It is new or differs from what was polled before.
+    /// It is new, or may differ from what was polled before.
     Upsert(QueueEntry),
     /// It is gone.
     Remove(ContainerUuid),
