@@ -40,6 +40,12 @@ impl Listing {
 }
 
 impl Core {
+    /// Whether a complete listing was seen since the start, so that every worker of an earlier
+    /// process is known as far as listings show them.
+    pub fn is_listed(&self) -> bool {
+        self.listing.first_complete_at.is_some()
+    }
+
     /// Whether two complete listings, far enough apart, were seen since the start, so that an
     /// instance which was in none of them does not exist.
     pub fn absence_is_evidence(&self) -> bool {

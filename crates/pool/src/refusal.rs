@@ -136,3 +136,10 @@ pub enum Refusal {
         limit: usize,
     },
 }
+
+impl Refusal {
+    /// Whether giving another instance back would help.
+    pub fn is_quota(&self) -> bool {
+        matches!(self, Self::MaxInstances { .. })
+    }
+}
