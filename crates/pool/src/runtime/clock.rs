@@ -1,0 +1,79 @@
+//! Time for cores, from tokio's clock.
+
+use std::time::{Duration, SystemTime};
+
+use longshore_types::{Deadline, Instant};
+
+/// A gap between two ticks that is longer than this means that the process was not running.
+const MIN_SLEEP: Duration = Duration::from_secs(30);
+
+/// The clock of a core: nanoseconds since it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: tokio::time::Instant,
+}
+
+impl Clock {
+    /// A clock that shows zero now.
+    pub fn new() -> Self {
+        let origin = tokio::time::Instant::now();
+        Self { origin }
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Instant {
+        Instant::ZERO + self.origin.elapsed()
+    }
+
+    /// Waits for a deadline; without one, for ever.
+    pub async fn sleep_until(&self, deadline: Option<Deadline>) {
+        match deadline {
+            None => std::future::pending().await,
+            Some(deadline) => {
+                let span = deadline.at.since(Instant::ZERO);
+                match self.origin.checked_add(span) {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            }
+        }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Notices that the process was not running, for [`Core::handle_sleep`](crate::Core::handle_sleep).
+#[derive(Debug)]
+pub struct SleepWatch {
+    steady: tokio::time::Instant,
+    wall: SystemTime,
+}
+
+impl SleepWatch {
+    /// A watch that has ticked now.
+    pub fn new() -> Self {
+        Self {
+            steady: tokio::time::Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// How long the process was asleep since the last tick, if it was. To be called every few
+    /// seconds. A wall clock that was set forward looks the same, which does no harm.
+    pub fn tick(&mut self) -> Option<Duration> {
+        let before = std::mem::take(self);
+        let steady = self.steady.saturating_duration_since(before.steady);
+        let wall = self.wall.duration_since(before.wall).unwrap_or_default();
+        Some(steady.max(wall)).filter(|gap| *gap > MIN_SLEEP)
+    }
+}
+
+impl Default for SleepWatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,104 @@
+//! Putting the runner on an instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_runner_api::command::quote;
+
+use super::shell::{Shell, describe, host_failure};
+use crate::effect::{Host, HostFailure};
+
+const MAX_ANSWER: usize = 4096;
+
+/// The runner that is put on instances.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "made by callers; a new field must not be forgotten"
+)]
+pub struct RunnerBinary {
+    /// The program.
+    pub content: Arc<[u8]>,
+    /// The MD5 digest of the program: 32 lower-case hex digits.
+    pub md5: String,
+    /// Absolute path of the directory on the instance.
+    pub directory: String,
+}
+
+impl RunnerBinary {
+    /// Where the program is put.
+    pub fn path(&self) -> String {
+        format!("{}/crunch-run~{}", self.directory, self.md5)
+    }
+
+    /// Succeeds if nobody but the current user can change the program.
+    fn check_script(&self) -> String {
+        let (directory, path) = (quote(&self.directory), quote(&self.path()));
+        format!(
+            "d={directory}; p={path}; \
+             [ ! -L \"$d\" ] && [ -O \"$d\" ] && [ ! -L \"$p\" ] && [ -O \"$p\" ] && [ -x \"$p\" ] && \
+             [ -z \"$(find \"$d\" \"$p\" -prune -perm /022)\" ]"
+        )
+    }
+
+    /// Puts standard input there: beside the final name, with its mode before its content, and
+    /// renamed only when it is whole.
+    fn write_script(&self) -> String {
+        let (directory, path) = (quote(&self.directory), quote(&self.path()));
+        let md5 = quote(&self.md5);
+        format!(
+            "set -e; umask 022; d={directory}; p={path}; t=\"$p.$$\"; \
+             refuse() {{ echo \"$1\" >&2; exit 1; }}; \
+             mkdir -p \"$d\"; \
+             [ -z \"$(find \"$(dirname \"$d\")\" -prune -perm -0002 ! -perm -1000)\" ] || \
+             refuse \"anybody can replace $d\"; \
+             [ ! -L \"$d\" ] && [ -O \"$d\" ] || refuse \"$d belongs to somebody else\"; \
+             chmod 0755 \"$d\"; rm -f \"$t\"; trap 'rm -f \"$t\"' EXIT; \
+             : > \"$t\"; chmod 0755 \"$t\"; cat > \"$t\"; \
+             [ \"$(md5sum < \"$t\" | cut -d' ' -f1)\" = {md5} ] || refuse \"the copy is not whole\"; \
+             mv -f \"$t\" \"$p\""
+        )
+    }
+}
+
+impl Shell {
+    /// Puts the runner on a host unless it is there, whole and safe.
+    pub(super) async fn deploy(&self, host: &Host, timeout: Duration) -> Result<(), HostFailure> {
+        let Some(runner) = &self.runner else {
+            return Ok(());
+        };
+        if self.is_deployed(host, runner, timeout).await? {
+            return Ok(());
+        }
+        let line = format!("sh -c {}", quote(&runner.write_script()));
+        let answer = self
+            .sudo(host, &line, &runner.content, timeout, MAX_ANSWER)
+            .await;
+        let answer = answer.map_err(|error| host_failure(&error))?;
+        if answer.succeeded() {
+            return Ok(());
+        }
+        let error = format!("the runner could not be copied: {}", describe(&answer));
+        Err(HostFailure::answered(error))
+    }
+
+    async fn is_deployed(
+        &self,
+        host: &Host,
+        runner: &RunnerBinary,
+        timeout: Duration,
+    ) -> Result<bool, HostFailure> {
+        let path = runner.path();
+        let line = format!("md5sum {}", quote(&path));
+        let answer = self.run(host, &line, &[], timeout, MAX_ANSWER).await;
+        let answer = answer.map_err(|error| host_failure(&error))?;
+        let expected = format!("{}  {path}\n", runner.md5);
+        if answer.stdout != expected.as_bytes() || !answer.stderr.is_empty() {
+            return Ok(false);
+        }
+        let line = format!("sh -c {}", quote(&runner.check_script()));
+        let answer = self.sudo(host, &line, &[], timeout, MAX_ANSWER).await;
+        let answer = answer.map_err(|error| host_failure(&error))?;
+        Ok(answer.succeeded())
+    }
+}

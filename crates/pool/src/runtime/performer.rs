@@ -1,0 +1,167 @@
+//! Performing many effects at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::task::{Id, JoinSet};
+
+use super::shell::Shell;
+use crate::effect::{Effect, EffectAction, EffectId, Outcome};
+
+/// Performs effects.
+#[async_trait]
+pub trait Perform: Send + Sync + 'static {
+    /// Does what an effect says and gives its outcome, within [`Effect::timeout`].
+    async fn perform(&self, effect: &Effect) -> Outcome;
+}
+
+#[async_trait]
+impl Perform for Shell {
+    async fn perform(&self, effect: &Effect) -> Outcome {
+        Self::perform(self, effect).await
+    }
+}
+
+/// Runs effects as tasks, so many of each kind at a time, and gives back exactly one outcome for
+/// each, whatever happens to its task.
+pub struct Performer {
+    shell: Arc<dyn Perform>,
+    tasks: JoinSet<Outcome>,
+    running: BTreeMap<Id, Effect>,
+    counts: [usize; Kind::COUNT],
+    waiting: [VecDeque<Effect>; Kind::COUNT],
+    aborted: VecDeque<(EffectId, Outcome)>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Create,
+    List,
+    Destroy,
+    Tags,
+    Boot,
+    Deploy,
+    Collect,
+    /// Reports, starts, kills: the core bounds them, and they must never wait for each other.
+    Unbounded,
+}
+
+impl Kind {
+    const COUNT: usize = 8;
+
+    fn of(action: &EffectAction) -> Self {
+        match action {
+            EffectAction::Create(_) => Self::Create,
+            EffectAction::List(_) => Self::List,
+            EffectAction::Destroy(_) => Self::Destroy,
+            EffectAction::SetTags(..) => Self::Tags,
+            EffectAction::Boot(_) => Self::Boot,
+            EffectAction::Deploy(_) => Self::Deploy,
+            EffectAction::Collect { .. } => Self::Collect,
+            EffectAction::Report(..)
+            | EffectAction::Start { .. }
+            | EffectAction::Kill { .. }
+            | EffectAction::Disconnect(_) => Self::Unbounded,
+        }
+    }
+
+    /// How many may run at a time.
+    fn limit(self) -> usize {
+        match self {
+            Self::List => 2,
+            Self::Deploy => 16,
+            Self::Destroy | Self::Tags | Self::Collect => 32,
+            Self::Boot => 512,
+            Self::Create | Self::Unbounded => usize::MAX,
+        }
+    }
+}
+
+impl Performer {
+    /// A performer with nothing to do.
+    pub fn new(shell: Arc<dyn Perform>) -> Self {
+        Self {
+            shell,
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            counts: [0; Kind::COUNT],
+            waiting: std::array::from_fn(|_| VecDeque::new()),
+            aborted: VecDeque::new(),
+        }
+    }
+
+    /// Begins an effect, or has it wait for others of its kind. Must be called in a tokio runtime.
+    pub fn spawn(&mut self, effect: Effect) {
+        let kind = Kind::of(&effect.action);
+        if self.counts[kind as usize] >= kind.limit() {
+            self.waiting[kind as usize].push_back(effect);
+            return;
+        }
+        self.counts[kind as usize] += 1;
+        let shell = self.shell.clone();
+        let task = effect.clone();
+        let handle = self.tasks.spawn(async move { shell.perform(&task).await });
+        self.running.insert(handle.id(), effect);
+    }
+
+    /// The next outcome; none if nothing is under way. Safe to drop at any await.
+    pub async fn next(&mut self) -> Option<(EffectId, Outcome)> {
+        if let Some(outcome) = self.aborted.pop_front() {
+            return Some(outcome);
+        }
+        loop {
+            let (id, outcome) = match self.tasks.join_next_with_id().await? {
+                Ok((id, outcome)) => (id, Ok(outcome)),
+                Err(error) => (error.id(), Err(error)),
+            };
+            let Some(effect) = self.running.remove(&id) else {
+                continue;
+            };
+            let kind = Kind::of(&effect.action);
+            self.counts[kind as usize] -= 1;
+            if let Some(next) = self.waiting[kind as usize].pop_front() {
+                self.spawn(next);
+            }
+            let outcome = outcome.unwrap_or_else(|error| {
+                if error.is_panic() {
+                    tracing::error!(effect = %effect.id, "bug: performing an effect panicked");
+                }
+                effect.action.lost("it was abandoned")
+            });
+            return Some((effect.id, outcome));
+        }
+    }
+
+    /// How many effects are under way or wait.
+    pub fn len(&self) -> usize {
+        let waiting = self.waiting.iter().map(VecDeque::len).sum::<usize>();
+        self.running.len() + waiting + self.aborted.len()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Abandons everything; [`Performer::next`] still gives an outcome for each.
+    pub fn abort(&mut self) {
+        for waiting in &mut self.waiting {
+            for effect in waiting.drain(..) {
+                let lost = effect.action.lost("it was abandoned before it began");
+                self.aborted.push_back((effect.id, lost));
+            }
+        }
+        self.tasks.abort_all();
+    }
+}
+
+impl fmt::Debug for Performer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Performer")
+            .field("running", &self.running.len())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

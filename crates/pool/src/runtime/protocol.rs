@@ -1,0 +1,110 @@
+//! What is said to a runner, and what its answers mean.
+
+use std::fmt;
+
+use longshore_exec::{Collected, ExitStatus};
+use longshore_runner_api::command::{
+    self, EXIT_KNOWN_ATTEMPT, EXIT_OK, OutputStream, ReportOptions,
+};
+use longshore_runner_api::report;
+use longshore_types::{Attempt, ContainerUuid, RunnerReport};
+
+use super::shell::describe;
+use crate::effect::{KillOutcome, StartOutcome};
+
+/// An exit code from here on may come from a shell or sudo whose child was ended by a signal.
+const FIRST_SIGNAL_CODE: u32 = 128;
+
+/// The language of a runner: builds command lines and reads answers. Pure.
+pub trait RunnerProtocol: fmt::Debug + Send + Sync {
+    /// The line that starts an attempt; the start document is its standard input.
+    fn start(&self, uuid: ContainerUuid, attempt: Attempt) -> String;
+
+    /// What the end of that command means. Whatever leaves a doubt is
+    /// [`StartOutcome::Unknown`].
+    fn started(&self, answer: &Collected) -> StartOutcome;
+
+    /// The line that signals an attempt.
+    fn kill(&self, uuid: ContainerUuid, attempt: Attempt, signal: u8) -> String;
+
+    /// What the end of that command means.
+    fn killed(&self, answer: &Collected) -> KillOutcome;
+
+    /// The line that asks for a report.
+    fn report(&self, options: &ReportOptions) -> String;
+
+    /// The report that the command printed, or why it cannot be believed.
+    fn reported(&self, answer: &Collected) -> Result<RunnerReport, String>;
+
+    /// The line that prints the last `last` bytes of an output stream, or all of it.
+    fn output(
+        &self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        stream: OutputStream,
+        last: Option<u64>,
+    ) -> String;
+}
+
+/// Speaks to `longshore-run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "it is nothing but the path")]
+pub struct LongshoreRun {
+    /// Absolute path of the runner on the instances.
+    pub path: String,
+}
+
+impl RunnerProtocol for LongshoreRun {
+    fn start(&self, uuid: ContainerUuid, attempt: Attempt) -> String {
+        command::start(&self.path, uuid, attempt)
+    }
+
+    fn started(&self, answer: &Collected) -> StartOutcome {
+        let error = describe(answer);
+        match answer.status {
+            Some(ExitStatus::Code(EXIT_OK)) => StartOutcome::Started,
+            Some(ExitStatus::Code(EXIT_KNOWN_ATTEMPT)) => StartOutcome::KnownAttempt,
+            Some(ExitStatus::Code(code)) if code < FIRST_SIGNAL_CODE => {
+                StartOutcome::NotStarted { error }
+            }
+            Some(ExitStatus::Code(_) | ExitStatus::Signal(_)) | None => {
+                StartOutcome::Unknown { error }
+            }
+        }
+    }
+
+    fn kill(&self, uuid: ContainerUuid, attempt: Attempt, signal: u8) -> String {
+        command::kill(&self.path, uuid, attempt, signal)
+    }
+
+    fn killed(&self, answer: &Collected) -> KillOutcome {
+        match answer.status {
+            Some(ExitStatus::Code(EXIT_OK)) => KillOutcome::Gone,
+            Some(ExitStatus::Code(1)) => KillOutcome::StillRuns,
+            _ => KillOutcome::Unknown {
+                error: describe(answer),
+            },
+        }
+    }
+
+    fn report(&self, options: &ReportOptions) -> String {
+        command::report(&self.path, options)
+    }
+
+    fn reported(&self, answer: &Collected) -> Result<RunnerReport, String> {
+        if !answer.succeeded() || answer.truncated {
+            return Err(describe(answer));
+        }
+        report::parse(&answer.stdout).map_err(|error| error.to_string())
+    }
+
+    fn output(
+        &self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        stream: OutputStream,
+        last: Option<u64>,
+    ) -> String {
+        command::output(&self.path, uuid, attempt, stream, last)
+    }
+}

@@ -1,0 +1,317 @@
+//! Performing one effect.
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_cloud::{CallContext, CloudError, InstanceSet, Outcome as CloudOutcome};
+use longshore_exec::{
+    Collected, Command, ExecError, Executor, ExecutorExt, HostKeyVerifier, Identity, OutputStore,
+    Phase, Target,
+};
+use longshore_runner_api::report::MAX_REPORT_BYTES;
+
+use super::deploy::RunnerBinary;
+use super::protocol::RunnerProtocol;
+use super::verifier::CloudHostKeys;
+use crate::effect::{
+    CloudFailure, Effect, EffectAction, Host, HostFailure, KillOutcome, Outcome, StartOutcome,
+};
+
+/// The most bytes of each stream that are kept of a command whose output is for people.
+const MAX_ANSWER: usize = 64 * 1024;
+/// The most characters of what a command printed that go into an error.
+const MAX_TAIL: usize = 300;
+
+/// Performs effects with an instance set and an executor.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Shell {
+    /// Where instances come from.
+    pub instance_set: Arc<dyn InstanceSet>,
+    /// Runs commands on them.
+    pub executor: Arc<dyn Executor>,
+    /// The language of the runner there.
+    pub protocol: Arc<dyn RunnerProtocol>,
+    /// Where the output of containers goes; none means that it is not kept.
+    pub outputs: Option<Arc<dyn OutputStore>>,
+    /// The runner that is put on instances; none means that they have one.
+    pub runner: Option<RunnerBinary>,
+    /// Exits with 0 on an instance that has booted; empty means `true`.
+    pub boot_probe_command: String,
+    /// Absolute path of the file on an instance that holds its secret.
+    pub secret_path: String,
+    /// Who knows the host keys of instances; none means that any host is believed.
+    pub host_keys: Option<Arc<dyn HostKeyVerifier>>,
+}
+
+impl Shell {
+    /// A shell that keeps no output, puts no runner on instances, and asks the instance set for
+    /// host keys; the fields are there to change that.
+    pub fn new(
+        instance_set: Arc<dyn InstanceSet>,
+        executor: Arc<dyn Executor>,
+        protocol: Arc<dyn RunnerProtocol>,
+    ) -> Self {
+        let host_keys = Arc::new(CloudHostKeys::new(instance_set.clone()));
+        Self {
+            instance_set,
+            executor,
+            protocol,
+            outputs: None,
+            runner: None,
+            boot_probe_command: String::new(),
+            secret_path: "/var/run/arvados-instance-secret".into(),
+            host_keys: Some(host_keys),
+        }
+    }
+
+    /// Does what an effect says. Ends within [`Effect::timeout`], with
+    /// [`EffectAction::lost`] if need be.
+    pub async fn perform(&self, effect: &Effect) -> Outcome {
+        let act = self.act(&effect.action, effect.timeout);
+        match tokio::time::timeout(effect.timeout, act).await {
+            Ok(outcome) => outcome,
+            Err(_) => effect.action.lost("no answer in time"),
+        }
+    }
+
+    async fn act(&self, action: &EffectAction, timeout: Duration) -> Outcome {
+        let context = CallContext {
+            timeout,
+            request_id: request_id(),
+        };
+        match action {
+            EffectAction::Create(request) => {
+                let made = self.instance_set.create(&context, request).await;
+                Outcome::Created(made.map(Box::new).map_err(|error| cloud_failure(&error)))
+            }
+            EffectAction::List(tags) => {
+                let listed = self.instance_set.list(&context, tags).await;
+                Outcome::Listed(listed.map_err(|error| cloud_failure(&error)))
+            }
+            EffectAction::Destroy(ids) => {
+                let results = self.instance_set.destroy(&context, ids).await;
+                let results = results.into_iter();
+                Outcome::Destroyed(
+                    results
+                        .map(|(id, result)| (id, result.map_err(|error| cloud_failure(&error))))
+                        .collect(),
+                )
+            }
+            EffectAction::SetTags(id, tags) => {
+                let change = [(id.clone(), tags.clone())];
+                let results = self.instance_set.set_tags(&context, &change).await;
+                match results.into_iter().find(|(other, _)| other == id) {
+                    Some((_, result)) => {
+                        Outcome::TagsSet(result.map_err(|error| cloud_failure(&error)))
+                    }
+                    None => action.lost("the driver gave no result"),
+                }
+            }
+            EffectAction::Disconnect(instance) => {
+                self.executor.disconnect(instance).await;
+                Outcome::Disconnected
+            }
+            EffectAction::Boot(host) => Outcome::Booted(self.boot(host, timeout).await),
+            EffectAction::Deploy(host) => Outcome::Deployed(self.deploy(host, timeout).await),
+            EffectAction::Report(host, options) => {
+                let line = self.protocol.report(options);
+                let limit = MAX_REPORT_BYTES + 1;
+                let answer = self.sudo(host, &line, &[], timeout, limit).await;
+                Outcome::Reported(answer.map_err(|e| host_failure(&e)).and_then(|answer| {
+                    let report = self.protocol.reported(&answer);
+                    report.map_err(HostFailure::answered)
+                }))
+            }
+            EffectAction::Start {
+                host,
+                uuid,
+                attempt,
+                document,
+            } => {
+                let line = self.protocol.start(*uuid, *attempt);
+                let answer = self.sudo(host, &line, document, timeout, MAX_ANSWER).await;
+                Outcome::Started(match answer {
+                    Ok(answer) => self.protocol.started(&answer),
+                    Err(error) => start_failure(&error),
+                })
+            }
+            EffectAction::Kill {
+                host,
+                uuid,
+                attempt,
+                signal,
+            } => {
+                let line = self.protocol.kill(*uuid, *attempt, *signal);
+                let answer = self.sudo(host, &line, &[], timeout, MAX_ANSWER).await;
+                Outcome::Killed(match answer {
+                    Ok(answer) => self.protocol.killed(&answer),
+                    Err(error) => KillOutcome::Unknown {
+                        error: error.chain(),
+                    },
+                })
+            }
+            EffectAction::Collect {
+                host,
+                uuid,
+                attempt,
+                stdout_bytes,
+                stderr_bytes,
+            } => {
+                let bytes = [*stdout_bytes, *stderr_bytes];
+                let collected = self.collect(host, *uuid, *attempt, bytes, timeout).await;
+                Outcome::Collected(collected)
+            }
+        }
+    }
+
+    async fn boot(&self, host: &Host, timeout: Duration) -> Result<(), HostFailure> {
+        let line = match self.boot_probe_command.as_str() {
+            "" => "true",
+            line => line,
+        };
+        let answer = self.run(host, line, &[], timeout, MAX_ANSWER).await;
+        let answer = answer.map_err(|error| host_failure(&error))?;
+        if answer.succeeded() {
+            return Ok(());
+        }
+        let error = format!("boot probe: {}", describe(&answer));
+        Err(HostFailure::answered(error))
+    }
+
+    /// Runs a command as root.
+    pub(super) async fn sudo(
+        &self,
+        host: &Host,
+        line: &str,
+        stdin: &[u8],
+        timeout: Duration,
+        limit: usize,
+    ) -> Result<Collected, ExecError> {
+        let line = sudo_line(host, line);
+        self.run(host, &line, stdin, timeout, limit).await
+    }
+
+    /// Runs a command as the user that we log in as.
+    pub(super) async fn run(
+        &self,
+        host: &Host,
+        line: &str,
+        stdin: &[u8],
+        timeout: Duration,
+        limit: usize,
+    ) -> Result<Collected, ExecError> {
+        let (target, command) = (self.target(host), Command::new(line));
+        self.executor
+            .exec(&target, &command, stdin, timeout, limit)
+            .await
+    }
+
+    pub(super) fn target(&self, host: &Host) -> Target {
+        let identity = match &self.host_keys {
+            None => Identity::Unchecked,
+            Some(verifier) => Identity::Checked {
+                verifier: verifier.clone(),
+                secret: host.secret.clone(),
+                secret_path: self.secret_path.clone(),
+            },
+        };
+        Target {
+            instance: host.instance.clone(),
+            address: host.address.clone(),
+            user: host.user.clone(),
+            identity,
+        }
+    }
+}
+
+/// The line that runs `line` as root.
+pub(super) fn sudo_line(host: &Host, line: &str) -> String {
+    let prefix = if host.user == "root" { "" } else { "sudo " };
+    format!("{prefix}{line}")
+}
+
+/// 32 random bytes from the system, for [`Core::new`](crate::Core::new).
+pub fn random_seed() -> std::io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+    Ok(seed)
+}
+
+/// A name for a call in the logs of both sides; two calls without randomness share one.
+pub(super) fn request_id() -> String {
+    let mut bytes = [0; 10];
+    let _ = getrandom::fill(&mut bytes);
+    let mut text = String::from("req-");
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn cloud_failure(error: &CloudError) -> CloudFailure {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let _ = write!(text, ": {inner}");
+        cause = inner.source();
+    }
+    CloudFailure {
+        kind: error.kind.clone(),
+        may_have_acted: error.outcome() == CloudOutcome::Unknown,
+        error: text,
+    }
+}
+
+pub(super) fn host_failure(error: &ExecError) -> HostFailure {
+    HostFailure {
+        unreachable: error.phase <= Phase::Authentication,
+        error: error.chain(),
+    }
+}
+
+fn start_failure(error: &ExecError) -> StartOutcome {
+    let text = error.chain();
+    if error.may_have_run {
+        StartOutcome::Unknown { error: text }
+    } else {
+        StartOutcome::NotStarted { error: text }
+    }
+}
+
+/// How a command ended and the end of what it printed, as one line.
+pub(super) fn describe(answer: &Collected) -> String {
+    let mut text = match &answer.status {
+        Some(status) => status.to_string(),
+        None => "no exit status".into(),
+    };
+    let printed = if answer.stderr.is_empty() {
+        &answer.stdout
+    } else {
+        &answer.stderr
+    };
+    let printed = String::from_utf8_lossy(printed);
+    let clean: Vec<char> = printed
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let tail = clean.len().saturating_sub(MAX_TAIL);
+    if !clean.is_empty() {
+        text.push_str(": ");
+        text.extend(&clean[tail..]);
+    }
+    text
+}
+
+impl HostFailure {
+    /// The host was reached and did not do what it was asked to.
+    pub(super) fn answered(error: String) -> Self {
+        Self {
+            unreachable: false,
+            error,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Host keys as the provider knows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_cloud::{CallContext, InstanceSet};
+use longshore_exec::HostKeyVerifier;
+use longshore_types::{HostKey, HostKeyVerdict, InstanceId};
+
+use super::shell::request_id;
+
+/// The longest that the provider may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks an instance set about host keys.
+#[derive(Clone, Debug)]
+pub struct CloudHostKeys {
+    instance_set: Arc<dyn InstanceSet>,
+}
+
+impl CloudHostKeys {
+    /// Asks this instance set.
+    pub fn new(instance_set: Arc<dyn InstanceSet>) -> Self {
+        Self { instance_set }
+    }
+}
+
+#[async_trait]
+impl HostKeyVerifier for CloudHostKeys {
+    /// A provider that does not answer cannot tell: the host is identified in another way, or
+    /// refused.
+    async fn verify(&self, instance: &InstanceId, key: &HostKey) -> HostKeyVerdict {
+        let context = CallContext {
+            timeout: TIMEOUT,
+            request_id: request_id(),
+        };
+        let answer = self.instance_set.verify_host_key(&context, instance, key);
+        match tokio::time::timeout(TIMEOUT, answer).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(error)) => {
+                tracing::warn!(%instance, %error, "the host key could not be checked");
+                HostKeyVerdict::Unsupported
+            }
+            Err(_) => HostKeyVerdict::Unsupported,
+        }
+    }
+}
