@@ -37,6 +37,7 @@
 
 mod command;
 mod environment;
+mod groups;
 mod instance_set;
 mod machine_type;
 mod parameters;

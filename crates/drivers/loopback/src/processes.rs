@@ -7,6 +7,7 @@
 //!   through the SSH server and every supervisor that such a command left behind, or
 //! - it holds a lock file of the instance's runner, or has a file of the instance open for writing
 //!   (where the output of containers goes), or
+//! - it is in the control group of one of the instance's containers, or
 //! - its parent, or the leader of its process group or session, belongs to the instance.
 //!
 //! The process that a lock file *names* is not believed: whoever can write the file could name any
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 use longshore_runner_api::command::DIRECTORY_VARIABLE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::groups;
 
 /// The shortest and the longest pause between two looks at the process table.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -63,9 +66,13 @@ pub(crate) fn end_all(instance: &Path, run: &Path, timeout: Duration) -> Result<
     let mut ended = BTreeSet::new();
     let mut pause = PAUSES.0;
     loop {
+        let groups = groups::of_runner(run);
+        let grouped = groups::members(&groups);
         let table = read_table()?;
-        let alive = members(&table, &ended, |pid| traces.lead_to(pid));
+        let shown = |pid: i32| grouped.contains(&pid) || traces.lead_to(pid);
+        let alive = members(&table, &ended, shown);
         if alive.is_empty() {
+            groups::remove(&groups);
             return Ok(());
         }
         if Instant::now() >= deadline {

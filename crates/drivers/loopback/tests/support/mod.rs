@@ -105,7 +105,10 @@ pub(crate) async fn log_in(instance: &Instance, user: &str, key: PrivateKey) -> 
     let seen = Arc::new(Mutex::new(None));
     let handler = Seen(Arc::clone(&seen));
     let address = instance.address.as_deref().unwrap();
-    let config = Arc::new(client::Config::default());
+    let config = Arc::new(client::Config {
+        nodelay: true,
+        ..client::Config::default()
+    });
     let mut session = client::connect(config, address, handler).await.unwrap();
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
     let login = session.authenticate_publickey(user, key).await.unwrap();

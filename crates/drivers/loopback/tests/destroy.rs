@@ -1,0 +1,163 @@
+//! Nothing outlives an instance.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use longshore_cloud::{Instance, InstanceSet, InstanceState, Tags};
+use longshore_types::HostKeyVerdict;
+use support::{Client, connect, context, create, eventually, open, runs};
+
+const HELPER: &str = "LOOPBACK_TEST_HELPER_DIRECTORY";
+
+/// A process that left the session, the group and the pipes of the command that started it.
+async fn daemon(client: &Client) -> u32 {
+    let line = "setsid sh -c 'sleep 1000; true' </dev/null >/dev/null 2>&1 & echo $!";
+    let pid = client.text(line).await.parse().unwrap();
+    assert!(runs(pid));
+    pid
+}
+
+/// A process without any trace but an open lock file, not started through the server.
+fn supervisor(directory: &Path, instance: &Instance) -> Child {
+    let locks = directory.join(instance.id.as_str()).join("run/lock");
+    fs::create_dir_all(&locks).unwrap();
+    let line = format!(
+        "exec 7> {}/x.lock; echo ready; sleep 1000; true",
+        locks.display()
+    );
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", &line])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut text).unwrap();
+    assert_eq!(text, "ready\n");
+    child
+}
+
+async fn destroy(set: &dyn InstanceSet, instance: &Instance) {
+    let results = set
+        .destroy(&context(), std::slice::from_ref(&instance.id))
+        .await;
+    assert_eq!(results.len(), 1);
+    results[0].1.as_ref().unwrap();
+}
+
+#[tokio::test]
+async fn everything_of_the_instance_ends_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let set = open(&directory, 2).await;
+    let (one, two) = (create(&*set, "one").await, create(&*set, "two").await);
+    let (client, other) = (connect(&one).await, connect(&two).await);
+    let mut channel = client.start("echo on; exec sleep 1000").await;
+    let (ours, theirs) = (daemon(&client).await, daemon(&other).await);
+    let mut holder = supervisor(&directory, &one);
+    let mut bystander = supervisor(&directory, &two);
+
+    destroy(&*set, &one).await;
+    assert!(!runs(ours) && !runs(holder.id()));
+    assert!(runs(theirs) && runs(bystander.id()));
+    while channel.wait().await.is_some() {}
+    eventually("the connection is closed", || client.session.is_closed()).await;
+    assert!(!directory.join(one.id.as_str()).exists());
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(other.text("echo here").await, "here");
+    holder.wait().unwrap();
+
+    // Twice, and what never was, is success.
+    destroy(&*set, &one).await;
+    let unknown = ["loopback-0000000000000000".into(), "../..".into()];
+    for (_, result) in set.destroy(&context(), &unknown).await {
+        result.unwrap();
+    }
+    tokio::join!(destroy(&*set, &two), destroy(&*set, &two));
+    assert!(!runs(theirs));
+    bystander.wait().unwrap();
+    let rest: Vec<_> = fs::read_dir(&directory).unwrap().flatten().collect();
+    assert_eq!(rest.len(), 1, "{rest:?}");
+}
+
+#[tokio::test]
+async fn what_was_being_destroyed_is_destroyed_by_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let set = open(&directory, 1).await;
+    let instance = create(&*set, "one").await;
+    let pid = daemon(&connect(&instance).await).await;
+    drop(set);
+    let file = directory.join(instance.id.as_str()).join("instance.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let marked = text.replace("\"stopping\": false", "\"stopping\": true");
+    assert_ne!(text, marked);
+    fs::write(&file, marked).unwrap();
+
+    let set = open(&directory, 1).await;
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert!(
+        listed
+            .iter()
+            .all(|i| i.state == InstanceState::Stopping && i.address.is_none())
+    );
+    eventually("it is gone", || {
+        !directory.join(instance.id.as_str()).exists()
+    })
+    .await;
+    assert!(!runs(pid));
+}
+
+/// Not a test of its own: the process that the next test kills.
+#[tokio::test]
+async fn helper() {
+    if let Some(directory) = std::env::var_os(HELPER) {
+        let set = open(Path::new(&directory), 1).await;
+        let instance = create(&*set, "one").await;
+        let pid = daemon(&connect(&instance).await).await;
+        eprintln!("\nstarted {pid}");
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_instances_that_the_next_one_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper", "--nocapture"])
+        .env(HELPER, &directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let pid: u32 = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("started ")?.parse().ok())
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(runs(pid), "a detached process outlives the driver");
+
+    let set = open(&directory, 1).await;
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].state, InstanceState::Running);
+    assert_eq!(create(&*set, "one").await, listed[0]);
+    let client = connect(&listed[0]).await;
+    let context = context();
+    let verdict = set.verify_host_key(&context, &listed[0].id, &client.host_key);
+    assert_eq!(verdict.await.unwrap(), HostKeyVerdict::Match);
+    destroy(&*set, &listed[0]).await;
+    assert!(!runs(pid));
+}

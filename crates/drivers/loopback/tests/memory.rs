@@ -1,0 +1,63 @@
+//! A client that does not read costs no memory. Alone in its file, to be alone in its process.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use support::{connect, create, eventually, open};
+
+/// Resident memory of this process in MiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line.unwrap().trim().strip_suffix("kB").unwrap();
+    kib.trim().parse::<u64>().unwrap() >> 10
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_waits_in_the_command() {
+    const SIZE: usize = 300 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let set = open(folder.path(), 1).await;
+    let client = connect(&create(&*set, "one").await).await;
+    assert_eq!(client.text("echo warm").await, "warm");
+    let before = resident();
+    let counter = folder.path().join("counter");
+    // Says how far it has come, so that the test knows when it is held up.
+    let line = format!(
+        "i=0; while [ $i -lt 300 ]; do head -c 1048576 /dev/zero; i=$((i+1)); \
+         echo $i > {}; done",
+        counter.display()
+    );
+    let mut channel = client.start(&line).await;
+    let far = || fs::read_to_string(&counter).is_ok_and(|text| !text.trim().is_empty());
+    eventually("it has begun", far).await;
+
+    let (mut received, mut most, mut code) = (0, 0, None);
+    while let Some(message) = channel.wait().await {
+        match message {
+            russh::ChannelMsg::Data { data } => received += data.len(),
+            russh::ChannelMsg::ExitStatus { exit_status } => code = Some(exit_status),
+            _ => {}
+        }
+        if received % (32 << 20) < 32768 {
+            most = most.max(resident());
+            // That it comes no further than buffers reach can only be watched for a while.
+            let printed = || -> u64 {
+                let text = fs::read_to_string(&counter).unwrap_or_default();
+                text.trim().parse().unwrap_or(0)
+            };
+            let seen = (received >> 20) as u64;
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                assert!(printed() <= seen + 16, "{} printed, {seen} read", printed());
+            }
+        }
+    }
+    assert_eq!((received, code), (SIZE, Some(0)));
+    assert!(
+        most < before + 48,
+        "{before} MiB before, {most} MiB at most"
+    );
+}
