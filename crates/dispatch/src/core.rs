@@ -1,0 +1,532 @@
+//! The composition.
+
+mod act;
+mod refresh;
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_pool::{Changed, EffectId, Event, Outcome, Refusal};
+use longshore_queue::{Cache, Call, Delta, QueueErrorKind};
+use longshore_scheduler::type_choice::need;
+use longshore_scheduler::{Action, Limits};
+use longshore_types::{
+    ContainerUuid, Deadline, IdleBehavior, InstanceId, Instant, TypeName, WorkerState, WorkerView,
+};
+use refresh::Refreshing;
+
+use crate::limit::ContainerLimit;
+use crate::progress::Progress;
+use crate::view::{Snapshot, WaitingEntry};
+use crate::{Config, Effect, Notice, QueueAction, QueueReply, QueueRequest, RequestId};
+
+/// The most notices that wait to be taken.
+const MAX_NOTICES: usize = 10_000;
+/// The most waiting entries in a snapshot.
+const MAX_WAITING: usize = 200;
+
+/// Pool, scheduler and the queue's cache, composed. See the crate documentation for how it is
+/// driven.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    pool: longshore_pool::Core,
+    scheduler: longshore_scheduler::Core,
+    cache: Cache,
+    refreshing: Refreshing,
+    limit: ContainerLimit,
+    progress: Progress,
+    /// Requests to the controller that have not been answered.
+    requests: BTreeMap<RequestId, Asked>,
+    next_request: u64,
+    /// Start documents of locked containers, until they are started.
+    documents: BTreeMap<ContainerUuid, Arc<[u8]>>,
+    /// Starts that wait for their document.
+    awaiting_document: BTreeMap<ContainerUuid, Action>,
+    /// Containers that workers claim and the cache does not know.
+    strangers: BTreeSet<ContainerUuid>,
+    limits: Option<Limits>,
+    gate_changed: bool,
+    create_blocked: BTreeMap<TypeName, String>,
+    quota_blocked: BTreeSet<TypeName>,
+    effects: VecDeque<Effect>,
+    notices: VecDeque<Notice>,
+    dropped_notices: u64,
+    ending: Ending,
+}
+
+/// What a request to the controller was about.
+#[derive(Clone, Debug)]
+enum Asked {
+    Refresh {
+        started_at: Instant,
+    },
+    Watch,
+    /// A call that the scheduler wants.
+    Action(ContainerUuid, Call, Action),
+    /// A call that tells of progress.
+    Progress(ContainerUuid, Call),
+    Document(ContainerUuid),
+}
+
+impl Asked {
+    fn changes_something(&self) -> bool {
+        matches!(self, Self::Action(..) | Self::Progress(..))
+    }
+}
+
+/// How far a dispatcher is with ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Not asked to.
+    No,
+    /// Nothing new is begun; instances are given back as soon as nothing is left on them.
+    WindingDown,
+    /// Nothing new is begun; only what is under way is awaited.
+    Stopping,
+}
+
+impl Core {
+    /// A dispatcher that knows nothing yet. `seed` is random and secret: instance secrets are
+    /// made from it.
+    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
+        let mut core = Self {
+            pool: longshore_pool::Core::new(config.pool.clone(), seed, now),
+            scheduler: longshore_scheduler::Core::new(config.scheduler.clone()),
+            cache: Cache::new(),
+            refreshing: Refreshing::default(),
+            limit: ContainerLimit::default(),
+            progress: Progress::default(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            documents: BTreeMap::new(),
+            awaiting_document: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            limits: None,
+            gate_changed: true,
+            create_blocked: BTreeMap::new(),
+            quota_blocked: BTreeSet::new(),
+            effects: VecDeque::new(),
+            notices: VecDeque::new(),
+            dropped_notices: 0,
+            ending: Ending::No,
+            config,
+        };
+        core.settle(now);
+        core
+    }
+
+    /// What came of an effect of the pool.
+    pub fn handle_pool_outcome(&mut self, id: EffectId, outcome: Outcome, now: Instant) {
+        self.pool.handle_outcome(id, outcome, now);
+        self.settle(now);
+    }
+
+    /// The controller's answer to a request. Answers to requests that are not known are ignored.
+    pub fn handle_reply(&mut self, id: RequestId, reply: QueueReply, now: Instant) {
+        let Some(asked) = self.requests.remove(&id) else {
+            return;
+        };
+        match (asked, reply) {
+            (Asked::Refresh { started_at }, QueueReply::Refreshed(result)) => {
+                self.handle_refreshed(started_at, result, now);
+            }
+            (Asked::Watch, QueueReply::Changed(result)) => self.handle_changed(result, now),
+            (Asked::Action(uuid, call, action), QueueReply::Called(result)) => {
+                self.handle_acted(uuid, call, action, result, now);
+            }
+            (Asked::Progress(uuid, call), QueueReply::Called(result)) => {
+                self.handle_told(uuid, call, result, now);
+            }
+            (Asked::Document(uuid), QueueReply::Document(result)) => {
+                self.handle_document(uuid, result, now);
+            }
+            // A shell that answers something else has not answered: as if it had failed.
+            (asked, _) => self.handle_wrong_reply(asked, now),
+        }
+        self.settle(now);
+    }
+
+    /// A moment that was waited for has come; late and needless calls do no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.pool.handle_timeout(now);
+        self.limit.handle_timeout(self.running(), now);
+        self.settle(now);
+    }
+
+    /// The shell was asleep for `duration` and could neither see nor do anything.
+    pub fn handle_sleep(&mut self, duration: Duration, now: Instant) {
+        self.pool.handle_sleep(duration, now);
+        self.settle(now);
+    }
+
+    /// The next effect to carry out.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next thing to tell.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        if self.dropped_notices > 0 {
+            return Some(Notice::Dropped(std::mem::take(&mut self.dropped_notices)));
+        }
+        self.notices.pop_front()
+    }
+
+    /// When [`Core::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let deadline = |at: Option<Instant>, why| at.map(|at| Deadline { at, why });
+        [
+            self.pool.poll_timeout(),
+            self.scheduler.poll_timeout(),
+            deadline(self.progress.next_due(), "tell the controller"),
+            deadline(self.next_read_at(), "read the queue"),
+            deadline(self.limit.grows_at(), "raise the container limit"),
+        ]
+        .into_iter()
+        .fold(None, Deadline::earliest)
+    }
+
+    /// Changes what a worker does when it has nothing to do.
+    pub fn set_idle_behavior(
+        &mut self,
+        instance: &InstanceId,
+        behavior: IdleBehavior,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let done = self.pool.set_idle_behavior(instance, behavior, now);
+        self.settle(now);
+        done
+    }
+
+    /// Destroys an instance, whatever runs there.
+    pub fn kill_instance(
+        &mut self,
+        instance: &InstanceId,
+        reason: &str,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let done = self.pool.shut_down(instance, reason, now);
+        self.settle(now);
+        done
+    }
+
+    /// Begins nothing new and gives every instance back once nothing is left on it.
+    /// [`Core::is_wound_down`] says when that is done.
+    pub fn wind_down(&mut self, now: Instant) {
+        if self.ending == Ending::No {
+            self.ending = Ending::WindingDown;
+            self.settle(now);
+        }
+    }
+
+    /// Begins nothing new, so that the shell can end once its effects have ended. What runs keeps
+    /// running and is found again by the next dispatcher.
+    pub fn stop(&mut self, now: Instant) {
+        self.ending = Ending::Stopping;
+        self.pool.stop(now);
+        self.settle(now);
+    }
+
+    /// Whether everything is known to have ended that changes something: when stopping, nothing
+    /// else needs to be waited for.
+    pub fn is_settled(&self) -> bool {
+        self.pool.is_settled() && !self.requests.values().any(Asked::changes_something)
+    }
+
+    /// What is under way and changes something, a line each.
+    pub fn unsettled(&self) -> Vec<String> {
+        let calls = self
+            .requests
+            .values()
+            .filter(|asked| asked.changes_something());
+        let mut lines: Vec<String> = calls.map(|asked| format!("{asked:?}")).collect();
+        if !self.pool.is_settled() {
+            lines.push("commands on instances, or calls to the provider".into());
+        }
+        lines
+    }
+
+    /// Whether it was told to wind down and neither instances nor results are left.
+    pub fn is_wound_down(&self) -> bool {
+        self.ending == Ending::WindingDown
+            && self.is_ready()
+            && self.progress.len() == 0
+            && self.pool.workers().next().is_none()
+            && self.pool.pendings().next().is_none()
+    }
+
+    /// Whether the queue has been read and the instances have been listed.
+    pub fn is_ready(&self) -> bool {
+        self.refreshing.complete_as_of().is_some() && self.pool.is_listed()
+    }
+
+    /// Everything that others may see, the waiting entries bounded.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let unfinished = || self.cache.iter().filter(|e| !e.container.state.is_final());
+        let mut waiting: Vec<WaitingEntry> = unfinished()
+            .filter_map(|entry| {
+                let uuid = entry.container.uuid;
+                let position = self.scheduler.position(uuid)?;
+                let reason = self.scheduler.reason(uuid, now)?;
+                let state = entry.container.state;
+                Some(WaitingEntry {
+                    uuid,
+                    state,
+                    position: Some(position),
+                    reason,
+                })
+            })
+            .collect();
+        waiting.sort_by_key(|entry| entry.position);
+        waiting.truncate(MAX_WAITING);
+        Snapshot {
+            workers: self.pool.workers().collect(),
+            pending: self.pool.pendings().collect(),
+            waiting,
+            unfinished: unfinished().count(),
+            ready: self.is_ready(),
+            wound_down: self.is_wound_down(),
+        }
+    }
+
+    /// Checks the whole state; an error says what is wrong with it.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.pool.check_invariants()?;
+        self.scheduler.check_invariants()?;
+        self.cache.check_invariants();
+        for (uuid, action) in &self.awaiting_document {
+            if !matches!(action, Action::Start { uuid: started, .. } if started == uuid) {
+                return Err(format!("{uuid} awaits a document for {action:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries news from part to part until there are none.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            self.mirror_pool(now);
+            self.mirror_cache(now);
+            self.mirror_limits(now);
+            self.tell_controller(now);
+            self.read_queue(now);
+            self.drain_all(now);
+            let Some(action) = self.scheduler.poll_action(now) else {
+                break;
+            };
+            self.act(action, now);
+        }
+        while let Some(effect) = self.pool.poll_effect() {
+            self.effects.push_back(Effect::Pool(effect));
+        }
+    }
+
+    fn mirror_pool(&mut self, now: Instant) {
+        while let Some(changed) = self.pool.poll_changed() {
+            match changed {
+                Changed::Worker(id) => match self.pool.worker(&id) {
+                    Some(view) => self.mirror_worker(view, now),
+                    None => {
+                        self.scheduler.remove_worker(&id, now);
+                        self.notice(Notice::WorkerGone(id));
+                    }
+                },
+                Changed::Pending(id) => match self.pool.pending(id) {
+                    Some(view) => self.scheduler.upsert_pending(view, now),
+                    None => self.scheduler.remove_pending(id, now),
+                },
+                Changed::CreateGate => self.gate_changed = true,
+                Changed::Evidence => {}
+            }
+        }
+        while let Some(event) = self.pool.poll_event() {
+            self.handle_event(&event, now);
+            self.notice(Notice::Happened(event));
+        }
+    }
+
+    fn mirror_worker(&mut self, view: WorkerView, now: Instant) {
+        for held in &view.containers {
+            match self.cache.get(held.uuid) {
+                Some(entry) if held.phase.may_run() => {
+                    let needs = need(&entry.container.request, &self.config.scheduler);
+                    if held.granted != needs {
+                        self.pool.grant(held.uuid, &view.instance, needs, now);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    self.strangers.insert(held.uuid);
+                }
+            }
+        }
+        self.scheduler.upsert_worker(view, now);
+    }
+
+    fn mirror_cache(&mut self, now: Instant) {
+        while let Some(delta) = self.cache.poll_delta() {
+            match delta {
+                Delta::Upsert(entry) => {
+                    let uuid = entry.container.uuid;
+                    if self.strangers.remove(&uuid) {
+                        self.grant_claimed(uuid, now);
+                    }
+                    self.progress.handle_free(uuid, now);
+                    self.scheduler.upsert_entry(entry, now);
+                }
+                Delta::Remove(uuid) => self.scheduler.remove_entry(uuid, now),
+            }
+        }
+    }
+
+    /// A container that a worker claimed before it was known has become known.
+    fn grant_claimed(&mut self, uuid: ContainerUuid, now: Instant) {
+        let Some(entry) = self.cache.get(uuid) else {
+            return;
+        };
+        let needs = need(&entry.container.request, &self.config.scheduler);
+        let claims = |view: &WorkerView| {
+            view.containers
+                .iter()
+                .any(|held| held.uuid == uuid && held.phase.may_run())
+        };
+        let claimants: Vec<InstanceId> = self
+            .pool
+            .workers()
+            .filter(claims)
+            .map(|view| view.instance)
+            .collect();
+        for instance in claimants {
+            self.pool.grant(uuid, &instance, needs, now);
+        }
+    }
+
+    fn mirror_limits(&mut self, now: Instant) {
+        if std::mem::take(&mut self.gate_changed) {
+            self.look_at_create_gate(now);
+        }
+        let limits = Limits {
+            create_blocked: self.create_blocked.clone(),
+            quota_blocked: self.quota_blocked.clone(),
+            max_containers: self.limit.current(),
+            absence_is_evidence: self.pool.absence_is_evidence(),
+            queue_complete_as_of: self.refreshing.complete_as_of(),
+            accept_new: self.ending == Ending::No && self.is_ready(),
+        };
+        if self.limits.as_ref() != Some(&limits) {
+            self.limits = Some(limits.clone());
+            self.scheduler.set_limits(limits, now);
+        }
+    }
+
+    /// Reads anew which creates would be refused. Only when the pool says that this has changed:
+    /// the texts name how long a hold-off lasts, and would differ at every look.
+    fn look_at_create_gate(&mut self, now: Instant) {
+        self.create_blocked.clear();
+        self.quota_blocked.clear();
+        for instance_type in &self.config.pool.types {
+            let name = &instance_type.name;
+            let Some(refusal) = self.pool.create_refusal(name, now) else {
+                continue;
+            };
+            if refusal.is_quota() {
+                self.quota_blocked.insert(name.clone());
+            }
+            self.create_blocked
+                .insert(name.clone(), refusal.to_string());
+        }
+    }
+
+    fn handle_event(&mut self, event: &Event, now: Instant) {
+        match event {
+            Event::Running {
+                uuid,
+                attempt,
+                instance,
+                started_at,
+            } => {
+                self.progress
+                    .running(*uuid, *attempt, instance.clone(), *started_at, now);
+            }
+            Event::Ended {
+                uuid,
+                attempt,
+                instance,
+                exit,
+            } => {
+                self.progress
+                    .ended(*uuid, *attempt, instance.clone(), exit.clone(), now);
+            }
+            Event::NotStarted {
+                uuid,
+                attempt,
+                instance,
+                error,
+                ..
+            } => {
+                self.handle_not_started(*uuid, *attempt, instance, error, now);
+            }
+            Event::NeverRan { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => {}
+        }
+    }
+
+    /// While winding down, every worker drains: the pool destroys it once nothing is left on it.
+    fn drain_all(&mut self, now: Instant) {
+        if self.ending != Ending::WindingDown {
+            return;
+        }
+        let stays = |view: &WorkerView| {
+            view.state != WorkerState::Shutdown && view.idle_behavior != IdleBehavior::Drain
+        };
+        let staying: Vec<InstanceId> = self
+            .pool
+            .workers()
+            .filter(stays)
+            .map(|view| view.instance)
+            .collect();
+        for instance in staying {
+            // Refused only for a worker that has gone meanwhile.
+            let _ = self
+                .pool
+                .set_idle_behavior(&instance, IdleBehavior::Drain, now);
+        }
+    }
+
+    fn running(&self) -> u32 {
+        let held = |view: WorkerView| {
+            view.containers
+                .iter()
+                .filter(|held| held.phase.may_run())
+                .count()
+        };
+        u32::try_from(self.pool.workers().map(held).sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
+    fn request(&mut self, timeout: Duration, action: QueueAction, asked: Asked) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.requests.insert(id, asked);
+        self.effects.push_back(Effect::Queue(QueueRequest {
+            id,
+            timeout,
+            action,
+        }));
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if self.notices.len() == MAX_NOTICES {
+            self.notices.pop_front();
+            self.dropped_notices += 1;
+        }
+        self.notices.push_back(notice);
+    }
+
+    fn handle_overload(&mut self, kind: QueueErrorKind, now: Instant) {
+        if kind == QueueErrorKind::Overloaded {
+            self.limit.handle_overload(self.running(), now);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! From what the scheduler decides to verbs of the pool and calls to the controller.
+
+use longshore_pool::StartRequest;
+use longshore_queue::{Call, QueueErrorKind, Reply};
+use longshore_scheduler::Action;
+use longshore_scheduler::type_choice::need;
+use longshore_types::{Attempt, ContainerUuid, Exit, ExitCause, InstanceId, Instant};
+
+use super::{Asked, Core};
+use crate::{Notice, QueueAction, QueueFailure};
+
+impl Core {
+    pub(super) fn act(&mut self, action: Action, now: Instant) {
+        let done = match &action {
+            Action::Lock { uuid, instance } => self.call(
+                *uuid,
+                Call::Lock {
+                    planned: instance.clone(),
+                },
+                &action,
+                now,
+            ),
+            Action::Place { uuid, instance } => self.call(
+                *uuid,
+                Call::Place {
+                    instance: instance.clone(),
+                },
+                &action,
+                now,
+            ),
+            Action::Unlock { uuid } => self.call(*uuid, Call::Unlock, &action, now),
+            Action::Cancel { uuid, error } => self.call(
+                *uuid,
+                Call::Cancel {
+                    error: error.clone(),
+                },
+                &action,
+                now,
+            ),
+            Action::Lost {
+                uuid,
+                attempt,
+                cause,
+            } => self.lose(*uuid, *attempt, cause, &action, now),
+            Action::Start { uuid, .. } => self.start(*uuid, &action, now),
+            Action::Create { type_name } => match self.pool.create(type_name, now) {
+                Ok(_) => Ok(()),
+                Err(refusal) => Err(refusal.to_string()),
+            },
+            Action::GiveBack { instance } => self
+                .pool
+                .give_back(instance, now)
+                .map_err(|refusal| refusal.to_string()),
+            Action::Kill {
+                uuid,
+                instance,
+                attempt,
+                reason,
+            } => self
+                .pool
+                .kill_attempt(*uuid, *attempt, instance, reason, now)
+                .map_err(|refusal| refusal.to_string()),
+            Action::Forget { uuid } => {
+                self.forget(*uuid);
+                Ok(())
+            }
+            Action::Acknowledge {
+                uuid,
+                attempt,
+                instance,
+            } => {
+                self.progress.drop_news(*uuid, *attempt);
+                self.pool.acknowledge(*uuid, *attempt, instance, now);
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) => self.notice(Notice::Decided(action)),
+            Err(error) => self.not_done(action, error, now),
+        }
+    }
+
+    /// The scheduler's call to the controller ended.
+    pub(super) fn handle_acted(
+        &mut self,
+        uuid: ContainerUuid,
+        call: Call,
+        action: Action,
+        result: Result<Reply, QueueFailure>,
+        now: Instant,
+    ) {
+        match result {
+            Ok(reply) => {
+                if let Some(document) = reply.document {
+                    self.documents.insert(uuid, document);
+                }
+                if matches!(
+                    call,
+                    Call::Unlock | Call::Cancel { .. } | Call::Ended { .. }
+                ) {
+                    self.documents.remove(&uuid);
+                }
+                self.cache.finish_call(uuid, Some(reply.container), now);
+                self.notice(Notice::Told(uuid, call));
+            }
+            Err(failure) => {
+                self.cache.finish_call(uuid, None, now);
+                self.handle_overload(failure.kind, now);
+                self.reread_after(&failure, uuid);
+                self.scheduler.action_failed(&action, &failure.error, now);
+                self.notice(Notice::NotTold {
+                    uuid,
+                    call,
+                    error: failure.error,
+                });
+            }
+        }
+        self.progress.handle_free(uuid, now);
+    }
+
+    /// The start document that a start waits for has arrived, or cannot be had.
+    pub(super) fn handle_document(
+        &mut self,
+        uuid: ContainerUuid,
+        result: Result<std::sync::Arc<[u8]>, QueueFailure>,
+        now: Instant,
+    ) {
+        let Some(action) = self.awaiting_document.remove(&uuid) else {
+            return;
+        };
+        match result {
+            Ok(document) => {
+                self.documents.insert(uuid, document);
+                if let Err(error) = self.start(uuid, &action, now) {
+                    self.not_done(action, error, now);
+                }
+            }
+            Err(failure) => {
+                self.reread_after(&failure, uuid);
+                self.not_done(action, failure.error, now);
+            }
+        }
+    }
+
+    /// A start failed for good. The runner will not start this attempt any more if it said so;
+    /// otherwise the same attempt is tried again after a pause.
+    pub(super) fn handle_not_started(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+        error: &str,
+        now: Instant,
+    ) {
+        let Some(entry) = self.cache.get(uuid) else {
+            return;
+        };
+        let resources = need(&entry.container.request, &self.config.scheduler);
+        let action = Action::Start {
+            uuid,
+            attempt,
+            instance: instance.clone(),
+            resources,
+        };
+        self.scheduler.action_failed(&action, error, now);
+    }
+
+    /// A record that may have changed without us knowing is read again.
+    pub(super) fn reread_after(&mut self, failure: &QueueFailure, uuid: ContainerUuid) {
+        match failure.kind {
+            QueueErrorKind::Refused | QueueErrorKind::NotFound | QueueErrorKind::Unknown => {
+                self.strangers.insert(uuid);
+                self.refreshing.ask();
+            }
+            QueueErrorKind::Overloaded | QueueErrorKind::BadRecord => {}
+        }
+    }
+
+    fn call(
+        &mut self,
+        uuid: ContainerUuid,
+        call: Call,
+        action: &Action,
+        now: Instant,
+    ) -> Result<(), String> {
+        self.cache
+            .begin_call(uuid, now)
+            .map_err(|busy| busy.to_string())?;
+        let asked = Asked::Action(uuid, call.clone(), action.clone());
+        self.request(
+            self.config.request_timeout,
+            QueueAction::Call(uuid, call),
+            asked,
+        );
+        Ok(())
+    }
+
+    /// An attempt is gone without a result, unless its result is on its way to the controller.
+    fn lose(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        cause: &ExitCause,
+        action: &Action,
+        now: Instant,
+    ) -> Result<(), String> {
+        if self.progress.has_ended(uuid, attempt) {
+            return Ok(());
+        }
+        let exit = Exit::unseen(cause.clone());
+        self.call(uuid, Call::Ended { attempt, exit }, action, now)
+    }
+
+    fn start(&mut self, uuid: ContainerUuid, action: &Action, now: Instant) -> Result<(), String> {
+        let Action::Start {
+            attempt,
+            instance,
+            resources,
+            ..
+        } = action
+        else {
+            return Ok(());
+        };
+        let Some(document) = self.documents.get(&uuid).cloned() else {
+            self.awaiting_document.insert(uuid, action.clone());
+            let timeout = self.config.request_timeout;
+            self.request(timeout, QueueAction::Document(uuid), Asked::Document(uuid));
+            return Ok(());
+        };
+        let request = StartRequest {
+            instance: instance.clone(),
+            uuid,
+            attempt: *attempt,
+            resources: *resources,
+            document,
+        };
+        self.pool
+            .start(request, now)
+            .map_err(|refusal| refusal.to_string())
+    }
+
+    fn forget(&mut self, uuid: ContainerUuid) {
+        self.cache.forget(uuid);
+        self.documents.remove(&uuid);
+    }
+
+    fn not_done(&mut self, action: Action, error: String, now: Instant) {
+        self.scheduler.action_failed(&action, &error, now);
+        self.notice(Notice::NotDone { action, error });
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading the queue.
+
+use std::time::Duration;
+
+use longshore_queue::{Change, QueueErrorKind, Refresh};
+use longshore_types::Instant;
+
+use super::{Asked, Core};
+use crate::{Notice, QueueAction, QueueFailure};
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// When the queue is read next, and how complete what was read is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refreshing {
+    in_flight: bool,
+    watching: bool,
+    wanted: bool,
+    not_before: Instant,
+    failures: u32,
+    complete_as_of: Option<Instant>,
+}
+
+impl Refreshing {
+    /// The moment as of which everything that the controller has is known; none before the first
+    /// complete answer.
+    pub(super) fn complete_as_of(self) -> Option<Instant> {
+        self.complete_as_of
+    }
+
+    /// Something has to be read again.
+    pub(super) fn ask(&mut self) {
+        self.wanted = true;
+    }
+
+    fn handle_failure(&mut self, now: Instant) {
+        let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(8));
+        self.failures += 1;
+        self.not_before = self.not_before.max(now + pause.min(LONGEST_PAUSE));
+    }
+}
+
+impl Core {
+    /// When the queue is read next, if it is only time that is waited for.
+    pub(super) fn next_read_at(&self) -> Option<Instant> {
+        let at = self.refreshing.not_before;
+        (self.wants_refresh() || self.wants_watch()).then_some(at)
+    }
+
+    fn wants_refresh(&self) -> bool {
+        let state = &self.refreshing;
+        let incomplete =
+            state.complete_as_of.is_none() || state.wanted || !self.strangers.is_empty();
+        !state.in_flight && (incomplete || !self.config.queue.pushes)
+    }
+
+    fn wants_watch(&self) -> bool {
+        let state = &self.refreshing;
+        self.config.queue.pushes && !state.watching && state.complete_as_of.is_some()
+    }
+
+    /// Begins the requests that keep the cache up to date.
+    pub(super) fn read_queue(&mut self, now: Instant) {
+        if self.refreshing.not_before > now {
+            return;
+        }
+        if self.wants_refresh() {
+            self.refreshing.in_flight = true;
+            self.refreshing.wanted = false;
+            let mut known = self.cache.known();
+            known.extend(self.strangers.iter().copied());
+            known.sort_unstable();
+            known.dedup();
+            let asked = Asked::Refresh { started_at: now };
+            self.request(
+                self.config.request_timeout,
+                QueueAction::Refresh(known),
+                asked,
+            );
+        }
+        if self.wants_watch() {
+            self.refreshing.watching = true;
+            let asked = Asked::Watch;
+            self.request(self.config.watch_timeout, QueueAction::Watch, asked);
+        }
+    }
+
+    pub(super) fn handle_refreshed(
+        &mut self,
+        started_at: Instant,
+        result: Result<Refresh, QueueFailure>,
+        now: Instant,
+    ) {
+        self.refreshing.in_flight = false;
+        match result {
+            Ok(refresh) => {
+                self.cache.handle_refresh(&refresh, started_at, now);
+                for uuid in &refresh.removed {
+                    self.strangers.remove(uuid);
+                    self.scheduler.remove_entry(*uuid, now);
+                }
+                for container in &refresh.containers {
+                    // Even one that the cache did not take, since it knows something newer.
+                    if self.strangers.remove(&container.uuid) {
+                        self.grant_claimed(container.uuid, now);
+                    }
+                }
+                let state = &mut self.refreshing;
+                state.failures = 0;
+                state.complete_as_of = state.complete_as_of.max(Some(started_at));
+                if !self.config.queue.pushes {
+                    // A slow controller is asked no faster than it answers.
+                    let pause = self.config.poll_interval.max(now.since(started_at));
+                    state.not_before = now + pause;
+                }
+            }
+            Err(failure) => self.handle_unreadable(failure, now),
+        }
+    }
+
+    pub(super) fn handle_changed(
+        &mut self,
+        result: Result<Vec<Change>, QueueFailure>,
+        now: Instant,
+    ) {
+        self.refreshing.watching = false;
+        match result {
+            Ok(changes) => {
+                for change in &changes {
+                    self.cache.handle_change(change, now);
+                }
+            }
+            Err(failure) => {
+                // Changes may have been lost with the answer.
+                self.refreshing.ask();
+                self.handle_unreadable(failure, now);
+            }
+        }
+    }
+
+    /// An answer of a kind that was not asked for counts as no answer.
+    pub(super) fn handle_wrong_reply(&mut self, asked: Asked, now: Instant) {
+        let failure = QueueFailure {
+            kind: QueueErrorKind::Unknown,
+            error: "the shell answered something else than it was asked".into(),
+        };
+        match asked {
+            Asked::Refresh { started_at } => {
+                self.handle_refreshed(started_at, Err(failure), now);
+            }
+            Asked::Watch => self.handle_changed(Err(failure), now),
+            Asked::Action(uuid, call, action) => {
+                self.handle_acted(uuid, call, action, Err(failure), now);
+            }
+            Asked::Progress(uuid, call) => self.handle_told(uuid, call, Err(failure), now),
+            Asked::Document(uuid) => self.handle_document(uuid, Err(failure), now),
+        }
+    }
+
+    fn handle_unreadable(&mut self, failure: QueueFailure, now: Instant) {
+        self.refreshing.handle_failure(now);
+        self.handle_overload(failure.kind, now);
+        self.notice(Notice::QueueUnreadable {
+            error: failure.error,
+        });
+    }
+}
