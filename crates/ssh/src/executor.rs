@@ -1,0 +1,175 @@
+//! The executor: who has which connection.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_exec::{Command, ExecError, Executor, Identity, Phase, Process, Target};
+use longshore_types::InstanceId;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::connection::{Connection, run};
+use crate::error::SshError;
+use crate::job::Start;
+use crate::key::PrivateKey;
+use crate::pipe::Pipe;
+use crate::process::{NotStarted, SshProcess};
+use crate::settings::Settings;
+use crate::stats::{Counters, Stats};
+use crate::verdicts::Verdicts;
+use crate::wrap::{NONCE_BYTES, wrap};
+
+/// How many connections one command is tried on, as long as it was surely not sent.
+const ATTEMPTS: usize = 3;
+/// A time that never comes, for timeouts that cannot be added to the clock: 30 years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// An [`Executor`] over libssh2: one connection per instance, opened on demand and kept until
+/// [`Executor::disconnect`]. See the crate documentation.
+///
+/// It must be used inside a tokio runtime with time and network enabled. Dropping it closes its
+/// connections; their processes fail.
+#[derive(Debug)]
+pub struct SshExecutor {
+    shared: Arc<Shared>,
+}
+
+/// What the executor shares with the tasks of its connections.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) key: PrivateKey,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) counters: Arc<Counters>,
+    /// A permit for each connection that may be being opened.
+    pub(crate) connecting: Semaphore,
+    verdicts: Mutex<Verdicts>,
+    connections: Mutex<BTreeMap<InstanceId, Arc<Connection>>>,
+}
+
+impl SshExecutor {
+    /// An executor that logs in with `key`. Connects to nobody yet.
+    pub fn new(key: PrivateKey, settings: Settings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                key,
+                counters: Arc::default(),
+                connecting: Semaphore::new(settings.connecting.clamp(1, Semaphore::MAX_PERMITS)),
+                verdicts: Mutex::new(Verdicts::new(settings.verdicts)),
+                connections: Mutex::default(),
+                settings: Arc::new(settings),
+            }),
+        }
+    }
+
+    /// What it did so far. Cheap.
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.snapshot()
+    }
+
+    /// The connection for a target; a new one where there is none that fits.
+    fn connection(&self, target: &Target) -> Arc<Connection> {
+        let checked = matches!(target.identity, Identity::Checked { .. });
+        let new = || {
+            let limit = self.shared.settings.queue;
+            let connection = Arc::new(Connection::new(target, checked, limit));
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(run(Arc::clone(&connection), shared, target.clone()));
+            connection
+        };
+        match self.shared.connections().entry(target.instance.clone()) {
+            Entry::Vacant(entry) => Arc::clone(entry.insert(new())),
+            Entry::Occupied(mut entry) => {
+                let old = entry.get();
+                let fits = old.address == target.address
+                    && old.user == target.user
+                    && (old.checked || !checked);
+                if fits && old.is_usable() {
+                    return Arc::clone(old);
+                }
+                if !fits {
+                    old.stop();
+                }
+                let connection = new();
+                entry.insert(Arc::clone(&connection));
+                connection
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Arc<Connection>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a connection that has ended, unless there is another one already.
+    pub(crate) fn forget(&self, connection: &Arc<Connection>) {
+        let mut connections = self.connections();
+        let known = connections.get(&connection.instance);
+        if known.is_some_and(|known| Arc::ptr_eq(known, connection)) {
+            connections.remove(&connection.instance);
+        }
+    }
+}
+
+/// Fresh random bytes that mark the end of one command.
+pub(crate) fn nonce() -> Result<[u8; NONCE_BYTES], SshError> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|error| SshError::Random(error.to_string()))?;
+    Ok(nonce)
+}
+
+#[async_trait]
+impl Executor for SshExecutor {
+    async fn open(
+        &self,
+        target: &Target,
+        command: &Command,
+        timeout: Duration,
+    ) -> Result<Box<dyn Process>, ExecError> {
+        let not_run = |error: SshError| ExecError::not_run(Phase::Open, error);
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + NEVER);
+        let wrapped = wrap(&command.line, nonce().map_err(not_run)?)
+            .map_err(|reason| not_run(SshError::Line(reason)))?;
+        for attempt in 1.. {
+            let connection = self.connection(target);
+            let pipe = Arc::new(Pipe::new(Arc::clone(&connection.wake)));
+            let process = SshProcess::new(Arc::clone(&pipe), deadline);
+            let wrapped = wrapped.clone();
+            connection.submit(Start { wrapped, pipe });
+            match process.started(|| connection.phase()).await {
+                Ok(()) => return Ok(Box::new(process)),
+                Err(NotStarted::Retry(_)) if attempt < ATTEMPTS => {}
+                Err(NotStarted::Retry(error) | NotStarted::Failed(error)) => return Err(error),
+            }
+        }
+        Err(not_run(SshError::Closed))
+    }
+
+    async fn disconnect(&self, instance: &InstanceId) {
+        self.shared.verdicts().forget(instance);
+        let connection = self.shared.connections().remove(instance);
+        if let Some(connection) = connection {
+            connection.stop();
+            connection.finished().await;
+        }
+    }
+}
+
+impl Drop for SshExecutor {
+    fn drop(&mut self) {
+        for connection in self.shared.connections().values() {
+            connection.stop();
+        }
+    }
+}
