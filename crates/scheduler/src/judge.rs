@@ -127,6 +127,9 @@ fn busy(case: &Case, entry: &QueueEntry) -> Verdict {
     if container.state.is_final() || container.state == ContainerState::Running {
         return Verdict::settled(Reason::NotWaiting);
     }
+    if container.state == ContainerState::Queued && container.priority < 1 {
+        return Verdict::settled(Reason::PriorityZero);
+    }
     let claimed = case.claims.iter().any(|c| c.phase.may_run());
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
     let ending = case.in_flight.iter().any(|a| {

@@ -1,0 +1,356 @@
+//! The rules about room: order, packing, creates, limits, reservation, giving back.
+
+mod support;
+
+use std::time::Duration;
+
+use longshore_scheduler::{Core, Limits};
+use longshore_types::*;
+use support::*;
+
+fn core(entries: &[QueueEntry], workers: &[WorkerView]) -> Core {
+    let mut core = Core::new(config());
+    for entry in entries {
+        core.upsert_entry(entry.clone(), at(1));
+    }
+    for worker in workers {
+        core.upsert_worker(worker.clone(), at(1));
+    }
+    core
+}
+
+fn sized(entry: QueueEntry, vcpus: u32) -> QueueEntry {
+    with(entry, |c| c.request = request(vcpus))
+}
+
+/// No instance of any type can be created, for want of quota.
+fn at_quota() -> Limits {
+    let mut limits = Limits::default();
+    for t in config().types {
+        limits
+            .create_blocked
+            .insert(t.name.clone(), "quota reached".into());
+        limits.quota_blocked.insert(t.name);
+    }
+    limits
+}
+
+fn said(core: &Core, n: u32) -> String {
+    core.reason(uuid(n), at(1)).unwrap().to_string()
+}
+
+#[test]
+fn order_is_locked_first_then_priority_age_and_uuid() {
+    let mut entries = vec![
+        with(queued(1), |c| c.created_at = Timestamp(9)),
+        with(queued(2), |c| c.created_at = Timestamp(9)),
+        with(queued(3), |c| c.created_at = Timestamp(8)),
+        with(queued(4), |c| c.priority = 501),
+        with(locked(5), |c| c.priority = 1),
+        with(locked(6), |c| c.priority = 2),
+    ];
+    for _ in 0..entries.len() {
+        entries.rotate_left(1);
+        let mut core = core(&entries, &[]);
+        core.set_limits(at_quota(), at(1));
+        drain(&mut core, at(1));
+        let order: Vec<ContainerUuid> = core.waiting().collect();
+        assert_eq!(order, [6, 5, 4, 3, 1, 2].map(uuid));
+        assert_eq!(core.position(uuid(6)), Some(1));
+        assert_eq!(core.position(uuid(2)), Some(6));
+    }
+}
+
+#[test]
+fn ready_before_booting_then_fuller_then_cheaper() {
+    let table: Vec<(Vec<WorkerView>, &str)> = vec![
+        (vec![booting("a", "small"), idle("b", "small")], "lock 1 b"),
+        (
+            vec![
+                idle("a", "small"),
+                holding(idle("b", "small"), 9, 1, HeldPhase::Running),
+            ],
+            "lock 1 b",
+        ),
+        (vec![idle("a", "medium"), idle("b", "small")], "lock 1 b"),
+        (
+            vec![
+                idle("a", "small"),
+                holding(idle("b", "medium"), 9, 1, HeldPhase::Running),
+            ],
+            "lock 1 b",
+        ),
+        (vec![idle("b", "small"), idle("a", "small")], "lock 1 a"),
+        (vec![booting("b", "small")], "lock 1"),
+    ];
+    for (workers, expected) in table {
+        let mut config = config();
+        config.maximum_price_factor = 2.0;
+        let mut core = Core::new(config);
+        core.upsert_entry(running(9, "b"), at(1));
+        core.upsert_entry(queued(1), at(1));
+        for worker in &workers {
+            core.upsert_worker(worker.clone(), at(1));
+        }
+        assert_eq!(briefs(&mut core, at(1)), [expected], "{workers:?}");
+    }
+}
+
+#[test]
+fn hold_drain_shutdown_full_and_dear_instances_get_nothing() {
+    let changed = |change: &dyn Fn(&mut WorkerView)| {
+        let mut view = idle("a", "small");
+        change(&mut view);
+        view
+    };
+    for view in [
+        changed(&|v| v.idle_behavior = IdleBehavior::Hold),
+        changed(&|v| v.idle_behavior = IdleBehavior::Drain),
+        changed(&|v| v.state = WorkerState::Shutdown),
+        changed(&|v| v.granted = v.capacity),
+        changed(&|v| v.type_name = None),
+        changed(&|v| v.type_name = Some("no longer".into())),
+        idle("a", "large"),
+    ] {
+        let mut core = core(&[queued(1)], std::slice::from_ref(&view));
+        assert_eq!(briefs(&mut core, at(1)), ["create small"], "{view:?}");
+    }
+}
+
+#[test]
+fn containers_share_instances_and_pending_creates() {
+    let entries: Vec<QueueEntry> = (1..=5).map(queued).collect();
+    let mut core = core(&entries, &[idle("a", "small")]);
+    // As many as the RAM of an instance allows share it.
+    let actions = briefs(&mut core, at(1));
+    let creates = actions.iter().filter(|a| *a == "create small").count();
+    let locks = actions.iter().filter(|a| a.starts_with("lock")).count();
+    let need = longshore_scheduler::type_choice::need(&request(1), &config());
+    let each = usize::try_from(ByteSize::gib(4).0 / need.ram.0)
+        .unwrap()
+        .min(2);
+    assert_eq!((creates, locks), ((5 - each).div_ceil(each), each));
+    assert_eq!(
+        said(&core, 5),
+        "waiting for a new small instance to be created"
+    );
+    // The create is known: those that have their place there are locked, and wait.
+    core.upsert_pending(pending(1, "small"), at(1));
+    let locked: Vec<String> = briefs(&mut core, at(1));
+    assert_eq!(locked.len(), each);
+    assert!(locked.iter().all(|a| a.starts_with("lock")), "{locked:?}");
+}
+
+#[test]
+fn a_booting_place_is_waited_for_with_the_lock_kept() {
+    let mut core = core(&[locked(1)], &[booting("a", "small")]);
+    let none: Vec<String> = Vec::new();
+    assert_eq!(briefs(&mut core, at(1)), none);
+    assert_eq!(said(&core, 1), "waiting for small instance a to boot");
+    core.upsert_worker(idle("a", "small"), at(2));
+    assert_eq!(briefs(&mut core, at(2)), ["place 1 a"]);
+}
+
+#[test]
+fn the_next_best_type_is_created_when_the_best_is_held_off() {
+    let mut config = config();
+    config.maximum_price_factor = 2.0;
+    let mut core = Core::new(config);
+    core.upsert_entry(queued(1), at(1));
+    let mut limits = Limits::default();
+    limits
+        .create_blocked
+        .insert("small".into(), "no capacity".into());
+    core.set_limits(limits, at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["create medium"]);
+}
+
+#[test]
+fn the_first_in_line_does_not_block_what_fits() {
+    let big = with(sized(queued(1), 8), |c| c.priority = 1000);
+    let mut core = core(&[big, queued(2)], &[idle("a", "small")]);
+    core.set_limits(at_quota(), at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["lock 2 a"]);
+    assert_eq!(
+        said(&core, 1),
+        "waiting for room on an instance of type large; no further one is created: quota reached"
+    );
+}
+
+#[test]
+fn a_limit_on_containers_counts_running_ones_and_says_so() {
+    let workers = [
+        holding(idle("a", "small"), 9, 1, HeldPhase::Running),
+        idle("b", "small"),
+        idle("c", "small"),
+    ];
+    let mut core = core(
+        &[running(9, "a"), queued(1), queued(2), queued(3)],
+        &workers,
+    );
+    let limits = Limits {
+        max_containers: Some(2),
+        ..Limits::default()
+    };
+    core.set_limits(limits, at(1));
+    let actions = briefs(&mut core, at(1));
+    assert_eq!(actions.len(), 1, "{actions:?}");
+    assert!(actions[0].starts_with("lock 1 "));
+    assert_eq!(
+        said(&core, 2),
+        "the limit of 2 containers at once is reached"
+    );
+}
+
+#[test]
+fn supervisors_take_a_fraction_and_leave_room_for_others() {
+    let supervisor = |n| with(queued(n), |c| c.supervisor = true);
+    let workers: Vec<WorkerView> = (0..6).map(|i| idle(&format!("w{i}"), "small")).collect();
+    let entries: Vec<QueueEntry> = (1..=5)
+        .map(supervisor)
+        .chain([queued(6), queued(7)])
+        .collect();
+    let mut core = core(&entries, &workers);
+    let mut limits = Limits {
+        max_containers: Some(4),
+        ..Limits::default()
+    };
+    core.set_limits(limits.clone(), at(1));
+    let locks = |core: &mut Core| {
+        let actions = briefs(core, at(1));
+        let number = |a: &String| a.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
+        actions.iter().map(number).collect::<Vec<_>>()
+    };
+    assert_eq!(locks(&mut core), [1, 2, 6, 7]);
+    assert_eq!(
+        said(&core, 3),
+        "the limit of 2 supervisors at once is reached"
+    );
+    // Never below one more than the supervisors that run, so that others can.
+    let mut core = Core::new(config());
+    for n in 1..=3 {
+        core.upsert_entry(
+            with(running(n, &format!("w{n}")), |c| c.supervisor = true),
+            at(1),
+        );
+    }
+    core.upsert_entry(queued(4), at(1));
+    core.upsert_worker(idle("a", "small"), at(1));
+    limits.max_containers = Some(1);
+    core.set_limits(limits, at(1));
+    assert_eq!(locks(&mut core), [4]);
+}
+
+#[test]
+fn at_quota_supervisors_are_limited_by_what_fits() {
+    let supervisor = |n| with(queued(n), |c| c.supervisor = true);
+    let workers: Vec<WorkerView> = (0..4).map(|i| idle(&format!("w{i}"), "small")).collect();
+    let mut core = core(&(1..=8).map(supervisor).collect::<Vec<_>>(), &workers);
+    core.set_limits(at_quota(), at(1));
+    let fit = 4
+        * (ByteSize::gib(4).0
+            / longshore_scheduler::type_choice::need(&request(1), &config())
+                .ram
+                .0)
+            .min(2);
+    let locked = briefs(&mut core, at(1)).len();
+    assert_eq!(locked as u64, fit / 2);
+}
+
+#[test]
+fn after_a_while_an_instance_is_kept_free_for_the_first_in_line() {
+    let config = {
+        let mut config = config();
+        config.maximum_price_factor = 100.0;
+        config
+    };
+    let hold = |n| holding(idle("a", "medium"), n, 1, HeldPhase::Running);
+    let big = with(sized(queued(1), 4), |c| c.priority = 900);
+    let mut core = Core::new(config);
+    core.set_limits(at_quota(), at(1));
+    core.upsert_entry(big.clone(), at(1));
+    core.upsert_entry(running(8, "a"), at(1));
+    core.upsert_worker(hold(8), at(1));
+    let none: Vec<String> = Vec::new();
+    assert_eq!(briefs(&mut core, at(1)), none);
+    let due = core.poll_timeout().unwrap();
+    assert_eq!(due.at, at(1) + Duration::from_secs(300));
+    // Before: small ones pass it by.
+    core.upsert_entry(queued(2), at(2));
+    assert_eq!(briefs(&mut core, at(2)), ["lock 2 a"]);
+    core.remove_entry(uuid(2), at(3));
+    assert_eq!(briefs(&mut core, due.at), none);
+    // After: nothing new is placed there, and the head starts as soon as it can.
+    core.upsert_entry(queued(3), due.at);
+    assert_eq!(briefs(&mut core, due.at), none);
+    core.upsert_entry(in_state(8, ContainerState::Complete), due.at);
+    core.upsert_worker(idle("a", "medium"), due.at);
+    assert_eq!(
+        briefs(&mut core, due.at),
+        ["lock 1 a", "forget 8"]
+            .map(String::from)
+            .to_vec()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+    );
+    // The head has left; what was kept for it is for all again.
+    core.remove_entry(uuid(1), due.at);
+    assert_eq!(briefs(&mut core, due.at), ["lock 3 a"]);
+}
+
+#[test]
+fn what_the_head_cannot_use_is_emptied_and_given_back() {
+    let mut core = core(&[sized(with(queued(1), |c| c.priority = 900), 8)], &[]);
+    core.set_limits(at_quota(), at(1));
+    core.upsert_entry(running(8, "a"), at(1));
+    core.upsert_worker(holding(idle("a", "small"), 8, 1, HeldPhase::Running), at(1));
+    let none: Vec<String> = Vec::new();
+    assert_eq!(briefs(&mut core, at(1)), none);
+    let due = core.poll_timeout().unwrap().at;
+    assert_eq!(briefs(&mut core, due), none);
+    core.upsert_entry(queued(3), due);
+    core.upsert_entry(in_state(8, ContainerState::Complete), due);
+    core.upsert_worker(idle("a", "small"), due);
+    assert_eq!(briefs(&mut core, due), ["forget 8", "give back a"]);
+    core.remove_worker(&"a".into(), due);
+    core.set_limits(Limits::default(), due);
+    assert_eq!(briefs(&mut core, due)[0], "create large");
+}
+
+#[test]
+fn only_a_quota_gives_back_and_only_what_nobody_in_line_can_use() {
+    let large = sized(queued(1), 8);
+    let workers = [idle("a", "small"), idle("b", "small")];
+    let none: Vec<String> = Vec::new();
+    let mut first = core(std::slice::from_ref(&large), &workers);
+    first.set_limits(at_quota(), at(1));
+    assert_eq!(briefs(&mut first, at(1)), ["give back a"]);
+    let mut limits = at_quota();
+    limits.quota_blocked.clear();
+    let mut second = core(std::slice::from_ref(&large), &workers);
+    second.set_limits(limits, at(1));
+    assert_eq!(briefs(&mut second, at(1)), none);
+    // Somebody in line, held back for another cause, will use them.
+    let mut calling = queued(2);
+    calling.call_in_flight = true;
+    let mut third = core(&[large, calling], &workers);
+    third.set_limits(at_quota(), at(1));
+    assert_eq!(briefs(&mut third, at(1)), none);
+}
+
+#[test]
+fn room_promised_to_a_start_under_way_is_not_given_twice() {
+    let mut core = core(&[sized(queued(1), 2)], &[idle("a", "small")]);
+    assert_eq!(briefs(&mut core, at(1)), ["lock 1 a"]);
+    core.upsert_entry(with(sized(queued(2), 2), |c| c.priority = 1000), at(1));
+    core.set_limits(at_quota(), at(1));
+    assert_eq!(briefs(&mut core, at(1)), Vec::<String>::new());
+    core.upsert_entry(sized(placed(1, "a"), 2), at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["start 1#1 a"]);
+    core.upsert_worker(
+        holding(idle("a", "small"), 1, 1, HeldPhase::Starting),
+        at(1),
+    );
+    assert_eq!(briefs(&mut core, at(1)), Vec::<String>::new());
+}
