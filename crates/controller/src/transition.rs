@@ -266,3 +266,7 @@ pub(crate) fn exit_code(exit: &Exit) -> Option<i32> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;

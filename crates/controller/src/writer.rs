@@ -328,3 +328,7 @@ fn chain(error: &QueueError) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
