@@ -53,6 +53,7 @@ pub struct Core {
     quota_blocked: BTreeSet<TypeName>,
     effects: VecDeque<Effect>,
     notices: VecDeque<Notice>,
+    changed: bool,
     dropped_notices: u64,
     ending: Ending,
 }
@@ -110,6 +111,7 @@ impl Core {
             quota_blocked: BTreeSet::new(),
             effects: VecDeque::new(),
             notices: VecDeque::new(),
+            changed: true,
             dropped_notices: 0,
             ending: Ending::No,
             config,
@@ -173,6 +175,11 @@ impl Core {
             return Some(Notice::Dropped(std::mem::take(&mut self.dropped_notices)));
         }
         self.notices.pop_front()
+    }
+
+    /// Whether anything that a snapshot shows may have changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// When [`Core::handle_timeout`] wants to be called.
@@ -326,6 +333,7 @@ impl Core {
 
     fn mirror_pool(&mut self, now: Instant) {
         while let Some(changed) = self.pool.poll_changed() {
+            self.changed = true;
             match changed {
                 Changed::Worker(id) => match self.pool.worker(&id) {
                     Some(view) => self.mirror_worker(view, now),
@@ -368,6 +376,7 @@ impl Core {
 
     fn mirror_cache(&mut self, now: Instant) {
         while let Some(delta) = self.cache.poll_delta() {
+            self.changed = true;
             match delta {
                 Delta::Upsert(entry) => {
                     let uuid = entry.container.uuid;
@@ -417,6 +426,7 @@ impl Core {
             accept_new: self.ending == Ending::No && self.is_ready(),
         };
         if self.limits.as_ref() != Some(&limits) {
+            self.changed = true;
             self.limits = Some(limits.clone());
             self.scheduler.set_limits(limits, now);
         }

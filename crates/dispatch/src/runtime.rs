@@ -3,10 +3,9 @@
 //! [`Dispatcher::start`] spawns the one task that owns the core. Everybody else sends it messages
 //! through the [`Dispatcher`] and reads the [`Snapshot`] that it publishes.
 
-mod clock;
+mod ask;
 mod event_loop;
 mod log;
-mod perform;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,24 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_pool::runtime::{Clock, Performer, SleepWatch};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
-use super::clock::Clock;
+use super::ask::ask;
 use super::log::log;
-use super::perform::{Answer, perform};
 use super::{Message, Parts, Stopped};
-use crate::{Config, Core, Effect, Snapshot};
+use crate::{Config, Core, Effect, QueueReply, RequestId, Snapshot};
 
 /// The shortest time between two snapshots.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the loop looks whether it was asleep.
 const TICK: Duration = Duration::from_secs(5);
-/// A gap between two looks that is longer than this means that it was.
-const ASLEEP: Duration = Duration::from_secs(30);
-/// The most answers taken before effects are carried out again.
-const BATCH: usize = 256;
 
 pub(super) struct EventLoop {
     core: Core,
@@ -28,8 +24,10 @@ pub(super) struct EventLoop {
     parts: Parts,
     inbox: mpsc::Receiver<Message>,
     publisher: watch::Sender<Arc<Snapshot>>,
-    tasks: JoinSet<Answer>,
-    last_look: Instant,
+    performer: Performer,
+    requests: JoinSet<(RequestId, QueueReply)>,
+    sleep_watch: SleepWatch,
+    /// When the next snapshot is published; none while nothing has changed since the last.
     publish_at: Option<Instant>,
     published_at: Instant,
 }
@@ -42,34 +40,30 @@ impl EventLoop {
         inbox: mpsc::Receiver<Message>,
         publisher: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
-        let clock = Clock::start();
+        let clock = Clock::new();
         let now = Instant::now();
         Self {
             core: Core::new(config, seed, clock.now()),
             clock,
+            performer: Performer::new(parts.shell.clone()),
             parts,
             inbox,
             publisher,
-            tasks: JoinSet::new(),
-            last_look: now,
+            requests: JoinSet::new(),
+            sleep_watch: SleepWatch::new(),
             publish_at: Some(now),
-            published_at: now - PUBLISH_INTERVAL,
+            published_at: now,
         }
     }
 
     pub(super) async fn run(mut self) -> Stopped {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.drain();
             self.publish();
-            let deadline = self
-                .core
-                .poll_timeout()
-                .map(|deadline| self.clock.timer(deadline.at));
-            let look = self.last_look + TICK;
-            let wake = deadline
-                .unwrap_or(look)
-                .min(look)
-                .min(self.publish_at.unwrap_or(look));
+            let timeout = self.core.poll_timeout();
+            let publish_at = self.publish_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(grace)) => return self.stop(grace).await,
@@ -77,34 +71,21 @@ impl EventLoop {
                     // Nobody can ask anything any more: the dispatcher was dropped.
                     None => return self.stop(Duration::ZERO).await,
                 },
-                Some(answer) = self.tasks.join_next() => {
-                    if let Ok(answer) = answer {
-                        self.handle_answer(answer);
-                    }
-                    self.handle_ready_answers();
+                Some((id, outcome)) = self.performer.next() => {
+                    self.core.handle_pool_outcome(id, outcome, self.clock.now());
                 }
-                () = sleep_until(wake) => {}
+                Some(reply) = self.requests.join_next() => {
+                    // A request's task does not panic: what it asks runs in one of its own.
+                    if let Ok((id, reply)) = reply {
+                        self.core.handle_reply(id, reply, self.clock.now());
+                    }
+                }
+                () = self.clock.sleep_until(timeout) => {
+                    self.core.handle_timeout(self.clock.now());
+                }
+                () = sleep_until(publish_at), if self.publish_at.is_some() => {}
+                _ = tick.tick() => self.look_whether_asleep(),
             }
-            self.look_at_the_time(deadline);
-        }
-    }
-
-    /// Takes the answers that are there already, so that one drain serves many.
-    fn handle_ready_answers(&mut self) {
-        for _ in 0..BATCH {
-            match self.tasks.try_join_next() {
-                Some(Ok(answer)) => self.handle_answer(answer),
-                Some(Err(_)) => {}
-                None => return,
-            }
-        }
-    }
-
-    fn handle_answer(&mut self, answer: Answer) {
-        let now = self.clock.now();
-        match answer {
-            Answer::Pool(id, outcome) => self.core.handle_pool_outcome(id, outcome, now),
-            Answer::Queue(id, reply) => self.core.handle_reply(id, reply, now),
         }
     }
 
@@ -123,52 +104,40 @@ impl EventLoop {
         }
     }
 
-    /// Fires what is due, and tells the core if the whole process was asleep.
-    fn look_at_the_time(&mut self, deadline: Option<Instant>) {
-        let now = Instant::now();
-        let gap = now - self.last_look;
-        if gap > ASLEEP {
+    fn look_whether_asleep(&mut self) {
+        if let Some(gap) = self.sleep_watch.tick() {
             tracing::warn!(seconds = gap.as_secs(), "was asleep");
             self.core.handle_sleep(gap, self.clock.now());
-        }
-        if gap >= TICK {
-            self.last_look = now;
-        }
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            self.core.handle_timeout(self.clock.now());
         }
     }
 
     /// Carries out what the core wants, and passes on what it has to tell.
     fn drain(&mut self) {
-        let mut changed = false;
         while let Some(notice) = self.core.poll_notice() {
-            changed = true;
             log(&notice);
             if let Some(observer) = &self.parts.observer {
                 (observer.0)(&notice);
             }
         }
         while let Some(effect) = self.core.poll_effect() {
-            changed = true;
-            self.spawn(effect);
+            match effect {
+                Effect::Pool(effect) => self.performer.spawn(effect),
+                Effect::Queue(request) => {
+                    self.requests
+                        .spawn(ask(request, Arc::clone(&self.parts.queue)));
+                }
+            }
         }
-        if changed && self.publish_at.is_none() {
+        if self.publish_at.is_none() && self.core.take_changed() {
             self.publish_at = Some(self.published_at + PUBLISH_INTERVAL);
         }
-    }
-
-    fn spawn(&mut self, effect: Effect) {
-        let shell = Arc::clone(&self.parts.shell);
-        let queue = Arc::clone(&self.parts.queue);
-        self.tasks.spawn(perform(effect, shell, queue));
     }
 
     fn publish(&mut self) {
         let now = Instant::now();
         if self.publish_at.is_some_and(|at| at <= now) {
-            self.publisher
-                .send_replace(Arc::new(self.core.snapshot(self.clock.now())));
+            let snapshot = self.core.snapshot(self.clock.now());
+            self.publisher.send_replace(Arc::new(snapshot));
             self.published_at = now;
             self.publish_at = None;
         }
@@ -183,10 +152,21 @@ impl EventLoop {
             if self.core.is_settled() {
                 break;
             }
-            match timeout_at(deadline, self.tasks.join_next()).await {
-                Ok(Some(Ok(answer))) => self.handle_answer(answer),
-                Ok(Some(Err(_))) => {}
-                Ok(None) | Err(_) => break,
+            let next = async {
+                tokio::select! {
+                    Some((id, outcome)) = self.performer.next() => {
+                        self.core.handle_pool_outcome(id, outcome, self.clock.now());
+                        true
+                    }
+                    Some(Ok((id, reply))) = self.requests.join_next() => {
+                        self.core.handle_reply(id, reply, self.clock.now());
+                        true
+                    }
+                    else => false,
+                }
+            };
+            if !timeout_at(deadline, next).await.unwrap_or(false) {
+                break;
             }
         }
         Stopped {

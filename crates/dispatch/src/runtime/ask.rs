@@ -1,47 +1,37 @@
-//! Carrying out one effect, so that it surely ends in one answer.
+//! Asking the controller, so that each request surely ends in one reply.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-use longshore_pool::runtime::Shell;
-use longshore_pool::{EffectId, Outcome};
 use longshore_queue::{Queue, QueueError, QueueErrorKind};
 use tokio::time::timeout;
 
-use crate::{Effect, QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
+use crate::{QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
 
-/// What came of an effect.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Pool(EffectId, Outcome),
-    Queue(RequestId, QueueReply),
+/// Asks the controller. A panic on the way, or silence, counts as "nobody knows".
+pub(super) async fn ask(request: QueueRequest, queue: Arc<dyn Queue>) -> (RequestId, QueueReply) {
+    let QueueRequest {
+        id,
+        action,
+        timeout,
+    } = request;
+    let asked = action.clone();
+    // A task of its own, so that a controller client that panics harms only this request.
+    let asking = tokio::spawn(async move { ask_within(&asked, &*queue, timeout).await });
+    let reply = asking.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "bug: asking the controller panicked");
+        failed(&action, "the controller client failed")
+    });
+    (id, reply)
 }
 
-/// Carries `effect` out. A panic on the way counts as "nobody knows".
-pub(super) async fn perform(effect: Effect, shell: Arc<Shell>, queue: Arc<dyn Queue>) -> Answer {
-    match effect {
-        Effect::Pool(effect) => {
-            let id = effect.id;
-            Answer::Pool(id, shell.perform(&effect).await)
-        }
-        Effect::Queue(request) => {
-            let id = request.id;
-            let action = request.action.clone();
-            let asking = tokio::spawn(async move { ask(&request, &*queue).await });
-            let reply = asking
-                .await
-                .unwrap_or_else(|error| failed(&action, &error.to_string()));
-            Answer::Queue(id, reply)
-        }
-    }
-}
-
-async fn ask(request: &QueueRequest, queue: &dyn Queue) -> QueueReply {
-    // The controller is to keep the time itself; this is for one that does not.
-    let limit = request.timeout + request.timeout / 4;
-    let within = request.timeout;
+async fn ask_within(
+    action: &QueueAction,
+    queue: &dyn Queue,
+    within: std::time::Duration,
+) -> QueueReply {
     let reply = async {
-        match &request.action {
+        match action {
             QueueAction::Refresh(known) => {
                 QueueReply::Refreshed(queue.refresh(known, within).await.map_err(failure))
             }
@@ -54,9 +44,10 @@ async fn ask(request: &QueueRequest, queue: &dyn Queue) -> QueueReply {
             }
         }
     };
-    timeout(limit, reply)
+    // The controller client is to keep the time itself; this is for one that does not.
+    timeout(within + within / 4, reply)
         .await
-        .unwrap_or_else(|_| failed(&request.action, "no answer in time"))
+        .unwrap_or_else(|_| failed(action, "no answer in time"))
 }
 
 fn failure(error: QueueError) -> QueueFailure {
@@ -73,7 +64,7 @@ fn failure(error: QueueError) -> QueueFailure {
     }
 }
 
-/// The answer to a request of which nobody knows what came.
+/// The reply to a request of which nobody knows what came.
 fn failed(action: &QueueAction, error: &str) -> QueueReply {
     let failure = QueueFailure {
         kind: QueueErrorKind::Unknown,
