@@ -33,12 +33,13 @@ impl Core {
         for flight in self.in_flight.values() {
             match &flight.action {
                 FlightAction::Create(..) => creates += 1,
-                FlightAction::OnWorker(_, _, flight) => match flight {
+                FlightAction::OnWorker(
+                    _,
+                    _,
                     WorkerFlight::Boot
                     | WorkerFlight::Deploy
-                    | WorkerFlight::Report { short: false, .. } => probes += 1,
-                    _ => {}
-                },
+                    | WorkerFlight::Report { short: false, .. },
+                ) => probes += 1,
                 _ => {}
             }
         }

@@ -26,8 +26,10 @@ pub(crate) struct Pending {
     pub(crate) in_flight: bool,
     /// How often its outcome was unknown.
     unknown: u32,
-    /// When its outcome first was unknown, and the order of that among inputs.
-    unknown_since: Option<(Instant, Seq)>,
+    /// When its outcome first was unknown.
+    unknown_since: Option<Instant>,
+    /// When the time to look for it was over.
+    last_look: Option<Seq>,
     /// The request is not repeated any more; only listings may show what it made.
     looking: bool,
     error: String,
@@ -55,6 +57,7 @@ impl Core {
             in_flight: false,
             unknown: 0,
             unknown_since: None,
+            last_look: None,
             looking: false,
             error: String::new(),
         };
@@ -170,7 +173,7 @@ impl Core {
         if !failure.may_have_acted {
             self.hold_off_failed_create(instance_type, &failure);
         }
-        let (now, seq) = (self.now, self.next_seq());
+        let now = self.now;
         let idempotent = self.config.capabilities.idempotent_create;
         let limited = matches!(failure.kind, ErrorKind::RateLimited { .. });
         let grace = self.config.create_grace;
@@ -180,9 +183,9 @@ impl Core {
         pending.error = failure.error;
         if failure.may_have_acted {
             pending.unknown += 1;
-            pending.unknown_since.get_or_insert((now, seq));
+            pending.unknown_since.get_or_insert(now);
         }
-        let Some((since, _)) = pending.unknown_since else {
+        let Some(since) = pending.unknown_since else {
             self.fail_pending(id);
             return;
         };
@@ -204,23 +207,25 @@ impl Core {
     }
 
     pub(crate) fn on_pending_due(&mut self, id: u64) {
-        let listed = self.listing.complete_began;
-        let Some(pending) = self.pendings.get(&id) else {
+        let (listed, seq) = (self.listing.complete_began, self.next_seq());
+        let Some(pending) = self.pendings.get_mut(&id) else {
             return;
         };
         if !pending.looking {
             self.send_create(id);
             return;
         }
-        let looked = pending
-            .unknown_since
-            .is_some_and(|(_, since)| listed > since);
-        if looked {
-            self.fail_pending(id);
-        } else {
-            self.timers.set(Timer::Pending(id), self.now + LOOK_PAUSE);
-            self.listing_soon(Duration::ZERO);
+        // The time is over: a last look, with a listing that begins now.
+        match pending.last_look {
+            Some(since) if listed > since => {
+                self.fail_pending(id);
+                return;
+            }
+            Some(_) => {}
+            None => pending.last_look = Some(seq),
         }
+        self.timers.set(Timer::Pending(id), self.now + LOOK_PAUSE);
+        self.listing_soon(Duration::ZERO);
     }
 
     fn fail_pending(&mut self, id: u64) {
@@ -271,7 +276,7 @@ impl Core {
         let (now, grace) = (self.now, self.config.create_grace);
         let mut timers = Vec::new();
         for (id, pending) in &mut self.pendings {
-            if let Some((since, _)) = &mut pending.unknown_since {
+            if let Some(since) = &mut pending.unknown_since {
                 *since = now;
                 if pending.looking {
                     timers.push(*id);

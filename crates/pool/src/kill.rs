@@ -75,12 +75,9 @@ impl Core {
         if worker.address.is_none() {
             return Err(Refusal::NoAddress { instance: id });
         }
-        if !worker.held.contains_key(&uuid) {
-            worker
-                .held
-                .insert(uuid, Held::new(attempt, Stage::Known, seq));
-            self.places.entry(uuid).or_default().insert(id);
-        }
+        let entry = worker.held.entry(uuid);
+        entry.or_insert_with(|| Held::new(attempt, Stage::Known, seq));
+        self.places.entry(uuid).or_default().insert(id);
         self.kill(uuid, instance, reason, now)
     }
 
