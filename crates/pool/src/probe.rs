@@ -162,6 +162,7 @@ impl Core {
             return;
         };
         worker.probe = None;
+        worker.prune_removed();
         let unknown = worker.state == WorkerState::Unknown;
         let deployed = worker.deployed;
         let failure = match outcome {
@@ -187,6 +188,7 @@ impl Core {
             return;
         };
         worker.probe = None;
+        worker.prune_removed();
         match outcome {
             Outcome::Deployed(Ok(())) => {
                 worker.deployed = true;

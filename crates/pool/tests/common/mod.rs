@@ -1,5 +1,9 @@
 //! A rig around a core: answers effects by hand, on a clock set by hand.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
