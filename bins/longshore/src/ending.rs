@@ -1,0 +1,107 @@
+//! How the program ends.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::jobfile::Problem;
+use crate::text::clean;
+
+/// How a command ended, for its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each has its documented exit code")]
+pub enum Ending {
+    /// All succeeded: 0.
+    Succeeded,
+    /// Some jobs failed: 1.
+    Failed,
+    /// Instances are left: 3.
+    InstancesLeft,
+    /// Ctrl-C, and everything was ended: 130.
+    Interrupted,
+}
+
+impl Ending {
+    /// The exit code as a number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Succeeded => 0,
+            Self::Failed => 1,
+            Self::InstancesLeft => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending.code())
+    }
+}
+
+/// Something that the user has to put right before anything can start; exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl UsageError {
+    /// One sentence, with what to do.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl From<Vec<Problem>> for UsageError {
+    /// All problems of a job file, one a line.
+    fn from(problems: Vec<Problem>) -> Self {
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        Self(lines.join("\n"))
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// The exit code for an error, and the lines that tell the user about it: a usage error as it
+/// is, any other with its causes.
+pub fn explain(error: &anyhow::Error) -> (u8, String) {
+    if let Some(usage) = error.downcast_ref::<UsageError>() {
+        return (2, usage.to_string());
+    }
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| clean(&cause.to_string()))
+        .collect();
+    (1, format!("longshore: {}", causes.join(": ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart() {
+        let usage = anyhow::Error::new(UsageError::new("a.yml: is empty"));
+        assert_eq!(explain(&usage), (2, "a.yml: is empty".into()));
+        let deep = Err::<(), _>(std::io::Error::other("disk\x07 full"));
+        let error = deep.context("cannot write").unwrap_err();
+        let line = "longshore: cannot write: disk\\u{7} full";
+        assert_eq!(explain(&error), (1, line.into()));
+    }
+
+    #[test]
+    fn all_problems_are_told() {
+        let problem = |message: &str| Problem {
+            path: "a.yml".into(),
+            at: None,
+            message: message.into(),
+        };
+        let error = UsageError::from(vec![problem("x"), problem("y")]);
+        assert_eq!(error.to_string(), "a.yml: x\na.yml: y");
+    }
+}
