@@ -1,4 +1,8 @@
 //! Running commands over SSH.
+#![allow(
+    clippy::unwrap_used,
+    reason = "only tests are here, though not in functions marked as such"
+)]
 
 mod support;
 
@@ -96,7 +100,7 @@ async fn a_command_that_does_not_read_holds_up_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let set = open(folder.path(), 1).await;
     let client = connect(&create(&*set, "one").await).await;
-    let (_reader, writer) = client.start("exec sleep 1000").await.split();
+    let (_reader, writer) = client.start("exec sleep 100").await.split();
     let data = vec![7; 20 << 20];
     writer.data(&data[..]).await.unwrap();
     assert_eq!(client.text("echo still here").await, "still here");
@@ -156,7 +160,7 @@ async fn closing_ends_the_command_and_what_it_did_not_detach() {
     let client = connect(&instance).await;
     let file = folder.path().join("pids");
     let line = format!(
-        "sleep 1000 & child=$!; setsid sleep 1000 <&- >&- 2>&- & \
+        "sleep 100 & child=$!; setsid sleep 100 <&- >&- 2>&- & \
          echo $$ $child $! > {0}.new; mv {0}.new {0}; wait",
         file.display()
     );

@@ -1,4 +1,8 @@
 //! Nothing outlives an instance.
+#![allow(
+    clippy::unwrap_used,
+    reason = "only tests are here, though not in functions marked as such"
+)]
 
 mod support;
 
@@ -16,7 +20,7 @@ const HELPER: &str = "LOOPBACK_TEST_HELPER_DIRECTORY";
 
 /// A process that left the session, the group and the pipes of the command that started it.
 async fn daemon(client: &Client) -> u32 {
-    let line = "setsid sh -c 'sleep 1000; true' </dev/null >/dev/null 2>&1 & echo $!";
+    let line = "setsid sh -c 'sleep 100; true' </dev/null >/dev/null 2>&1 & echo $!";
     let pid = client.text(line).await.parse().unwrap();
     assert!(runs(pid));
     pid
@@ -27,7 +31,7 @@ fn supervisor(directory: &Path, instance: &Instance) -> Child {
     let locks = directory.join(instance.id.as_str()).join("run/lock");
     fs::create_dir_all(&locks).unwrap();
     let line = format!(
-        "exec 7> {}/x.lock; echo ready; sleep 1000; true",
+        "exec 7> {}/x.lock; echo ready; sleep 100; true",
         locks.display()
     );
     let mut child = Command::new("/bin/sh")
@@ -60,7 +64,7 @@ async fn everything_of_the_instance_ends_and_nothing_else() {
     let set = open(&directory, 2).await;
     let (one, two) = (create(&*set, "one").await, create(&*set, "two").await);
     let (client, other) = (connect(&one).await, connect(&two).await);
-    let mut channel = client.start("echo on; exec sleep 1000").await;
+    let mut channel = client.start("echo on; exec sleep 100").await;
     let (ours, theirs) = (daemon(&client).await, daemon(&other).await);
     let mut holder = supervisor(&directory, &one);
     let mut bystander = supervisor(&directory, &two);

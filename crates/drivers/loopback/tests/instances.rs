@@ -1,4 +1,8 @@
 //! What an instance set promises, on this machine.
+#![allow(
+    clippy::unwrap_used,
+    reason = "only tests are here, though not in functions marked as such"
+)]
 
 mod support;
 

@@ -1,4 +1,8 @@
 //! A client that does not read costs no memory. Alone in its file, to be alone in its process.
+#![allow(
+    clippy::unwrap_used,
+    reason = "only tests are here, though not in functions marked as such"
+)]
 
 mod support;
 
