@@ -65,7 +65,7 @@ fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
             let newest = spool::newest_entry(directory, entry.uuid)?;
             newest.is_some_and(|newest| newest.attempt > entry.attempt)
         }
-        Holder::Other => entry.result().is_some(),
+        Holder::Other => entry.state().result.is_some(),
     })
 }
 

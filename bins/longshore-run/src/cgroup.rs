@@ -1,11 +1,10 @@
 //! The control group of a job, where one can be made: an additional net under the subreapers.
 //!
 //! Preferred is the unified hierarchy, which ends a whole group with one write; else the `pids` or
-//! `freezer` hierarchy of version 1. The entry in the spool has a symbolic link to the group, made
-//! before it, so that whoever finds the entry finds the group.
+//! `freezer` hierarchy of version 1. The entry in the spool says where the group is before it is made,
+//! so that whoever finds the entry finds the group.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,23 +23,25 @@ impl Cgroup {
     /// Makes a group for the processes of an attempt; none if that is not possible here.
     pub(crate) fn create(entry: &Entry) -> Option<Self> {
         let name = format!("{}{}", prefix(entry), std::process::id());
-        for parent in parents() {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        parents(&groups).into_iter().find_map(|parent| {
             let path = parent.join(&name);
-            let _ = std::fs::remove_file(entry.cgroup_link());
-            if symlink(&path, entry.cgroup_link()).is_ok() && std::fs::create_dir(&path).is_ok() {
-                return Some(Self { path });
-            }
-        }
-        let _ = std::fs::remove_file(entry.cgroup_link());
-        None
+            let made = entry.note_cgroup(&path).is_ok() && std::fs::create_dir(&path).is_ok();
+            made.then_some(Self { path })
+        })
     }
 
     /// The group that an attempt was given, if it is still there.
     pub(crate) fn of(entry: &Entry) -> Option<Self> {
-        let path = entry.cgroup_link().read_link().ok()?;
+        let path = entry.state().cgroup?;
         let name = path.file_name()?.to_str()?;
         let ours = path.is_absolute() && name.starts_with(&prefix(entry));
         (ours && path.join("cgroup.procs").exists()).then_some(Self { path })
+    }
+
+    /// The directory, which a child can be born into where the hierarchy is the unified one.
+    pub(crate) fn directory(&self) -> std::io::Result<File> {
+        File::open(&self.path)
     }
 
     /// The file that a process writes `0` to in order to become a member.
@@ -102,9 +103,20 @@ fn prefix(entry: &Entry) -> String {
 }
 
 /// The groups that this process is in, in the hierarchies that are of use, best first.
-fn parents() -> Vec<PathBuf> {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    parents_from(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+fn parents(groups: &str) -> Vec<PathBuf> {
+    // The list of mounts is long; nearly everywhere the unified hierarchy is at one of two places.
+    let unified = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .find(|path| Path::new(path).join("cgroup.procs").exists());
+    if let Some(unified) = unified {
+        let line = format!("0 0 0:0 / {unified} rw - cgroup2 cgroup2 rw");
+        let found = parents_from(&line, groups);
+        if found.iter().all(|path| path.is_dir()) && !found.is_empty() {
+            return found;
+        }
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    parents_from(&mounts, groups)
 }
 
 fn parents_from(mounts: &str, groups: &str) -> Vec<PathBuf> {

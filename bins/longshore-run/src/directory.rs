@@ -147,6 +147,7 @@ impl RunDirectory {
 
 fn create(path: &Path) -> std::io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => path.canonicalize()?.parent().map_or(Ok(()), sync_directory),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             DirBuilder::new().recursive(true).mode(0o700).create(path)

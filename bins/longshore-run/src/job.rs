@@ -1,12 +1,12 @@
 //! C: the job itself.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use longshore_runner_api::StartDocument;
 use longshore_runner_api::command::OutputStream;
@@ -14,11 +14,11 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, getpid, getppid, setsid};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
 
 use crate::cgroup::Cgroup;
 use crate::spool::Entry;
-use crate::system::reset_signals;
+use crate::system::{fork, fork_into, reset_signals};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Descriptors below this number are the job's own business.
@@ -32,7 +32,7 @@ pub(crate) fn spawn(
     document: &StartDocument,
     lock: &File,
     cgroup: Option<&Cgroup>,
-) -> Result<Child, String> {
+) -> Result<Pid, String> {
     let program = document.command.first().map_or("", String::as_str);
     let mut command = Command::new(program);
     command.args(document.command.iter().skip(1));
@@ -45,20 +45,7 @@ pub(crate) fn spawn(
     };
     command.stdout(output(OutputStream::Stdout)?);
     command.stderr(output(OutputStream::Stderr)?);
-
-    let door = cgroup.and_then(|cgroup| cgroup.door().ok());
-    let lock = lock.as_fd().as_raw_fd();
-    let parent = getpid();
-    let prepare = move || prepare(parent, lock, door.as_ref());
-    #[expect(
-        unsafe_code,
-        reason = "the parent has one thread, so its fork may do anything; `lock` stays open, \
-                  because this function's caller borrows it until the child has called exec"
-    )]
-    unsafe {
-        command.pre_exec(prepare);
-    }
-    command.spawn().map_err(|error| {
+    start(&mut command, lock, cgroup).map_err(|error| {
         let mut text = format!("cannot run {program}: {error}");
         while text.len() > MAX_ERROR {
             text.pop();
@@ -67,8 +54,49 @@ pub(crate) fn spawn(
     })
 }
 
+/// Forks and runs the command in the child; returns when it runs or cannot.
+fn start(command: &mut Command, lock: &File, cgroup: Option<&Cgroup>) -> std::io::Result<Pid> {
+    let (mut read, mut write) = std::io::pipe()?;
+    let parent = getpid();
+    let (forked, door) = fork_member(cgroup)?;
+    match forked {
+        ForkResult::Child => {
+            let error = match prepare(parent, lock, door.as_ref()) {
+                Ok(()) => command.exec(),
+                Err(error) => error,
+            };
+            let number = error.raw_os_error().unwrap_or(libc::EINVAL);
+            let _ = write.write_all(&number.to_ne_bytes());
+            std::process::exit(1)
+        }
+        ForkResult::Parent { child } => {
+            drop(write);
+            let mut number = [0; 4];
+            // Its end comes with exec, which closes the other side.
+            if read.read_exact(&mut number).is_err() {
+                return Ok(child);
+            }
+            Err(std::io::Error::from_raw_os_error(i32::from_ne_bytes(
+                number,
+            )))
+        }
+    }
+}
+
+/// Forks a member of the group, or one that can become it by the file that is given with it.
+fn fork_member(cgroup: Option<&Cgroup>) -> nix::Result<(ForkResult, Option<File>)> {
+    if let Some(cgroup) = cgroup
+        && let Ok(directory) = cgroup.directory()
+        && let Ok(forked) = fork_into(directory.as_fd())
+    {
+        return Ok((forked, None));
+    }
+    let door = cgroup.and_then(|cgroup| cgroup.door().ok());
+    Ok((fork()?, door))
+}
+
 /// What the new process does between fork and exec.
-fn prepare(parent: Pid, lock: i32, door: Option<&File>) -> std::io::Result<()> {
+fn prepare(parent: Pid, lock: &File, door: Option<&File>) -> std::io::Result<()> {
     setsid()?;
     // A net under B: should it and A both be killed, this process is, too.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -79,11 +107,6 @@ fn prepare(parent: Pid, lock: i32, door: Option<&File>) -> std::io::Result<()> {
         // Without the group the subreapers do the same work.
         let _ = door.write_all(b"0");
     }
-    #[expect(
-        unsafe_code,
-        reason = "the caller keeps the descriptor open until after exec"
-    )]
-    let lock = unsafe { BorrowedFd::borrow_raw(lock) };
     // So that whatever survives everything is still seen; not possible below a low limit.
     let _ = fcntl(lock, FcntlArg::F_DUPFD(LOWEST_LOCK_DESCRIPTOR));
     umask(Mode::from_bits_truncate(0o022));

@@ -97,7 +97,7 @@ fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
 /// Signals the supervisor; `false` if there is none, or none yet.
 fn send(directory: &RunDirectory, entry: &Entry, signal: u8) -> Result<bool> {
     let path = directory.lock_file(entry.uuid);
-    let Some(pid) = supervisor(&path)? else {
+    let Some(pid) = supervisor(&path)?.filter(|pid| pid.as_raw() > 0) else {
         return Ok(false);
     };
     let Ok(process) = PidFd::open(pid) else {

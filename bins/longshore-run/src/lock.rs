@@ -128,8 +128,9 @@ pub(crate) fn holder(path: &Path) -> Result<Holder> {
         return Ok(Holder::Nobody);
     }
     Ok(match conflict(SUPERVISOR_BYTE)? {
-        Some(pid) if pid > 0 => Holder::Supervisor(Pid::from_raw(pid)),
-        _ => Holder::Other,
+        // No number where the supervisor is out of sight, in another namespace: it lives all the same.
+        Some(pid) => Holder::Supervisor(Pid::from_raw(pid.max(0))),
+        None => Holder::Other,
     })
 }
 

@@ -32,7 +32,7 @@
 //! |---|---|---|
 //! | `lock/directory` | the directory lock | nothing |
 //! | `lock/UUID.lock` | held as long as anything of the container may run | its supervisor; a report, if nobody holds it |
-//! | `spool/UUID/N/` | attempt N: `result`, `stdout`, `stderr`, `work/`, `started`, `cgroup` | an acknowledgement |
+//! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/` | an acknowledgement |
 //! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number |
 //! | `trash/` | entries that are being removed | the acknowledgement, or the next one |
 //! | `broken` | why the machine should get no more work | the operator |
@@ -51,10 +51,16 @@
 //! | when | what | promise |
 //! |---|---|---|
 //! | before anything is started | the directories `spool/UUID` and `spool` | an attempt that may have run is never run again, also after a power failure |
-//! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `result`; its directory | a result that was reported is not lost |
+//! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `state`; its directory | a result that was reported is not lost |
 //! | before an acknowledged entry is removed | the directory `mark` | as the first |
 //!
 //! A lock file itself is not synchronised: no process and no lock outlives the machine's memory.
+//!
+//! # Costs
+//!
+//! A job costs five files or directories beside its lock file, four calls that wait for the disk,
+//! three forks and no listing of anything that grows. It is born in its control group, because
+//! moving it there afterwards would take the kernel milliseconds.
 
 mod acknowledge;
 mod arguments;

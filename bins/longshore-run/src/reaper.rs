@@ -66,7 +66,7 @@ pub(crate) fn run(
     };
     match child {
         Ok(child) => {
-            reaper.job = i32::try_from(child.id()).ok().map(Pid::from_raw);
+            reaper.job = Some(child);
             reaper.tell(&Message::Started { at: now() });
             let orphaned = reaper.watch();
             reaper.end_all();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use longshore_runner_api::command::OutputStream;
 use longshore_runner_api::report::{MAX_CONTAINERS, MAX_REPORT_BYTES, format};
 use longshore_types::{
@@ -19,6 +19,8 @@ use crate::spool::{Entry, newest_entry};
 
 /// How long ending what a dead supervisor left behind may take.
 const CGROUP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a reaper may take to notice that its supervisor is dead and to end everything.
+const REAPER_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a report may wait for the directory lock, which it needs only to tidy up.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -91,12 +93,12 @@ fn state(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Contain
             }
         };
         let state = match holder {
-            Holder::Nobody => match entry.result() {
+            Holder::Nobody => match entry.state().result {
                 Some(exit) => ReportedState::Finished(exit),
                 None => lost(&entry),
             },
             Holder::Supervisor(_) => running(&entry),
-            Holder::Other => match entry.result() {
+            Holder::Other => match entry.state().result {
                 Some(exit) => ReportedState::Finished(exit),
                 None if lock::content_attempt(&path) == Some(entry.attempt) => {
                     match left_behind(&entry, &path)? {
@@ -117,11 +119,11 @@ fn state(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Contain
             }));
         }
     }
-    Ok(None)
+    bail!("it changes all the time")
 }
 
 fn running(entry: &Entry) -> ReportedState {
-    let started_at = entry.started_at();
+    let started_at = entry.state().started_at;
     ReportedState::Running { started_at }
 }
 
@@ -144,15 +146,19 @@ fn start_under_way(
 }
 
 /// The supervisor died without a result and something still holds its lock: what is in its control
-/// group is ended. `None` if that changed something.
+/// group is ended, and the reaper given a moment to end the rest. `None` if that changed something.
 fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>> {
-    if let Some(cgroup) = Cgroup::of(entry)
-        && cgroup.end(CGROUP_PATIENCE)
-        && lock::holder(lock_file)? == Holder::Nobody
-    {
-        return Ok(None);
+    if let Some(cgroup) = Cgroup::of(entry) {
+        cgroup.end(CGROUP_PATIENCE);
     }
-    Ok(Some(ReportedState::Stale))
+    let since = Instant::now();
+    while lock::holder(lock_file)? == Holder::Other {
+        if since.elapsed() >= REAPER_PATIENCE {
+            return Ok(Some(ReportedState::Stale));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(None)
 }
 
 /// The supervisor died without a result, and nothing holds its lock.
@@ -163,7 +169,7 @@ fn lost(entry: &Entry) -> ReportedState {
         return ReportedState::Stale;
     }
     ReportedState::Finished(Exit {
-        started_at: entry.started_at(),
+        started_at: entry.state().started_at,
         stdout_bytes: entry.output_bytes(OutputStream::Stdout),
         stderr_bytes: entry.output_bytes(OutputStream::Stderr),
         ..Exit::unseen(ExitCause::SupervisorLost)

@@ -2,19 +2,40 @@
 //! of those that were.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ContainerUuid, Exit, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::directory::{DirectoryLock, RunDirectory};
 use crate::system::sync_directory;
 
-/// The longest result that is read.
-const MAX_RESULT: u64 = 64 << 10;
+/// The file that all is noted in.
+const STATE: &str = "state";
+/// The longest state that is read.
+const MAX_STATE: u64 = 64 << 10;
+
+/// One line of an attempt's `state`, in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Note {
+    Cgroup(PathBuf),
+    Started(Timestamp),
+    Finished(Exit),
+}
+
+/// What the complete lines of an attempt's `state` say.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Where its control group is, or was to be.
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) result: Option<Exit>,
+}
 
 /// The directory of one attempt. That it exists is the mark that the attempt may have run.
 #[derive(Clone, Debug)]
@@ -42,10 +63,6 @@ impl Entry {
         self.path.join("work")
     }
 
-    pub(crate) fn cgroup_link(&self) -> PathBuf {
-        self.path.join("cgroup")
-    }
-
     pub(crate) fn output(&self, stream: OutputStream) -> PathBuf {
         self.path.join(stream.as_str())
     }
@@ -67,7 +84,7 @@ impl Entry {
             for stream in OutputStream::ALL {
                 self.open_output(stream)?;
             }
-            Ok(())
+            self.open_state().map(drop)
         })
         .with_context(|| format!("cannot create {}", self.path.display()))
     }
@@ -102,31 +119,44 @@ impl Entry {
             .map_or(0, |metadata| metadata.len())
     }
 
-    /// Remembers when the job was started, for the case that no result is ever written.
-    pub(crate) fn note_started(&self, at: Timestamp) {
-        let _ = symlink(at.0.to_string(), self.path.join("started"));
-    }
-
-    pub(crate) fn started_at(&self) -> Option<Timestamp> {
-        let target = self.path.join("started").read_link().ok()?;
-        target.to_str()?.parse().ok().map(Timestamp)
-    }
-
-    /// The result, if one was completely written.
-    pub(crate) fn result(&self) -> Option<Exit> {
+    /// What is noted about the attempt; nothing where nothing can be read.
+    pub(crate) fn state(&self) -> State {
+        let mut state = State::default();
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.path.join("result"))
-            .ok()?;
+            .open(self.path.join(STATE));
         let mut bytes = Vec::new();
-        file.take(MAX_RESULT).read_to_end(&mut bytes).ok()?;
-        serde_json::from_slice(bytes.strip_suffix(b"\n")?).ok()
+        let read = file.and_then(|file| file.take(MAX_STATE).read_to_end(&mut bytes));
+        if read.is_err() {
+            return state;
+        }
+        let complete = bytes.get(..complete(&bytes)).unwrap_or_default();
+        for line in complete.split(|byte| *byte == b'\n') {
+            match serde_json::from_slice(line) {
+                Ok(Note::Cgroup(path)) => state.cgroup = Some(path),
+                Ok(Note::Started(at)) => state.started_at = Some(at),
+                Ok(Note::Finished(exit)) => state.result = Some(exit),
+                Err(_) => {}
+            }
+        }
+        state
+    }
+
+    /// Remembers the control group, before it is made.
+    pub(crate) fn note_cgroup(&self, path: &Path) -> std::io::Result<()> {
+        self.note(&Note::Cgroup(path.to_owned())).map(drop)
+    }
+
+    /// Remembers when the job was started, for the case that no result is ever written.
+    pub(crate) fn note_started(&self, at: Timestamp) {
+        // The result says it again.
+        let _ = self.note(&Note::Started(at));
     }
 
     /// Writes the result, and what it is about, to disk.
     ///
-    /// In place: nobody believes a result while the supervisor lives, and one without its last
+    /// In place: nobody believes a result while the supervisor lives, and a line without its last
     /// byte counts as none; so no renaming is needed, which would cost another commit.
     pub(crate) fn record(&self, exit: &Exit) -> std::io::Result<()> {
         // The job may have deleted even this.
@@ -139,23 +169,45 @@ impl Entry {
                 self.open_output(stream)?.sync_data()?;
             }
         }
-        let mut line = serde_json::to_vec(exit)?;
+        self.note(&Note::Finished(exit.clone()))?.sync_all()?;
+        sync_directory(&self.path)
+    }
+
+    /// Adds a line, in the place of one that a full disk has cut off.
+    fn note(&self, note: &Note) -> std::io::Result<File> {
+        let mut line = serde_json::to_vec(note)?;
         line.push(b'\n');
-        let mut file = OpenOptions::new()
+        let file = self.open_state()?;
+        let mut bytes = Vec::new();
+        (&file).take(MAX_STATE).read_to_end(&mut bytes)?;
+        let end = complete(&bytes);
+        if end < bytes.len() {
+            file.set_len(end as u64)?;
+        }
+        file.write_all_at(&line, end as u64)?;
+        Ok(file)
+    }
+
+    fn open_state(&self) -> std::io::Result<File> {
+        OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(self.path.join("result"))?;
-        file.write_all(&line)?;
-        file.sync_all()?;
-        sync_directory(&self.path)
+            .open(self.path.join(STATE))
     }
 
     fn container_directory(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
+}
+
+/// How many bytes are complete lines.
+fn complete(bytes: &[u8]) -> usize {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    end.map_or(0, |end| end + 1)
 }
 
 /// The newest attempt of a container that has an entry.

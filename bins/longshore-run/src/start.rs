@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::ForkResult;
 
+use crate::cgroup::Cgroup;
 use crate::directory::RunDirectory;
 use crate::lock::Lock;
 use crate::spool::{self, Entry};
@@ -23,6 +24,8 @@ use crate::{complain, say};
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the directory lock may take.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long ending what an older attempt left behind may take.
+const CGROUP_PATIENCE: Duration = Duration::from_millis(500);
 
 enum Claimed {
     Ours(Entry, Lock),
@@ -78,6 +81,7 @@ fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Res
     let Some(lock) = Lock::take(&directory.lock_file(uuid))? else {
         bail!("an older attempt of {uuid} still runs; attempt {attempt} was not started");
     };
+    end_older(directory, uuid)?;
     let entry = directory.entry(uuid, attempt);
     let made = lock
         .clear()
@@ -89,6 +93,20 @@ fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Res
         return Err(error);
     }
     Ok(Claimed::Ours(entry, lock))
+}
+
+/// Ends what a lost supervision of an older attempt may have left, or refuses the newer one.
+fn end_older(directory: &RunDirectory, uuid: ContainerUuid) -> Result<()> {
+    if let Some(older) = spool::newest_entry(directory, uuid)?
+        && let Some(cgroup) = Cgroup::of(&older)
+        && !cgroup.end(CGROUP_PATIENCE)
+    {
+        bail!(
+            "something of attempt {} of {uuid} still runs",
+            older.attempt
+        );
+    }
+    Ok(())
 }
 
 /// Makes the supervisor; an error means that there is none and nothing was started.

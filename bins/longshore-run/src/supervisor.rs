@@ -24,9 +24,14 @@ use crate::spool::Entry;
 use crate::system::{fork, now};
 
 /// Asks a supervisor to have the job end.
-pub(crate) const ASK_SIGNAL: Signal = Signal::SIGTERM;
+///
+/// Not TERM, which a machine sends to all that runs when it is switched off: a job that ends by
+/// that was not killed on request, and its container may be tried again elsewhere.
+pub(crate) const ASK_SIGNAL: Signal = Signal::SIGUSR1;
 /// Asks a supervisor to end the job at once.
-pub(crate) const NOW_SIGNAL: Signal = Signal::SIGQUIT;
+pub(crate) const NOW_SIGNAL: Signal = Signal::SIGUSR2;
+/// Somebody ends the supervisor, and the job with it.
+const LEAVE_SIGNAL: Signal = Signal::SIGTERM;
 /// What the supervisor writes when it exists, holds the lock and has said so on disk.
 pub(crate) const READY: &[u8] = b"+";
 
@@ -99,7 +104,7 @@ fn set_up(claim: &Claim) -> Result<(StartReply, SignalFd, SupervisorMark)> {
     umask(Mode::from_bits_truncate(0o077));
     SigSet::all().thread_block()?;
     let mut wanted = SigSet::empty();
-    wanted.extend([ASK_SIGNAL, NOW_SIGNAL, Signal::SIGCHLD]);
+    wanted.extend([ASK_SIGNAL, NOW_SIGNAL, LEAVE_SIGNAL, Signal::SIGCHLD]);
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&wanted, flags)?;
     prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
@@ -209,6 +214,8 @@ impl<'a> Supervisor<'a> {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
             if number == ASK_SIGNAL as i32 {
                 self.ask_to_end(ExitCause::Killed);
+            } else if number == LEAVE_SIGNAL as i32 {
+                self.ask_to_end(ExitCause::SupervisorLost);
             } else if number == NOW_SIGNAL as i32 {
                 self.note_asked(ExitCause::Killed);
                 self.end_at = None;

@@ -1,12 +1,15 @@
 //! The few system calls that no safe wrapper offers.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::SystemTime;
 
 use longshore_types::Timestamp;
 use nix::unistd::{ForkResult, Pid};
+
+/// The constant of this name in `libc` has lost its upper bits.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Closes every descriptor that was inherited beside the three standard ones, so that nothing
 /// that a supervisor starts keeps an SSH channel, a lock or a pipe of somebody else open.
@@ -47,6 +50,38 @@ pub(crate) fn fork() -> nix::Result<ForkResult> {
     )]
     unsafe {
         nix::unistd::fork()
+    }
+}
+
+/// Forks a child that is born in a control group of version 2, given by its directory.
+///
+/// Moving a process that exists makes the kernel wait for all processors: 8 ms, one after the
+/// other for the whole machine.
+pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<ForkResult> {
+    let directory = u64::try_from(cgroup.as_raw_fd()).map_err(|_| nix::errno::Errno::EBADF)?;
+    #[expect(unsafe_code, reason = "all zeros is what the kernel takes for unset")]
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.cgroup = directory;
+    #[expect(
+        unsafe_code,
+        reason = "without shared memory or a new stack this is fork; this program has one thread, \
+                  so that there is nothing that the C library would have to put in order"
+    )]
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    let pid = nix::errno::Errno::result(pid)?;
+    match libc::pid_t::try_from(pid).map_err(|_| nix::errno::Errno::ECHILD)? {
+        0 => Ok(ForkResult::Child),
+        pid => Ok(ForkResult::Parent {
+            child: Pid::from_raw(pid),
+        }),
     }
 }
 

@@ -143,8 +143,9 @@ fn a_result_waits_for_room_on_the_disk() {
     };
     let uuid = uuid();
     let full = fixture.path("full");
+    // The block that the state has would have room for the result.
     let script = format!(
-        "cat /dev/zero > filler 2>/dev/null; echo 1 > {}; exit 4",
+        "until grep -q started ../state; do sleep 0.01; done; rm ../state; cat /dev/zero > filler 2>/dev/null; echo 1 > {}; exit 4",
         full.display()
     );
     fixture.start(uuid, 1, &shell(&script));

@@ -113,6 +113,12 @@ fn nothing_survives_the_death_of_the_reaper() {
 }
 
 #[test]
+fn a_supervisor_that_is_asked_to_leave_ends_its_job_and_nobody_requested_that() {
+    // As a machine does that is switched off.
+    supervision_lost(|_, _, supervisor, _| signal(supervisor, libc::SIGTERM).unwrap());
+}
+
+#[test]
 fn nothing_survives_the_death_of_both() {
     supervision_lost(|fixture, uuid, supervisor, reaper| {
         let grouped = !cgroups(uuid).is_empty();
@@ -148,7 +154,14 @@ fn what_no_control_group_holds_is_stale_while_it_survives_both() {
     let groups = cgroups(uuid);
     let reaper = reaper_of(supervisor);
     // As if no group could have been made.
-    let _ = std::fs::remove_file(fixture.entry(uuid, 1).join("cgroup"));
+    let state = fixture.entry(uuid, 1).join("state");
+    let text = std::fs::read_to_string(&state).unwrap();
+    let others = text.lines().filter(|line| !line.contains("cgroup"));
+    std::fs::write(
+        &state,
+        others.map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .unwrap();
     signal(reaper, libc::SIGSTOP).unwrap();
     signal(supervisor, libc::SIGKILL).unwrap();
     signal(reaper, libc::SIGKILL).unwrap();

@@ -20,11 +20,9 @@ fn news(fixture: &Fixture, make: impl FnOnce()) -> Duration {
     let mut waiting = fixture.command(&arguments).spawn().unwrap();
     let pid = i32::try_from(waiting.id()).unwrap();
     eventually("the report to wait", || {
-        let call = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap();
-        let waits = call.contains("poll");
         assert!(waiting.try_wait().unwrap().is_none(), "it did not wait");
-        // A second look may be under way; it must hold for a while.
-        waits.then_some(())
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        (watches(pid) && stat.contains(") S ")).then_some(())
     });
     let since = Instant::now();
     make();
@@ -33,6 +31,15 @@ fn news(fixture: &Fixture, make: impl FnOnce()) -> Duration {
     let report = longshore_runner_api::report::parse(&output.stdout).unwrap();
     assert_ne!(report.digest, known);
     since.elapsed()
+}
+
+fn watches(pid: i32) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
+    open.flatten().flatten().any(|fd| {
+        fd.path()
+            .read_link()
+            .is_ok_and(|target| target.ends_with("anon_inode:inotify"))
+    })
 }
 
 /// The fastest of some, because the machine may be busy with other things.
@@ -157,6 +164,57 @@ fn a_report_that_nobody_waits_for_ends() {
 }
 
 #[test]
+fn a_report_does_not_wait_for_the_directory_lock() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    fixture.start(uuid, 1, &shell("sleep 1000"));
+    let stale = fixture.lock_file(self::uuid());
+    std::fs::write(&stale, "").unwrap();
+    let held = hold(&fixture.root().join("lock/directory"));
+    let since = Instant::now();
+    assert_eq!(fixture.report().containers.len(), 1);
+    assert!(since.elapsed() < Duration::from_secs(5));
+    assert!(stale.exists(), "not to be removed without the lock");
+    drop(held);
+    fixture.report();
+    assert!(!stale.exists());
+    assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn marks_are_bounded_and_the_newest_stay() {
+    let fixture = Fixture::new();
+    fixture.report();
+    for i in 0..10_050 {
+        let mark = fixture.root().join(format!("mark/aaaaa-dz642-{i:015}"));
+        std::os::unix::fs::symlink("1", mark).unwrap();
+    }
+    // Not every acknowledgement looks for old marks.
+    let count = || {
+        std::fs::read_dir(fixture.root().join("mark"))
+            .unwrap()
+            .count()
+    };
+    let mut last = None;
+    for i in 0..2_000_u32 {
+        let bytes = (i + 1).wrapping_mul(2_654_435_761).to_le_bytes();
+        let random = std::array::from_fn(|k| bytes[k % 4] >> (k / 4));
+        let uuid = longshore_types::ContainerUuid::generate("bbbbb", random).unwrap();
+        fixture.start(uuid, 1, &shell("exit 0"));
+        fixture.finished(uuid, 1);
+        fixture.report_with(&["--ack", &format!("{uuid}:1")]);
+        last = Some(uuid);
+        if count() <= 10_000 {
+            break;
+        }
+    }
+    assert_eq!(count(), 10_000);
+    let refused = fixture.try_start(last.unwrap(), 1, &shell("exit 0"));
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+}
+
+#[test]
 fn only_the_attempt_that_is_named_is_acknowledged_and_only_once_it_has_ended() {
     let fixture = Fixture::new();
     let (ended, runs) = (uuid(), uuid());
@@ -249,7 +307,7 @@ fn a_process_that_was_only_written_down_is_never_signalled() {
     fixture.start(uuid, 1, &shell("sleep 1000"));
     let supervisor = fixture.start(self::uuid(), 1, &shell("sleep 1000"));
     assert_eq!(fixture.kill(9, uuid, 1), Some(0));
-    std::fs::remove_file(fixture.entry(uuid, 1).join("result")).unwrap();
+    cut_result(&fixture.entry(uuid, 1));
     // The lock file of a dead supervisor whose number belongs to another process now.
     let reused = StartReply {
         uuid,
@@ -275,15 +333,20 @@ fn a_process_that_was_only_written_down_is_never_signalled() {
     fixture.assert_clean(&[uuid, other.uuid]);
 }
 
+/// Removes the last byte of what is noted about an attempt.
+fn cut_result(entry: &std::path::Path) {
+    let state = entry.join("state");
+    let text = std::fs::read(&state).unwrap();
+    std::fs::write(&state, &text[..text.len() - 1]).unwrap();
+}
+
 #[test]
 fn a_result_that_was_cut_off_is_none() {
     let fixture = Fixture::new();
     let uuid = uuid();
     fixture.start(uuid, 1, &shell("exit 0"));
     fixture.finished(uuid, 1);
-    let result = fixture.entry(uuid, 1).join("result");
-    let text = std::fs::read(&result).unwrap();
-    std::fs::write(&result, &text[..text.len() - 1]).unwrap();
+    cut_result(&fixture.entry(uuid, 1));
     let exit = fixture.finished(uuid, 1);
     assert_eq!(exit.cause, ExitCause::SupervisorLost);
     assert!(exit.started_at.is_some());

@@ -63,6 +63,33 @@ fn an_attempt_that_was_killed_before_it_came_is_refused() {
 }
 
 #[test]
+fn starts_and_kills_at_the_same_time_leave_nothing_running() {
+    let fixture = Fixture::new();
+    let mut seen = std::collections::BTreeMap::<_, usize>::new();
+    for i in 0..60_u64 {
+        let uuid = uuid();
+        let file = fixture.path(uuid.as_str());
+        let document = witness(&file, "exec sleep 1000").to_json().unwrap();
+        let (start, kill) = std::thread::scope(|scope| {
+            let start = scope.spawn(|| fixture.start_bytes(uuid, 1, &document).status.code());
+            spin(Duration::from_micros(i * 100));
+            let kill = fixture.kill(15, uuid, 1);
+            (start.join().unwrap(), kill)
+        });
+        assert_eq!(kill, Some(0));
+        match start {
+            Some(0) => assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed),
+            Some(3) => assert_eq!(starts(&file), 0),
+            other => panic!("{other:?}"),
+        }
+        *seen.entry(start).or_default() += 1;
+        fixture.assert_clean(&[uuid]);
+    }
+    eprintln!("started and killed, or refused: {seen:?}");
+    assert_eq!(seen.len(), 2, "{seen:?}");
+}
+
+#[test]
 fn an_acknowledged_attempt_is_never_started_again() {
     let fixture = Fixture::new();
     let uuid = uuid();
@@ -174,6 +201,14 @@ fn wrong_arguments_are_told_apart() {
     assert!(!fixture.root().exists(), "none of them needs the directory");
 }
 
+/// Lets so much time pass that the next step falls on another point of what goes on meanwhile.
+fn spin(delay: Duration) {
+    let since = Instant::now();
+    while since.elapsed() < delay {
+        std::hint::spin_loop();
+    }
+}
+
 /// What became of a start command that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Landed {
@@ -215,10 +250,7 @@ fn killed_start(fixture: &Fixture, uuid: ContainerUuid, delay: Duration) -> Land
     let document = witness(&file, "sleep 0.02").to_json().unwrap();
     let mut child = fixture.spawn_start(uuid, 1);
     child.stdin.take().unwrap().write_all(&document).unwrap();
-    let since = Instant::now();
-    while since.elapsed() < delay {
-        std::hint::spin_loop();
-    }
+    spin(delay);
     let too_late = child.try_wait().unwrap().is_some();
     child.kill().unwrap();
     child.wait().unwrap();
