@@ -1,5 +1,6 @@
 //! Prints what a pass costs: `name value unit`, one figure a line, medians of five runs.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::time::Duration;
 

@@ -134,8 +134,6 @@ pub(crate) struct Counted {
     pub(crate) queued: bool,
     /// Whether it counts as running; and whether as a supervisor.
     pub(crate) active: Option<bool>,
-    /// The shape that counts it as a member.
-    pub(crate) member: Option<usize>,
 }
 
 impl Case {

@@ -57,7 +57,7 @@ pub struct Core {
     /// What the last pass decided and is not carried out yet.
     pub(crate) todo: BTreeSet<ContainerUuid>,
     pub(crate) planned: VecDeque<Action>,
-    pub(crate) soft: Vec<ContainerUuid>,
+    pub(crate) soft: BTreeSet<ContainerUuid>,
 }
 
 impl Core {
@@ -91,7 +91,7 @@ impl Core {
             dirty: false,
             todo: BTreeSet::new(),
             planned: VecDeque::new(),
-            soft: Vec::new(),
+            soft: BTreeSet::new(),
         }
     }
 

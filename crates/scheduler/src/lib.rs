@@ -52,6 +52,7 @@
 //! ```
 
 mod action;
+mod apply;
 mod case;
 mod check;
 mod config;
@@ -60,6 +61,7 @@ mod explain;
 mod gone;
 mod judge;
 mod pass;
+mod place;
 mod plan;
 mod reserve;
 mod shape;

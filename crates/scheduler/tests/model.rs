@@ -1,5 +1,7 @@
 //! The scheduler in a small world where everything that can go wrong does.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 mod world;
 

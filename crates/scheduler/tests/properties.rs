@@ -1,5 +1,7 @@
 //! Properties of plans: they do not depend on the order of news, and they are fixed points.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::collections::BTreeMap;

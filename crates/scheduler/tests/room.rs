@@ -1,5 +1,7 @@
 //! The rules about room: order, packing, creates, limits, reservation, giving back.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::time::Duration;

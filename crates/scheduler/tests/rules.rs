@@ -1,5 +1,7 @@
 //! The rules about single containers: where could a process of it be, and what follows.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use longshore_scheduler::{Action, Config, Core, Limits};

@@ -1,5 +1,7 @@
 //! Each clause of the rules by which types are chosen.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use longshore_scheduler::type_choice::{compare_versions, eligible, need};
@@ -149,6 +151,7 @@ fn want(stack: GpuStack, driver: &str, targets: &[&str]) -> GpuRequest {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table, one row for each clause")]
 fn gpu_clauses() {
     use GpuStack::{Cuda, Rocm};
     let cuda = gpu(Cuda, "12.10", "9.0");
