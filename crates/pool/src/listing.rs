@@ -395,6 +395,7 @@ impl Core {
             short_again: false,
             queued: false,
             digest: String::new(),
+            digest_asked_with: String::new(),
             probed_at: None,
             fails: 0,
             failed_at: None,

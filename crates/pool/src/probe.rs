@@ -40,6 +40,7 @@ impl Core {
             return;
         }
         let (step, serial) = (worker.step, worker.serial);
+        worker.digest_asked_with.clone_from(&worker.digest);
         let mut timeout = self.config.command_timeout;
         let (action, flight) = match step {
             Step::Boot => (EffectAction::Boot(host), WorkerFlight::Boot),
@@ -225,7 +226,8 @@ impl Core {
         }
         match outcome {
             Outcome::Reported(Ok(report)) => {
-                let changed = report.digest.is_empty() || report.digest != worker.digest;
+                // Against what the runner was told, not what a short report has brought since.
+                let changed = report.digest.is_empty() || report.digest != worker.digest_asked_with;
                 worker.digest.clone_from(&report.digest);
                 if worker.state != WorkerState::Shutdown {
                     self.heard(id);

@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     /// Whether it waits for a probe slot.
     pub(crate) queued: bool,
     pub(crate) digest: String,
+    /// The digest that was known when the last regular report was asked for.
+    pub(crate) digest_asked_with: String,
     pub(crate) probed_at: Option<Instant>,
     /// Failed probes in a row, at least a probe interval apart.
     pub(crate) fails: u32,
