@@ -1,13 +1,16 @@
 //! The parts of the `longshore` program.
 //!
-//! [`jobfile`] reads what is to be run, [`ui`] shows what happens. The rest is the command line and
-//! what surrounds it.
+//! [`jobfile`] reads what is to be run, [`run`] puts controller, pool and scheduler together,
+//! [`ui`] shows what happens. The rest is the command line and what surrounds it.
 
 pub mod cli;
+pub mod embedded;
 pub mod ending;
 pub mod jobfile;
 pub mod logging;
+pub mod run;
 pub mod runner;
+pub mod state;
 pub mod state_dir;
 pub mod text;
 pub mod ui;

@@ -13,8 +13,7 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 ///
 /// ```text
 /// lock              held while the program runs; holds its process id
-/// controller.sqlite the embedded controller's store
-/// logs/             output of containers
+/// controller/       the embedded controller: its store, and output of containers
 /// loopback/         the loopback driver's instances
 /// id_ed25519        the key that logs in to instances
 /// runner/           where the runner is put on loopback instances
@@ -80,8 +79,11 @@ impl StateDirectory {
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 // Only for the message.
-                let _ = lock.by_ref().take(20).read_to_string(&mut pid);
-                return Err(StateError::InUse { path, pid: pid.trim().to_owned() });
+                let _ = (&lock).take(20).read_to_string(&mut pid);
+                return Err(StateError::InUse {
+                    path,
+                    pid: pid.trim().to_owned(),
+                });
             }
             Err(TryLockError::Error(source)) => return Err(unusable("locking it")(source)),
         }
@@ -99,14 +101,9 @@ impl StateDirectory {
         &self.path
     }
 
-    /// The embedded controller's store.
-    pub fn database(&self) -> PathBuf {
-        self.path.join("controller.sqlite")
-    }
-
-    /// Output of containers.
-    pub fn logs(&self) -> PathBuf {
-        self.path.join("logs")
+    /// The embedded controller's own directory.
+    pub fn controller(&self) -> PathBuf {
+        self.path.join("controller")
     }
 
     /// The loopback driver's own directory.
@@ -130,7 +127,9 @@ impl StateDirectory {
         let key = match fs::read_to_string(&path) {
             Ok(text) => PrivateKey::from_openssh(text)
                 .map_err(io::Error::other)
-                .map_err(unusable("reading id_ed25519; remove that file to have a new key made"))?,
+                .map_err(unusable(
+                    "reading id_ed25519; remove that file to have a new key made",
+                ))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_key(&path).map_err(unusable("making id_ed25519"))?
             }
@@ -140,7 +139,9 @@ impl StateDirectory {
             let private = key.to_openssh(LineEnding::LF)?.to_string();
             Ok((private, key.public_key().to_openssh()?))
         };
-        text(&key).map_err(io::Error::other).map_err(unusable("writing its key down"))
+        text(&key)
+            .map_err(io::Error::other)
+            .map_err(unusable("writing its key down"))
     }
 }
 
@@ -152,7 +153,12 @@ fn make_key(path: &Path) -> io::Result<PrivateKey> {
     let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
     let beside = path.with_extension("new");
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -171,7 +177,10 @@ mod tests {
         let path = folder.path().join("a/b");
         let held = StateDirectory::open(&path).unwrap();
         let error = StateDirectory::open(&path).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(held);
         StateDirectory::open(&path).unwrap();
     }
@@ -194,9 +203,18 @@ mod tests {
         let first = state.ssh_key().unwrap();
         assert_eq!(state.ssh_key().unwrap(), first);
         assert!(first.1.starts_with("ssh-ed25519 "));
-        let mode = fs::metadata(folder.path().join("id_ed25519")).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.path().join("id_ed25519"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         fs::write(folder.path().join("id_ed25519"), "nonsense").unwrap();
-        assert!(state.ssh_key().unwrap_err().to_string().contains("remove that file"));
+        assert!(
+            state
+                .ssh_key()
+                .unwrap_err()
+                .to_string()
+                .contains("remove that file")
+        );
     }
 }

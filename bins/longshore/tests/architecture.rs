@@ -37,13 +37,28 @@ const PURE: &[&str] = &[
 
 /// What a pure crate must not pull in.
 const IMPURE: &[&str] = &[
-    "tokio", "mio", "ssh2", "russh", "ureq", "hyper", "axum", "rusqlite", "getrandom", "rand",
-    "chrono", "time", "tracing-subscriber", "nix", "rustix",
+    "tokio",
+    "mio",
+    "ssh2",
+    "russh",
+    "ureq",
+    "hyper",
+    "axum",
+    "rusqlite",
+    "getrandom",
+    "rand",
+    "chrono",
+    "time",
+    "tracing-subscriber",
+    "nix",
+    "rustix",
 ];
 
 /// Crates below the programs that may hold `unsafe` code, with the reason.
-const UNSAFE: &[(&str, &str)] =
-    &[("longshore-run", "forks, and sets up the child before it becomes the container")];
+const UNSAFE: &[(&str, &str)] = &[(
+    "longshore-run",
+    "forks, and sets up the child before it becomes the container",
+)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -51,15 +66,26 @@ fn root() -> PathBuf {
 
 fn metadata() -> Metadata {
     let manifest = root().join("Cargo.toml");
-    MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata works")
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .no_deps()
+        .exec()
+        .expect("cargo metadata works")
 }
 
 fn floor(name: &str) -> Option<u8> {
-    FLOORS.iter().find(|(crate_name, _)| *crate_name == name).map(|(_, floor)| *floor)
+    FLOORS
+        .iter()
+        .find(|(crate_name, _)| *crate_name == name)
+        .map(|(_, floor)| *floor)
 }
 
 fn folder(package: &Package) -> PathBuf {
-    package.manifest_path.parent().expect("a manifest lies in a folder").into()
+    package
+        .manifest_path
+        .parent()
+        .expect("a manifest lies in a folder")
+        .into()
 }
 
 #[test]
@@ -92,17 +118,31 @@ fn pure_crates_pull_in_nothing_impure() {
     let mut wrong = Vec::new();
     for name in PURE {
         let output = Command::new(env!("CARGO"))
-            .args(["tree", "--locked", "--no-default-features", "--edges", "normal"])
+            .args([
+                "tree",
+                "--locked",
+                "--no-default-features",
+                "--edges",
+                "normal",
+            ])
             .args(["--prefix", "none", "--format", "{p}", "--package", name])
             .current_dir(root())
             .output()
             .expect("cargo tree runs");
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "cargo tree --package {name}: {error}");
+        assert!(
+            output.status.success(),
+            "cargo tree --package {name}: {error}"
+        );
         let text = String::from_utf8(output.stdout).expect("names are UTF-8");
-        let tree: BTreeSet<&str> =
-            text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-        assert!(tree.contains(name), "cargo tree does not list {name} itself: {text}");
+        let tree: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        assert!(
+            tree.contains(name),
+            "cargo tree does not list {name} itself: {text}"
+        );
         let impure = IMPURE.iter().filter(|impure| tree.contains(*impure));
         wrong.extend(impure.map(|impure| format!("{name} pulls in {impure}")));
     }
@@ -111,7 +151,11 @@ fn pure_crates_pull_in_nothing_impure() {
 
 #[test]
 fn pure_crates_ban_clocks_and_hash_order() {
-    for package in metadata().packages.iter().filter(|p| PURE.contains(&p.name.as_str())) {
+    for package in metadata()
+        .packages
+        .iter()
+        .filter(|p| PURE.contains(&p.name.as_str()))
+    {
         let path = folder(package).join("clippy.toml");
         let text = fs::read_to_string(&path).unwrap_or_default();
         for banned in [
@@ -121,7 +165,11 @@ fn pure_crates_ban_clocks_and_hash_order() {
             "std::collections::HashMap",
             "std::collections::HashSet",
         ] {
-            assert!(text.contains(banned), "{} does not ban {banned}", path.display());
+            assert!(
+                text.contains(banned),
+                "{} does not ban {banned}",
+                path.display()
+            );
         }
     }
 }
@@ -136,7 +184,12 @@ fn nothing_below_the_programs_names_a_concrete_driver() {
         for dependency in &package.dependencies {
             let is_driver = dependency.name.starts_with("longshore-driver-");
             let in_tests = dependency.kind == DependencyKind::Development;
-            assert!(!is_driver || in_tests, "{} names {}", package.name, dependency.name);
+            assert!(
+                !is_driver || in_tests,
+                "{} names {}",
+                package.name,
+                dependency.name
+            );
         }
     }
 }
@@ -148,7 +201,11 @@ fn every_crate_takes_the_workspace_lints_or_says_why_not() {
         let text = fs::read_to_string(&package.manifest_path).expect("the manifest can be read");
         let inherits = text.contains("[lints]\nworkspace = true");
         let excepted = allowed.contains_key(package.name.as_str());
-        assert!(inherits || excepted, "{} does not take the workspace's lints", package.name);
+        assert!(
+            inherits || excepted,
+            "{} does not take the workspace's lints",
+            package.name
+        );
     }
     let root = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest can be read");
     assert!(root.contains("unsafe_code = \"forbid\""));
@@ -161,6 +218,10 @@ fn the_architecture_page_lists_every_crate() {
     let text = fs::read_to_string(&page).expect("docs/architecture.md can be read");
     for package in metadata().packages {
         let name = format!("`{}`", package.name);
-        assert!(text.contains(&name), "{} does not mention {name}", page.display());
+        assert!(
+            text.contains(&name),
+            "{} does not mention {name}",
+            page.display()
+        );
     }
 }

@@ -1,0 +1,180 @@
+//! Everything in one process: the embedded controller, the loopback driver, pool and scheduler.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use longshore_cloud::{CallContext, Driver as _, InstanceSet, TagKeys, Tags};
+use longshore_controller::{Settings, Store};
+use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
+use longshore_driver_loopback::{LoopbackDriver, implicit_type};
+use longshore_pool::runtime::{LongshoreRun, RunnerBinary, Shell, random_seed};
+use longshore_queue::Queue as _;
+use longshore_ssh::{PrivateKey, SshExecutor};
+use longshore_types::{ByteSize, InstanceId, InstanceType};
+
+use crate::runner;
+use crate::state::StateDirectory;
+
+/// The instance set of an embedded installation; its directory tells installations apart.
+const INSTANCE_SET_ID: &str = "embedded";
+/// How long a call to the driver may take when the program asks it itself.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an instance without work is kept for more.
+const TIMEOUT_IDLE: Duration = Duration::from_secs(60);
+/// How long ending waits for what is under way.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A whole installation in this process.
+#[derive(Debug)]
+pub struct Embedded {
+    store: Arc<Store>,
+    dispatcher: Dispatcher,
+    instance_set: Arc<dyn InstanceSet>,
+}
+
+/// What containers may use of this machine.
+pub fn this_machine() -> anyhow::Result<InstanceType> {
+    implicit_type(&std::env::temp_dir()).context("cannot measure this machine")
+}
+
+impl Embedded {
+    /// Starts everything; what an earlier process left in the state directory is taken up again.
+    pub async fn start(state: &StateDirectory, observer: Option<Observer>) -> anyhow::Result<Self> {
+        let store = Arc::new(Store::open(&state.controller(), Settings::default())?);
+        let instance_set = open_loopback(&state.loopback()).await?;
+        let (private_key, public_key) = state.ssh_key()?;
+        let executor = SshExecutor::new(
+            PrivateKey::parse(&private_key).context("the key id_ed25519 cannot be used")?,
+            longshore_ssh::Settings::default(),
+        );
+        let binary = RunnerBinary {
+            content: Arc::from(runner::CONTENT),
+            md5: runner::md5_hex().to_owned(),
+            directory: utf8(&state.runner())?,
+        };
+        let protocol = Arc::new(LongshoreRun {
+            path: binary.path(),
+        });
+        let mut shell = Shell::new(instance_set.clone(), Arc::new(executor), protocol);
+        shell.runner = Some(binary);
+        shell.outputs = Some(store.clone());
+
+        let types = vec![this_machine()?];
+        let mut pool = longshore_pool::Config::new(INSTANCE_SET_ID, types.clone());
+        pool.tag_keys = tag_keys();
+        pool.capabilities = instance_set.capabilities();
+        pool.public_key = Some(public_key);
+        pool.max_instances = 1;
+        pool.timeout_idle = TIMEOUT_IDLE;
+        let mut scheduler = longshore_scheduler::Config::new(types);
+        // The machine is as large as it is measured; nothing of ours runs beside a container that
+        // would have to be reserved for each.
+        scheduler.reserve_extra_ram = ByteSize::ZERO;
+        scheduler.keep_buffers_per_vcpu = 0;
+        scheduler.records_placement = store.capabilities().records_placement;
+        let config = longshore_dispatch::Config::new(pool, scheduler, store.capabilities());
+        let seed = random_seed().context("no random numbers can be had")?;
+        let parts = Parts {
+            shell: Arc::new(shell),
+            queue: store.clone(),
+            observer,
+        };
+        let dispatcher = Dispatcher::start(config, parts, seed);
+        Ok(Self {
+            store,
+            dispatcher,
+            instance_set,
+        })
+    }
+
+    /// The controller.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The dispatcher.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// Gives every instance back once nothing is left on it, and returns when all are gone.
+    pub async fn wind_down(&self) -> anyhow::Result<()> {
+        self.dispatcher.wind_down().await?;
+        let mut snapshots = self.dispatcher.snapshots();
+        snapshots
+            .wait_for(|snapshot| snapshot.wound_down)
+            .await
+            .context("the dispatcher has ended by itself")?;
+        Ok(())
+    }
+
+    /// The instances that the driver lists.
+    pub async fn instances(&self) -> anyhow::Result<Vec<InstanceId>> {
+        list(&*self.instance_set).await
+    }
+
+    /// Ends without ending what runs on instances.
+    pub async fn stop(self) {
+        let stopped = self.dispatcher.stop(STOP_GRACE).await;
+        for line in &stopped.abandoned {
+            tracing::warn!(effect = line, "abandoned");
+        }
+        if let Some(error) = &stopped.error {
+            tracing::error!(error, "bug: the dispatcher's state was wrong");
+        }
+        self.instance_set.stop().await;
+    }
+}
+
+/// Destroys every instance that is recorded in a state directory, whatever runs there.
+pub async fn destroy_all(state: &StateDirectory) -> anyhow::Result<Vec<InstanceId>> {
+    let instance_set = open_loopback(&state.loopback()).await?;
+    let ids = list(&*instance_set).await?;
+    for (id, result) in instance_set.destroy(&context(), &ids).await {
+        result.with_context(|| format!("cannot destroy {id}"))?;
+    }
+    let left = list(&*instance_set).await?;
+    anyhow::ensure!(
+        left.is_empty(),
+        "still there after they were destroyed: {left:?}"
+    );
+    instance_set.stop().await;
+    Ok(ids)
+}
+
+async fn open_loopback(directory: &Path) -> anyhow::Result<Arc<dyn InstanceSet>> {
+    let parameters = serde_json::json!({ "directory": utf8(directory)?, "instances": 1 });
+    let opened = LoopbackDriver.open(&parameters).await;
+    Ok(Arc::from(
+        opened.context("the loopback driver cannot be opened")?,
+    ))
+}
+
+async fn list(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<InstanceId>> {
+    let ours = Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())]);
+    let instances = instance_set.list(&context(), &ours).await?;
+    Ok(instances.into_iter().map(|instance| instance.id).collect())
+}
+
+fn tag_keys() -> TagKeys {
+    TagKeys::new("Longshore")
+}
+
+fn context() -> CallContext {
+    CallContext {
+        timeout: CALL_TIMEOUT,
+        request_id: "req-longshore-program".into(),
+    }
+}
+
+fn utf8(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str();
+    text.map(str::to_owned).with_context(|| {
+        format!(
+            "the path {} is not UTF-8; choose another with --state-dir DIR",
+            path.display()
+        )
+    })
+}

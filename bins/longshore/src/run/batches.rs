@@ -1,0 +1,126 @@
+//! Which batches the files of a command line mean: new ones, or unfinished ones of an earlier run.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use longshore_controller::{BatchId, NewBatch, NewJob, Store};
+
+use crate::cli::RunArgs;
+use crate::ending::UsageError;
+use crate::jobfile::{Job, JobFile};
+
+/// The batches of a command line, in order.
+#[derive(Debug)]
+pub(super) struct Batches(Vec<Planned>);
+
+#[derive(Debug)]
+struct Planned {
+    file: JobFile,
+    /// The batch of an earlier run that is gone on with, or the one that was begun.
+    id: Option<BatchId>,
+    resumed: bool,
+}
+
+impl Batches {
+    /// Finds what earlier runs left unfinished. A file that has changed since is an error, unless
+    /// the arguments say what to do.
+    pub(super) async fn find(
+        args: &RunArgs,
+        files: Vec<JobFile>,
+        store: &Arc<Store>,
+    ) -> anyhow::Result<Self> {
+        let mut planned = Vec::new();
+        for file in files {
+            let found = store.find_batch(&key(&file)?).await?;
+            let id = match found {
+                Some(batch) if args.new => {
+                    store.abandon_batch(batch.id).await?;
+                    None
+                }
+                Some(batch) if args.resume || batch.content_hash == file.hash => Some(batch.id),
+                Some(_) => return Err(changed(&file).into()),
+                None => None,
+            };
+            planned.push(Planned {
+                file,
+                resumed: id.is_some(),
+                id,
+            });
+        }
+        Ok(Self(planned))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What the user should know before it begins.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let resumed = self.0.iter().filter(|planned| planned.resumed);
+        resumed
+            .map(|planned| {
+                let path = planned.file.path.display();
+                format!("{path}: going on with an earlier run (--new starts over)")
+            })
+            .collect()
+    }
+
+    /// Submits the batch unless it is there.
+    pub(super) async fn begin(&mut self, n: usize, store: &Arc<Store>) -> anyhow::Result<BatchId> {
+        let planned = &mut self.0[n];
+        if let Some(id) = planned.id {
+            return Ok(id);
+        }
+        let file = &mut planned.file;
+        let batch = NewBatch {
+            key: key(file)?,
+            content_hash: file.hash.clone(),
+            name: file.name.clone(),
+            jobs: std::mem::take(&mut file.jobs)
+                .into_iter()
+                .map(new_job)
+                .collect(),
+        };
+        let id = store.submit_batch(batch).await?;
+        planned.id = Some(id);
+        Ok(id)
+    }
+
+    /// Says which files are not run since the `n`th has failed.
+    pub(super) fn tell_what_is_not_run(&self, n: usize) {
+        for planned in &self.0[n + 1..] {
+            eprintln!("not run: {}", planned.file.path.display());
+        }
+    }
+
+    /// The run is over and its results were shown: the next one of these files is a new one.
+    pub(super) async fn close(&self, store: &Arc<Store>) -> anyhow::Result<()> {
+        for id in self.0.iter().filter_map(|planned| planned.id) {
+            store.abandon_batch(id).await?;
+        }
+        Ok(())
+    }
+}
+
+fn key(file: &JobFile) -> anyhow::Result<String> {
+    let path = file.path.to_str();
+    path.map(str::to_owned)
+        .with_context(|| format!("the path {} is not UTF-8; rename it", file.path.display()))
+}
+
+fn changed(file: &JobFile) -> UsageError {
+    UsageError::new(format!(
+        "{}: has changed since a run of it was interrupted; --resume goes on with the jobs as \
+         they were, --new gives them up and starts over",
+        file.path.display()
+    ))
+}
+
+fn new_job(job: Job) -> NewJob {
+    NewJob {
+        priority: job.priority,
+        retries: job.retries,
+        keep_output: job.keep_output,
+        ..NewJob::new(job.name, job.document, job.request)
+    }
+}

@@ -1,0 +1,124 @@
+//! Watching a batch until it is finished.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use longshore_controller::{BatchId, BatchStatus, JobStatus};
+use longshore_dispatch::Snapshot;
+use longshore_types::{ContainerState, ContainerUuid, Timestamp};
+
+use super::Interrupts;
+use crate::embedded::Embedded;
+use crate::ui::{JobRow, Progress, SummaryOptions, last_lines, summary};
+
+/// The shortest time between two looks at the jobs, so that looking costs little.
+const SHORTEST_LOOK: Duration = Duration::from_millis(200);
+/// The longest time between two looks, so that elapsed times move on.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// How watching ended.
+#[derive(Debug)]
+pub(super) enum Watched {
+    /// No job of the batch will change any more.
+    Finished { succeeded: bool, summary: String },
+    /// The user wants to end it.
+    Interrupted,
+}
+
+/// Shows how a batch goes on until it is finished, or until the user interrupts.
+pub(super) async fn watch_batch(
+    id: BatchId,
+    embedded: &Embedded,
+    progress: &mut dyn Progress,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Watched> {
+    let store = embedded.store();
+    let begun = Instant::now();
+    let mut first = true;
+    loop {
+        let looked = Instant::now();
+        let status = store.batch_status(id).await?;
+        let jobs = store.job_status(id).await?;
+        let rows = rows(&jobs, &embedded.dispatcher().snapshot());
+        if std::mem::take(&mut first) {
+            progress.begin(&status.name, rows.len(), now());
+        }
+        progress.update(&rows, now());
+        if status.is_finished() {
+            let summary = summarize(&status, &rows, begun.elapsed());
+            return Ok(Watched::Finished {
+                succeeded: status.is_success(),
+                summary,
+            });
+        }
+        let next = async {
+            let quiet = LONGEST_LOOK.saturating_sub(SHORTEST_LOOK);
+            tokio::time::sleep(SHORTEST_LOOK.saturating_sub(looked.elapsed())).await;
+            store.watch_batch(id, status.revision, quiet).await
+        };
+        tokio::select! {
+            changed = next => {
+                changed?;
+            }
+            () = interrupts.next() => return Ok(Watched::Interrupted),
+        }
+    }
+}
+
+fn summarize(status: &BatchStatus, rows: &[JobRow], watched: Duration) -> String {
+    let finished = status.finished_at.unwrap_or_else(now);
+    let options = SummaryOptions {
+        batch: &status.name,
+        // Of a batch that was resumed only this run's share is known to have been spent on it.
+        elapsed: finished.since(status.created_at).min(watched),
+        last_lines: &last_lines,
+    };
+    summary(rows, &options)
+}
+
+/// The jobs as the user sees them: what the controller has, and why the dispatcher waits.
+fn rows(jobs: &[JobStatus], snapshot: &Snapshot) -> Vec<JobRow> {
+    let waiting = snapshot.waiting.iter();
+    let reasons: BTreeMap<ContainerUuid, String> = waiting
+        .map(|entry| {
+            let reason = entry.reason.to_string();
+            let text = match entry.position {
+                Some(position) => format!("{position} in line: {reason}"),
+                None => reason,
+            };
+            (entry.uuid, text)
+        })
+        .collect();
+    jobs.iter()
+        .map(|job| JobRow {
+            name: job.name.clone(),
+            state: job.state,
+            reason: reason(job, &reasons),
+            attempts: job.attempts,
+            exit: job.exit.clone(),
+            error: job.error.clone(),
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            stdout: kept(job, |exit| exit.stdout_bytes).then(|| job.stdout.clone()),
+            stderr: kept(job, |exit| exit.stderr_bytes).then(|| job.stderr.clone()),
+        })
+        .collect()
+}
+
+fn reason(job: &JobStatus, reasons: &BTreeMap<ContainerUuid, String>) -> Option<String> {
+    let waits = matches!(job.state, ContainerState::Queued | ContainerState::Locked);
+    if waits {
+        reasons.get(&job.uuid).cloned()
+    } else {
+        None
+    }
+}
+
+/// Whether a stream of a job has anything that was kept.
+fn kept(job: &JobStatus, bytes: impl Fn(&longshore_types::Exit) -> u64) -> bool {
+    job.state.is_final() && job.exit.as_ref().is_some_and(|exit| bytes(exit) > 0)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system(SystemTime::now())
+}
