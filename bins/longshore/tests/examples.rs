@@ -32,7 +32,7 @@ fn run(file: &JobFile, name: &str, cwd: &Path, out: &Path) -> bool {
         .envs(&document.env)
         .env("OUT", out)
         .current_dir(cwd);
-    command.status().unwrap().success()
+    command.status().expect("a shell").success()
 }
 
 #[test]
