@@ -38,6 +38,7 @@
 //! assert_eq!(core.worker(&"i-1".into()).unwrap().state, WorkerState::Booting);
 //! ```
 
+mod adopt;
 mod check;
 mod config;
 mod core;

@@ -1,6 +1,7 @@
 //! The core against a small world of machines with runners, with replies that are late, lost or
 //! repeated, commands that arrive long after they were given up, listings that lag, machines that
 //! die, and restarts. The witness is in the world: no container has two processes at once.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
 

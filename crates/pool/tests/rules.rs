@@ -1,5 +1,6 @@
 //! Each rule of the pool that is there because a sequence of events breaks any weaker one, as that
 //! sequence.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
 
@@ -664,7 +665,11 @@ fn a_listing_that_began_before_the_create_reply_marks_nothing() {
     rig.booting("a");
     rig.cloud.clear();
     rig.answer_list();
+    // The next one counts, and is the first.
+    rig.wait(SECOND);
     assert!(rig.view("a").is_some());
+    rig.wait(SECOND);
+    assert!(rig.view("a").is_none());
 }
 
 #[test]
@@ -1209,7 +1214,7 @@ fn the_behavior_is_written_to_a_tag_until_that_succeeds() {
     });
     assert!((3..12).contains(&(tries / 2)), "{tries}");
     rig.pass(seconds(300), |action| {
-        is_tags(action).then(|| Outcome::TagsSet(Ok(())))
+        is_tags(action).then_some(Outcome::TagsSet(Ok(())))
     });
     rig.cloud[0]
         .tags
@@ -1296,4 +1301,21 @@ fn a_runner_that_does_not_wait_is_asked_at_intervals() {
         })
     });
     assert!(digest / 2 <= 12_000, "{digest}");
+}
+
+#[test]
+fn a_short_report_does_not_make_the_long_one_look_as_if_nothing_had_changed() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![finished(1, 1)]);
+    rig.acknowledge("a", 1, 1);
+    rig.wait(SECOND);
+    // The acknowledgement changes what the runner has: both commands answer with that.
+    rig.answer(is_short, report(vec![]));
+    rig.answer(is_long, report(vec![]));
+    assert!(
+        rig.find(is_long).is_some(),
+        "the next one must wait at once"
+    );
 }

@@ -1,5 +1,6 @@
 //! A rig around a core: answers effects by hand, on a clock set by hand.
 #![allow(
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
     reason = "each test program uses a part of it"

@@ -1,0 +1,167 @@
+//! New workers: found in a listing, or made by a create of ours.
+
+use std::collections::BTreeMap;
+
+use longshore_cloud::{Instance, InstanceState};
+use longshore_types::{IdleBehavior, InstanceId, InstanceType, Resources, WorkerState};
+
+use crate::core::Core;
+use crate::event::Changed;
+use crate::timers::{Timer, WorkerTimer};
+use crate::worker::{Step, Worker};
+
+impl Core {
+    /// Makes a worker of an instance that this process did not create.
+    pub(crate) fn adopt(&mut self, instance: Instance) {
+        let id = instance.id.clone();
+        let keys = &self.config.tag_keys;
+        let type_name = instance.tags.get(&keys.instance_type);
+        let known = type_name
+            .and_then(|name| self.types.get(&name.as_str().into()))
+            .cloned();
+        let tag = instance.tags.get(&keys.idle_behavior);
+        let mut behavior = tag
+            .and_then(|tag| IdleBehavior::from_tag(tag))
+            .unwrap_or_default();
+        if known.is_none() && behavior == IdleBehavior::Run {
+            behavior = IdleBehavior::Drain;
+        }
+        let secret = instance.tags.get(&keys.secret).cloned();
+        let stopping = instance.state == InstanceState::Stopping;
+        self.add_worker(
+            instance,
+            known.as_ref(),
+            secret,
+            WorkerState::Unknown,
+            behavior,
+        );
+        if self.condemned.contains(&id) {
+            self.condemn(&id, "it was given up before");
+        } else if stopping {
+            self.condemn(&id, "the provider is taking it away");
+        } else {
+            self.repair_tags(&id);
+        }
+    }
+
+    pub(crate) fn add_created(
+        &mut self,
+        instance: Instance,
+        instance_type: &InstanceType,
+        secret: Option<String>,
+    ) {
+        let stopping = instance.state == InstanceState::Stopping;
+        let id = instance.id.clone();
+        let (state, behavior) = (WorkerState::Booting, IdleBehavior::Run);
+        self.add_worker(instance, Some(instance_type), secret, state, behavior);
+        if stopping {
+            self.condemn(&id, "the provider is taking it away");
+        }
+    }
+
+    fn add_worker(
+        &mut self,
+        instance: Instance,
+        instance_type: Option<&InstanceType>,
+        secret: Option<String>,
+        state: WorkerState,
+        behavior: IdleBehavior,
+    ) {
+        let id = instance.id.clone();
+        self.serials += 1;
+        let seen = self.next_seq();
+        let worker = Worker {
+            serial: self.serials,
+            type_name: instance_type.map(|t| t.name.clone()),
+            capacity: instance_type.map_or(Resources::NONE, InstanceType::resources),
+            state,
+            behavior,
+            secret: secret.clone(),
+            address: instance.address,
+            user: instance
+                .remote_user
+                .unwrap_or_else(|| self.config.remote_user.clone()),
+            launched_at: instance.launched_at,
+            adopted: state == WorkerState::Unknown,
+            recovery_ends: None,
+            last_error: None,
+            held: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            failed_starts: 0,
+            step: Step::Boot,
+            boot_ok: false,
+            deployed: false,
+            probe: None,
+            short: None,
+            short_again: false,
+            queued: false,
+            digest: String::new(),
+            digest_asked_with: String::new(),
+            probed_at: None,
+            fails: 0,
+            failed_at: None,
+            burst: 0,
+            burst_began: self.now,
+            heard_at: self.now,
+            seen,
+            missed_at: None,
+            misses: 0,
+            destroy_accepted: None,
+            destroy_sent_at: None,
+            tags_in_flight: false,
+            tags_tries: 0,
+            tags_seq: 0,
+            tags: instance.tags,
+        };
+        self.workers.insert(id.clone(), worker);
+        if let Some(secret) = secret {
+            self.by_secret.entry(secret).or_default().insert(id.clone());
+        }
+        let boot = self.now + self.config.timeout_booting;
+        self.timers
+            .set(Timer::Worker(id.clone(), WorkerTimer::Boot), boot);
+        self.changed(Changed::CreateGate);
+        self.worker_changed(&id);
+        self.probe(&id);
+    }
+
+    pub(crate) fn resolve_all_twins(&mut self) {
+        let twins = self.by_secret.iter().filter(|(_, ids)| ids.len() > 1);
+        let secrets: Vec<String> = twins.map(|(secret, _)| secret.clone()).collect();
+        for secret in secrets {
+            self.resolve_twins(&secret);
+        }
+    }
+
+    /// Of two machines with one secret keeps the one with work, else the older. Nothing is
+    /// decided while one of them was not asked yet.
+    pub(crate) fn resolve_twins(&mut self, secret: &str) {
+        let Some(ids) = self.by_secret.get(secret) else {
+            return;
+        };
+        let mut twins: Vec<_> = ids
+            .iter()
+            .filter_map(|id| self.workers.get(id).map(|worker| (id, worker)))
+            .filter(|(_, worker)| worker.state != WorkerState::Shutdown)
+            .collect();
+        let unasked = |worker: &Worker| worker.adopted && worker.probed_at.is_none();
+        if twins.len() < 2 || twins.iter().any(|(_, worker)| unasked(worker)) {
+            return;
+        }
+        twins.sort_by_key(|(_, worker)| (worker.is_empty(), worker.launched_at, worker.serial));
+        let others: Vec<(InstanceId, bool)> = twins
+            .iter()
+            .skip(1)
+            .map(|(id, worker)| ((*id).clone(), worker.is_empty()))
+            .collect();
+        for (id, empty) in others {
+            self.alarm(format!("instance {id} has the secret of another instance"));
+            if empty {
+                self.condemn(&id, "it has the secret of another instance");
+            } else {
+                self.drain(&id, "it has the secret of another instance");
+            }
+        }
+    }
+}
