@@ -210,7 +210,9 @@ async fn a_dropped_wait_for_changes_loses_none() {
     let mut mirror: BTreeMap<ContainerUuid, Container> = BTreeMap::new();
     let mut dropped = 0u32;
     let mut patience = Duration::from_micros(1);
+    let begun = std::time::Instant::now();
     while mirror.len() < 40 || !mirror.values().all(|c| c.state.is_final()) {
+        assert!(begun.elapsed() < LONG, "a change was lost");
         // Dropped at all kinds of moments.
         patience = Duration::from_nanos((patience.as_nanos() as u64 * 31 + 7919) % 3_000_000);
         match tokio::time::timeout(patience, store.changes(LONG)).await {
