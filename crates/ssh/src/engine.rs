@@ -200,7 +200,9 @@ impl Engine {
         while self.link.feed()? {
             fed = true;
             self.pump()?;
-            self.link.drain()?;
+            if self.link.has_incoming() {
+                self.link.drain()?;
+            }
         }
         Ok(fed)
     }
@@ -222,10 +224,11 @@ impl Engine {
 
     /// Polls every operation once; the answer says whether any got further.
     fn pass(&mut self, starts: &mut VecDeque<Start>, fed: bool) -> Result<bool, SshError> {
-        let mut progress = self.close()?;
+        // The request to run a command goes out before the request for the next channel.
+        self.start(starts);
+        let mut progress = self.rounds()?;
+        progress |= self.close()?;
         progress |= self.open(starts, fed)?;
-        progress |= self.start(starts);
-        progress |= self.rounds()?;
         Ok(progress)
     }
 
@@ -301,23 +304,19 @@ impl Engine {
         Ok(())
     }
 
-    fn start(&mut self, starts: &mut VecDeque<Start>) -> bool {
+    /// Gives the open channel to the next command.
+    fn start(&mut self, starts: &mut VecDeque<Start>) {
         if self.jobs.len() >= self.settings.channels.max(1) || starts.is_empty() {
-            return false;
+            return;
         }
-        let Some(channel) = self.spare.take() else {
-            return false;
-        };
-        match starts.pop_front() {
-            Some(start) => {
-                self.commands += 1;
-                add(&self.counters.commands, 1);
-                self.jobs.push(Job::new(start, channel));
-                true
-            }
-            None => {
-                self.spare = Some(channel);
-                false
+        if let Some(channel) = self.spare.take() {
+            match starts.pop_front() {
+                Some(start) => {
+                    self.commands += 1;
+                    add(&self.counters.commands, 1);
+                    self.jobs.push(Job::new(start, channel));
+                }
+                None => self.spare = Some(channel),
             }
         }
     }

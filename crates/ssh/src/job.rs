@@ -101,22 +101,22 @@ impl Job {
         if self.pipe.is_dropped() {
             return Ok(Round::Done);
         }
-        if self.line.is_empty() {
-            self.run(link, delivered)
-        } else {
-            self.ask(link)
+        if !self.line.is_empty() {
+            let round = self.ask()?;
+            if round != Round::Progress {
+                return Ok(round);
+            }
         }
+        self.run(link, delivered)
     }
 
     /// Asks the server to run the command, and waits for its answer.
-    fn ask(&mut self, link: &mut Link) -> Result<Round, SshError> {
+    fn ask(&mut self) -> Result<Round, SshError> {
         if self.asking.is_none() {
             self.pipe.set_stage(Stage::Sent);
             self.asking = Some(Instant::now());
         }
-        let answer = self.channel.exec(&self.line);
-        link.drain()?;
-        match answer {
+        match self.channel.exec(&self.line) {
             Ok(()) => {
                 self.line = String::new();
                 self.asking = None;

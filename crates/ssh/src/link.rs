@@ -66,19 +66,21 @@ impl Link {
         Ok((link, theirs))
     }
 
-    /// Waits until bytes came or went over TCP. The answer says how many came.
+    /// Sends what waits, and waits until bytes came over TCP, or until there is room again for
+    /// more to be sent. The answer says how many came.
     ///
     /// Whoever calls this has let libssh2 read everything before.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SshError>> {
-        let sent = self.poll_send(cx)?;
-        let mut received = Poll::Pending;
-        if self.incoming.is_empty() {
-            received = self.poll_receive(cx)?;
+        let was_full = !self.has_room();
+        self.poll_send(cx)?;
+        if self.incoming.is_empty()
+            && let Poll::Ready(count) = self.poll_receive(cx)?
+        {
+            return Poll::Ready(Ok(count));
         }
-        match (received, sent) {
-            (Poll::Ready(count), _) => Poll::Ready(Ok(count)),
-            (Poll::Pending, true) => Poll::Ready(Ok(0)),
-            (Poll::Pending, false) => Poll::Pending,
+        match was_full && self.has_room() {
+            true => Poll::Ready(Ok(0)),
+            false => Poll::Pending,
         }
     }
 
@@ -96,9 +98,8 @@ impl Link {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Sends what waits; the answer says whether anything was sent.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, SshError> {
-        let mut any = false;
+    /// Sends what waits, as far as that is possible at once.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), SshError> {
         while self.outgoing_start < self.outgoing.len() {
             let rest = &self.outgoing[self.outgoing_start..];
             let Poll::Ready(result) = Pin::new(&mut self.tcp).poll_write(cx, rest) else {
@@ -108,13 +109,12 @@ impl Link {
             self.outgoing_start += count;
             self.sent += count as u64;
             add(&self.counters.bytes_sent, count);
-            any = true;
         }
         if self.outgoing_start == self.outgoing.len() {
             recycle(&mut self.outgoing);
             self.outgoing_start = 0;
         }
-        Ok(any)
+        Ok(())
     }
 
     /// Gives libssh2 the next few received bytes; the answer says whether there were any.
@@ -162,6 +162,11 @@ impl Link {
     /// Whether more may be handed to libssh2 for sending.
     pub(crate) fn has_room(&self) -> bool {
         self.outgoing.len() - self.outgoing_start < TURN
+    }
+
+    /// Whether received bytes wait for libssh2.
+    pub(crate) fn has_incoming(&self) -> bool {
+        !self.incoming.is_empty()
     }
 
     /// Forgets what could not be sent, because nobody will receive it.
