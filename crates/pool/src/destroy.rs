@@ -35,14 +35,18 @@ impl Core {
     pub fn give_back(&mut self, instance: &InstanceId, now: Instant) -> Result<(), Refusal> {
         self.advance(now);
         self.allowed(instance)?;
-        let free = self.workers.get(instance).is_some_and(|worker| {
-            worker.state == WorkerState::Idle
-                && worker.is_empty()
-                && worker.behavior != IdleBehavior::Hold
-        });
-        if !free {
+        let Some(worker) = self.workers.get(instance) else {
             let instance = instance.clone();
+            return Err(Refusal::UnknownInstance { instance });
+        };
+        let (instance_id, behavior) = (instance.clone(), worker.behavior);
+        if worker.state != WorkerState::Idle || !worker.is_empty() {
+            let instance = instance_id;
             return Err(Refusal::NotEmpty { instance });
+        }
+        if behavior == IdleBehavior::Hold {
+            let instance = instance_id;
+            return Err(Refusal::NotTaking { instance, behavior });
         }
         self.condemn(instance, "it is not needed");
         Ok(())

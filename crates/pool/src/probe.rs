@@ -230,8 +230,8 @@ impl Core {
                 let changed = report.digest.is_empty() || report.digest != worker.digest_asked_with;
                 worker.digest.clone_from(&report.digest);
                 if worker.state != WorkerState::Shutdown {
-                    self.heard(id);
                     self.take_report(id, report, began, began_at);
+                    self.heard(id);
                     self.booted_if_ready(id);
                 }
                 self.prune_removed(id);

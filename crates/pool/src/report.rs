@@ -15,7 +15,8 @@ use crate::worker::{Held, Seq, Stage};
 
 /// Reports in a row that must lack a container that ran before it is taken as lost.
 const MIN_ABSENT: u32 = 2;
-/// The most claims for containers of others that are remembered per worker.
+/// The most containers that a worker may claim to have beside those that we placed there, and the
+/// most claims for containers of others that are remembered.
 const MAX_CLAIMS: usize = 4096;
 
 impl Core {
@@ -189,6 +190,10 @@ impl Core {
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
+        if worker.held.len() >= MAX_CLAIMS {
+            self.drain(id, "it claims more containers than it could have");
+            return;
+        }
         worker.claims.remove(&uuid);
         let expected = worker.adopted && worker.recovery_ends.is_none_or(|ends| now < ends);
         worker

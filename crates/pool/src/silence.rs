@@ -66,7 +66,7 @@ impl Core {
         worker.fails = 0;
         worker.failed_at = None;
         self.failing.remove(id);
-        let silent = matches!(worker.state, WorkerState::Idle | WorkerState::Running);
+        let silent = worker.is_expected_to_answer();
         if self.outage && !self.is_outage() {
             self.outage = false;
         }
@@ -126,7 +126,7 @@ impl Core {
         let Some(worker) = self.workers.get(id) else {
             return;
         };
-        if !matches!(worker.state, WorkerState::Idle | WorkerState::Running) {
+        if !worker.is_expected_to_answer() {
             return;
         }
         let silent = self.now.since(worker.heard_at) >= self.config.timeout_probe

@@ -117,6 +117,16 @@ impl Worker {
             .retain(|_, (_, removed)| oldest.is_some_and(|oldest| oldest < *removed));
     }
 
+    /// Whether it has answered before, so that silence means something: also one that was found,
+    /// and whose boot probe fails, once it has said what it runs.
+    pub(crate) fn is_expected_to_answer(&self) -> bool {
+        match self.state {
+            WorkerState::Idle | WorkerState::Running => true,
+            WorkerState::Unknown => self.probed_at.is_some(),
+            WorkerState::Booting | WorkerState::Shutdown => false,
+        }
+    }
+
     pub(crate) fn may_run_something(&self) -> bool {
         self.held.values().any(Held::may_run)
     }

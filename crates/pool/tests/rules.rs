@@ -1319,3 +1319,38 @@ fn a_short_report_does_not_make_the_long_one_look_as_if_nothing_had_changed() {
         "the next one must wait at once"
     );
 }
+
+#[test]
+fn an_adopted_worker_that_runs_something_and_falls_silent_does_not_stay_for_ever() {
+    let mut rig = Rig::new(config());
+    rig.adopted("a");
+    let degraded = |containers: Option<Vec<ContainerReport>>| {
+        move |action: &EffectAction| match action {
+            EffectAction::Boot(_) if containers.is_none() => {
+                Some(Outcome::Booted(Err(unreachable())))
+            }
+            EffectAction::Boot(_) => Some(Outcome::Booted(Err(badly()))),
+            EffectAction::Deploy(_) => Some(Outcome::Deployed(Ok(()))),
+            EffectAction::Report(..) => containers.clone().map(report),
+            _ => None,
+        }
+    };
+    rig.pass(seconds(700), degraded(Some(vec![running(1, 1)])));
+    assert_eq!(rig.state("a"), WorkerState::Unknown);
+    rig.pass(seconds(590), degraded(None));
+    assert_eq!(rig.state("a"), WorkerState::Unknown);
+    rig.pass(seconds(60), degraded(None));
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+}
+
+#[test]
+fn what_a_hostile_worker_claims_is_bounded() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    for round in 0..6 {
+        let claims = (0..2000).map(|n| running(round * 2000 + n, 1)).collect();
+        rig.report("a", claims);
+    }
+    assert!(rig.view("a").unwrap().containers.len() <= 4096);
+    assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
+}

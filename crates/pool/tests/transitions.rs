@@ -1,4 +1,5 @@
 //! The transition table of a worker: every state, and everything that may happen to it.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
 
