@@ -9,6 +9,7 @@ mod common;
 
 use common::*;
 use longshore_types::{ContainerUuid, ExitCause, ReportedState};
+use nix::poll::{PollFd, PollFlags, poll};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -44,7 +45,11 @@ impl Brood {
 
 #[test]
 fn what_a_job_leaves_behind_is_ended_before_its_result_is_told() {
-    let fixture = Fixture::new();
+    left_behind(&Fixture::new());
+    left_behind(&Fixture::ungrouped());
+}
+
+fn left_behind(fixture: &Fixture) {
     let uuid = uuid();
     let names = fixture.path("names");
     let wait = format!(
@@ -72,7 +77,11 @@ fn a_request_to_end_reaches_daemons_after_the_job() {
 
 #[test]
 fn a_job_that_forks_without_end_is_ended() {
-    let fixture = Fixture::new();
+    forks_without_end(&Fixture::new());
+    forks_without_end(&Fixture::ungrouped());
+}
+
+fn forks_without_end(fixture: &Fixture) {
     let uuid = uuid();
     let mut document = shell("f() { (sleep 0.01; f) & }; trap '' TERM; f; f; f; wait; sleep 1000");
     document.kill_grace_ms = 50;
@@ -84,12 +93,17 @@ fn a_job_that_forks_without_end_is_ended() {
 
 /// Runs a job with a brood, has `end` end parts of its supervision, and expects the result.
 fn supervision_lost(end: impl Fn(&Fixture, ContainerUuid, i32, i32)) {
-    let fixture = Fixture::new();
+    for fixture in [Fixture::new(), Fixture::ungrouped()] {
+        supervision_lost_in(&fixture, &end);
+    }
+}
+
+fn supervision_lost_in(fixture: &Fixture, end: impl Fn(&Fixture, ContainerUuid, i32, i32)) {
     let uuid = uuid();
     let names = fixture.path("names");
     let supervisor = fixture.start(uuid, 1, &shell(&(brood(&names) + "wait; sleep 1000")));
     let brood = Brood::of(&names);
-    end(&fixture, uuid, supervisor, reaper_of(supervisor));
+    end(fixture, uuid, supervisor, reaper_of(supervisor));
     let exit = fixture.finished(uuid, 1);
     assert_eq!(exit.cause, ExitCause::SupervisorLost);
     assert!(exit.started_at.is_some());
@@ -128,20 +142,15 @@ fn nothing_survives_the_death_of_both() {
         signal(reaper, libc::SIGKILL).unwrap();
         if !grouped {
             // Without a control group what is left is seen, and not ended.
-            let names = fixture.path("names");
-            for pid in Brood::of(&names).0 {
-                stale_until_killed(fixture, uuid, pid);
+            eventually("the container to be stale", || {
+                let state = fixture.reported(uuid)?.state;
+                (state == ReportedState::Stale).then_some(())
+            });
+            for pid in Brood::of(&fixture.path("names")).0 {
+                let _ = signal(pid, libc::SIGKILL);
             }
         }
     });
-}
-
-fn stale_until_killed(fixture: &Fixture, uuid: ContainerUuid, pid: i32) {
-    eventually("the container to be stale", || {
-        let state = fixture.reported(uuid)?.state;
-        (state == ReportedState::Stale).then_some(())
-    });
-    signal(pid, libc::SIGKILL).unwrap();
 }
 
 #[test]
@@ -239,6 +248,8 @@ fn a_supervisor_keeps_nothing_open_that_the_start_command_was_given() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     drop(given);
+    let mut ready = [PollFd::new(kept.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut ready, 30_000_u16), Ok(1), "it is still open");
     assert_eq!(kept.read(&mut [0]).unwrap(), 0);
     let state = fixture.reported(uuid).unwrap().state;
     assert!(matches!(state, ReportedState::Running { .. }), "{state:?}");

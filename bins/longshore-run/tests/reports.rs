@@ -87,7 +87,7 @@ fn a_waiting_report_hears_of_a_lost_supervisor_at_once() {
     for both in [false, true] {
         let took = fastest(|| {
             let uuid = uuid();
-            let supervisor = fixture.start(uuid, 1, &shell("sleep 1000"));
+            let supervisor = fixture.start(uuid, 1, &shell("exec sleep 1000"));
             let reaper = reaper_of(supervisor);
             eventually("the start", || {
                 fixture

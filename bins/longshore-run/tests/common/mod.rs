@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,6 +25,8 @@ pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 pub(crate) struct Fixture {
     directory: tempfile::TempDir,
+    /// Who runs the runner, if not the user of the test.
+    user: Option<u32>,
 }
 
 impl Fixture {
@@ -32,7 +35,21 @@ impl Fixture {
             .prefix("longshore-run-test-")
             .tempdir()
             .unwrap();
-        Self { directory }
+        Self {
+            directory,
+            user: None,
+        }
+    }
+
+    /// One whose runner may not make control groups.
+    pub(crate) fn ungrouped() -> Self {
+        let mut fixture = Self::new();
+        if nix::unistd::geteuid().is_root() {
+            let nobody = 65534;
+            std::os::unix::fs::chown(fixture.directory.path(), Some(nobody), None).unwrap();
+            fixture.user = Some(nobody);
+        }
+        fixture
     }
 
     /// The runner's directory.
@@ -53,6 +70,9 @@ impl Fixture {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
