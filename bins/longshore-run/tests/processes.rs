@@ -1,10 +1,5 @@
 //! Nothing of a container outlives it, whatever it does and whoever dies.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot do its part fails at once"
-)]
-
 mod common;
 
 use common::*;
