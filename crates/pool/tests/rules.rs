@@ -326,6 +326,7 @@ fn an_attempt_of_an_earlier_process_can_be_killed_unseen() {
     let kill = rig.take(is_kill);
     // A report before the mark is there decides nothing.
     rig.report("a", vec![]);
+    rig.report("a", vec![]);
     assert_eq!(rig.phase("a", 1), Some(HeldPhase::Killing));
     rig.outcome(&kill, Outcome::Killed(KillOutcome::Gone));
     rig.answer(is_short, report(vec![]));
@@ -1353,4 +1354,52 @@ fn what_a_hostile_worker_claims_is_bounded() {
     }
     assert!(rig.view("a").unwrap().containers.len() <= 4096);
     assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
+}
+
+#[test]
+fn gone_from_a_signal_that_may_have_overtaken_the_start_does_not_count() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.start("a", 1, 1).unwrap();
+    rig.kill("a", 1);
+    let overtook = rig.take(is_kill);
+    rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+    rig.outcome(&overtook, Outcome::Killed(KillOutcome::Gone));
+    // Nothing is proved: the next signal goes out at once, and its answer counts.
+    assert!(rig.find(is_short).is_none());
+    rig.report("a", vec![running(1, 1)]);
+    rig.answer(is_kill, Outcome::Killed(KillOutcome::Gone));
+    rig.answer(is_short, report(vec![finished(1, 1)]));
+    assert_eq!(rig.ended(1).len(), 1);
+}
+
+#[test]
+fn what_was_given_up_may_end_all_the_same_and_its_result_is_kept() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.run("a", 2);
+    rig.kill("a", 1);
+    rig.pass(seconds(121), |action| {
+        is_kill(action).then_some(Outcome::Killed(KillOutcome::StillRuns))
+    });
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::GivenUp));
+    assert_eq!(
+        rig.state("a"),
+        WorkerState::Running,
+        "something else runs there"
+    );
+    rig.report("a", vec![finished(1, 1), running(2, 1)]);
+    rig.report("a", vec![finished(1, 1), finished(2, 1)]);
+    assert_eq!((rig.ended(1).len(), rig.ended(2).len()), (1, 1));
+    assert_eq!(
+        rig.state("a"),
+        WorkerState::Idle,
+        "nobody has the results yet"
+    );
+    rig.acknowledge("a", 1, 1);
+    rig.acknowledge("a", 2, 1);
+    rig.wait(SECOND);
+    rig.answer(is_short, report(vec![]));
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
 }
