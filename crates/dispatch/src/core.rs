@@ -45,7 +45,8 @@ pub struct Core {
     documents: BTreeMap<ContainerUuid, Arc<[u8]>>,
     /// Starts that wait for their document.
     awaiting_document: BTreeMap<ContainerUuid, Action>,
-    /// Containers that workers claim and the cache does not know.
+    /// Containers that have to be asked for by UUID: workers claim them and the cache does not
+    /// know them, or a call about them has failed.
     strangers: BTreeSet<ContainerUuid>,
     limits: Option<Limits>,
     gate_changed: bool,
@@ -386,9 +387,22 @@ impl Core {
                     self.progress.handle_free(uuid, now);
                     self.scheduler.upsert_entry(entry, now);
                 }
-                Delta::Remove(uuid) => self.scheduler.remove_entry(uuid, now),
+                Delta::Remove(uuid) => {
+                    self.scheduler.remove_entry(uuid, now);
+                    // If a worker still has it, it is asked for once more before that is ended.
+                    if self.is_claimed(uuid) {
+                        self.strangers.insert(uuid);
+                    }
+                }
             }
         }
+    }
+
+    /// Whether any worker has a process or a result of a container.
+    fn is_claimed(&self, uuid: ContainerUuid) -> bool {
+        self.pool
+            .workers()
+            .any(|view| view.containers.iter().any(|held| held.uuid == uuid))
     }
 
     /// A container that a worker claimed before it was known has become known.
@@ -422,7 +436,6 @@ impl Core {
             quota_blocked: self.quota_blocked.clone(),
             max_containers: self.limit.current(),
             absence_is_evidence: self.pool.absence_is_evidence(),
-            queue_complete_as_of: self.refreshing.complete_as_of(),
             accept_new: self.ending == Ending::No && self.is_ready(),
         };
         if self.limits.as_ref() != Some(&limits) {

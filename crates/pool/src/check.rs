@@ -114,8 +114,9 @@ fn check_worker(worker: &Worker) -> Result<(), String> {
         ),
         WorkerState::Unknown | WorkerState::Shutdown => {}
     }
+    let found = worker.held.values().any(|held| held.found);
     require!(
-        worker.granted().fits_in(&worker.capacity),
+        found || worker.granted().fits_in(&worker.capacity),
         "more is granted than it has"
     );
     require!(

@@ -21,7 +21,8 @@ pub enum Event {
         started_at: Option<Timestamp>,
     },
     /// An attempt ended and its output was brought home as far as that was possible. It is told
-    /// again after a restart until [`Core::acknowledge`](crate::Core::acknowledge).
+    /// again after a restart until [`Core::acknowledge`](crate::Core::acknowledge), and not told
+    /// at all if that comes first.
     Ended {
         /// The container.
         uuid: ContainerUuid,

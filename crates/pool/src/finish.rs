@@ -179,12 +179,16 @@ impl Core {
         };
         ended.told = true;
         let (exit, acked) = (ended.exit.clone(), ended.acked);
-        self.event(Event::Ended {
-            uuid,
-            attempt,
-            instance: id.clone(),
-            exit,
-        });
+        // Where the result was acknowledged already (an earlier process told it), nobody waits
+        // for it.
+        if !acked {
+            self.event(Event::Ended {
+                uuid,
+                attempt,
+                instance: id.clone(),
+                exit,
+            });
+        }
         if acked && down {
             self.remove_held(id, uuid);
         } else if acked && !self.stopping {

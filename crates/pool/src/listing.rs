@@ -29,8 +29,8 @@ pub(crate) struct Listing {
     pub(crate) complete_began: Seq,
     first_complete_at: Option<Instant>,
     pub(crate) evidence: bool,
-    /// Whether it was alarmed that listings miss too much.
-    short: bool,
+    /// Since when listings miss more than half of the instances, if they do.
+    short_since: Option<Instant>,
 }
 
 impl Listing {
@@ -182,18 +182,40 @@ impl Core {
             .filter_map(|id| self.workers.get(id))
             .filter(wanted)
             .count();
-        let short = known >= 2 && lost * 2 > known;
-        if short && !self.listing.short {
-            self.alarm(format!(
-                "a listing misses {lost} of {known} instances; it is not believed"
-            ));
-        }
-        self.listing.short = short;
-        if !short {
-            for id in missing {
+        let believed = self.is_believed(lost, known, at);
+        for id in missing {
+            let destroyed = self
+                .workers
+                .get(&id)
+                .is_some_and(|w| w.state == WorkerState::Shutdown);
+            if believed || destroyed {
                 self.miss(&id, began, at);
             }
         }
+    }
+
+    /// Whether a listing that misses `lost` of `known` wanted instances says anything about them.
+    ///
+    /// One that misses most of them rather shows a fault of the listing. But where complete
+    /// listings go on to miss them for as long as a silent worker is put up with, they are gone:
+    /// an instance that gave any sign of life since is not among the missing.
+    fn is_believed(&mut self, lost: usize, known: usize, at: Instant) -> bool {
+        let short = known >= 2 && lost * 2 > known;
+        if !short {
+            self.listing.short_since = None;
+            return true;
+        }
+        let since = match self.listing.short_since {
+            Some(since) => since,
+            None => {
+                self.alarm(format!(
+                    "a listing misses {lost} of {known} instances; it is not believed for now"
+                ));
+                self.listing.short_since = Some(at);
+                at
+            }
+        };
+        at.since(since) >= self.config.timeout_probe
     }
 
     /// One piece of evidence that an instance does not exist.

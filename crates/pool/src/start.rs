@@ -67,6 +67,7 @@ impl Core {
         }
         let mut held = Held::new(attempt, Stage::Starting(Sending::default()), seq);
         held.granted = Some(resources);
+        held.found = false;
         held.document = Some(document);
         worker.held.insert(uuid, held);
         self.places

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use longshore_types::{InstanceId, Instant, PendingView, WorkerState, WorkerView};
 
 use crate::core::Core;
-use crate::worker::Worker;
+use crate::worker::{Held, Stage, Worker};
 
 /// Everything at one moment.
 #[derive(Clone, Debug)]
@@ -85,7 +85,9 @@ impl Core {
 
 impl Worker {
     fn view(&self, instance: &InstanceId) -> WorkerView {
-        let held = self.held.iter();
+        // What is acknowledged only waits for the runner to forget it, which concerns nobody.
+        let acked = |held: &Held| matches!(&held.stage, Stage::Ended(ended) if ended.acked);
+        let held = self.held.iter().filter(|(_, held)| !acked(held));
         WorkerView {
             instance: instance.clone(),
             type_name: self.type_name.clone(),

@@ -148,6 +148,9 @@ pub(crate) struct Held {
     pub(crate) attempt: Attempt,
     /// None while it is not known, which counts as the whole worker.
     pub(crate) granted: Option<Resources>,
+    /// Whether it was found there, not started by this process, which therefore could not see to
+    /// it that there is room.
+    pub(crate) found: bool,
     /// Kept until the start is settled, to repeat it.
     pub(crate) document: Option<Arc<[u8]>>,
     pub(crate) stage: Stage,
@@ -167,6 +170,7 @@ impl Held {
         Self {
             attempt,
             granted: None,
+            found: true,
             document: None,
             stage,
             kill: None,

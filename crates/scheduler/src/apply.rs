@@ -76,7 +76,6 @@ impl Core {
             self.todo.insert(uuid);
         }
         if case.entry.is_none() && case.claims.is_empty() && case.in_flight.is_empty() {
-            self.orphans.remove(&uuid);
             if let Some(pause) = &case.pause {
                 self.pauses.remove(&(pause.until, uuid));
             }

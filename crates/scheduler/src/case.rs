@@ -103,6 +103,8 @@ pub(crate) enum Standing {
 pub(crate) struct Case {
     pub(crate) uuid: ContainerUuid,
     pub(crate) entry: Option<QueueEntry>,
+    /// As of when the controller surely does not have it.
+    pub(crate) absent_as_of: Option<Instant>,
     /// Index of its shape; meaningful while there is an entry.
     pub(crate) shape: usize,
     pub(crate) claims: Vec<Claim>,
@@ -141,6 +143,7 @@ impl Case {
         Self {
             uuid,
             entry: None,
+            absent_as_of: None,
             shape: 0,
             claims: Vec::new(),
             origin: Origin::Unknown,

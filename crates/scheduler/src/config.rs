@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_types::{ByteSize, InstanceType, Instant, TypeName};
+use longshore_types::{ByteSize, InstanceType, TypeName};
 
 /// Settings that hold for the life of a scheduler.
 #[derive(Clone, Debug)]
@@ -63,9 +63,6 @@ pub struct Limits {
     pub max_containers: Option<u32>,
     /// Whether an instance that is not known surely does not exist.
     pub absence_is_evidence: bool,
-    /// A container that is not known was surely not at the controller at this moment; none while
-    /// nothing is known.
-    pub queue_complete_as_of: Option<Instant>,
     /// Whether anything new is begun: locks, starts and creates.
     pub accept_new: bool,
 }
@@ -78,7 +75,6 @@ impl Default for Limits {
             quota_blocked: BTreeSet::new(),
             max_containers: None,
             absence_is_evidence: false,
-            queue_complete_as_of: None,
             accept_new: true,
         }
     }

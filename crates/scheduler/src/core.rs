@@ -28,8 +28,6 @@ pub struct Core {
     pub(crate) pendings: BTreeMap<u64, PendingView>,
     pub(crate) gone: Gone,
     pub(crate) cases: BTreeMap<ContainerUuid, Case>,
-    /// Containers that a worker claims and that have no entry.
-    pub(crate) orphans: BTreeSet<ContainerUuid>,
     /// Which verdicts depend on an instance.
     pub(crate) watch: BTreeMap<InstanceId, BTreeSet<ContainerUuid>>,
     pub(crate) shapes: Shapes,
@@ -72,7 +70,6 @@ impl Core {
             pendings: BTreeMap::new(),
             gone: Gone::default(),
             cases: BTreeMap::new(),
-            orphans: BTreeSet::new(),
             watch: BTreeMap::new(),
             shapes: Shapes::default(),
             slots: Slots::new(types),
@@ -106,8 +103,8 @@ impl Core {
             case.in_flight.retain(|a| a.settled_by_worker().is_some());
         }
         case.entry = Some(entry);
+        case.absent_as_of = None;
         case.shape = shape;
-        self.orphans.remove(&uuid);
         // Its place in line is by the old record; it leaves before the old shape can go.
         self.leave_line(uuid, old_shape);
         if let Some(old) = old_shape {
@@ -116,7 +113,7 @@ impl Core {
         self.touch(uuid, now);
     }
 
-    /// Forgets a container that the controller surely does not have.
+    /// Forgets the record of a container. What workers claim of it is left alone.
     pub fn remove_entry(&mut self, uuid: ContainerUuid, now: Instant) {
         let Some(case) = self.cases.get_mut(&uuid) else {
             return;
@@ -129,6 +126,16 @@ impl Core {
         self.leave_line(uuid, Some(shape));
         self.shapes.release(shape);
         self.touch(uuid, now);
+    }
+
+    /// Takes it that the controller surely does not have a container, as of `as_of`: what workers
+    /// have claimed of it before then is ended.
+    pub fn confirm_absent(&mut self, uuid: ContainerUuid, as_of: Instant, now: Instant) {
+        self.remove_entry(uuid, now);
+        if let Some(case) = self.cases.get_mut(&uuid) {
+            case.absent_as_of = Some(as_of);
+            self.touch(uuid, now);
+        }
     }
 
     /// Takes the newest view of a worker.
@@ -209,9 +216,6 @@ impl Core {
             || old.accept_new != self.limits.accept_new
         {
             self.touched.extend(self.cases.keys().copied());
-        }
-        if old.queue_complete_as_of != self.limits.queue_complete_as_of {
-            self.touched.extend(self.orphans.iter().copied());
         }
         // What was planned was planned under other limits.
         self.planned.clear();
@@ -366,9 +370,6 @@ impl Core {
                 first_seen: now,
             });
             case.claims.sort_by(|a, b| a.instance.cmp(&b.instance));
-        }
-        if case.entry.is_none() {
-            self.orphans.insert(held.uuid);
         }
         if let HeldPhase::Ended(exit) = &held.phase
             && newly_ended

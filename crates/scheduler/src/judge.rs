@@ -72,7 +72,7 @@ enum Place<'a> {
 
 pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
     let Some(entry) = &case.entry else {
-        return orphan(case, world);
+        return orphan(case);
     };
     if case.entry_busy() {
         return busy(case, entry);
@@ -106,12 +106,11 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
 }
 
 /// A claim without an entry: ended once the controller surely does not know the container.
-fn orphan(case: &Case, world: &World<'_>) -> Verdict {
+fn orphan(case: &Case) -> Verdict {
     let mut verdict = Verdict::new(Standing::Absent);
     for claim in &case.claims {
-        let known_absent = world
-            .limits
-            .queue_complete_as_of
+        let known_absent = case
+            .absent_as_of
             .is_some_and(|as_of| as_of > claim.first_seen);
         if known_absent {
             verdict

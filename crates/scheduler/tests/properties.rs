@@ -74,15 +74,14 @@ fn any_input() -> impl Strategy<Value = Input> {
     let limit = prop::option::of(0u32..6);
     let quota = prop::bool::ANY;
     let pendings = 0u64..3;
-    (entries, workers, limit, quota, any::<[bool; 3]>(), pendings).prop_map(
+    (entries, workers, limit, quota, any::<[bool; 2]>(), pendings).prop_map(
         |(entries, workers, max_containers, quota, flags, pendings)| {
             let mut limits = Limits {
                 max_containers,
                 absence_is_evidence: flags[0],
-                queue_complete_as_of: flags[1].then_some(at(9)),
                 ..Limits::default()
             };
-            let config = if flags[2] { config() } else { arvados() };
+            let config = if flags[1] { config() } else { arvados() };
             if quota {
                 for t in &config.types {
                     limits.create_blocked.insert(t.name.clone(), "quota".into());

@@ -382,14 +382,13 @@ fn a_claim_for_what_is_placed_elsewhere_changes_nothing_there() {
 
 #[test]
 fn a_process_unknown_to_the_controller_is_killed_only_on_newer_knowledge() {
-    let start = |as_of| {
-        scene()
-            .worker(holding(idle("a", "small"), 1, 1, HeldPhase::Running))
-            .limits(|l| l.queue_complete_as_of = as_of)
-    };
-    start(None).gives(QUIET, "absent");
-    start(Some(at(1))).gives(QUIET, "absent");
-    let mut core = start(Some(at(2))).gives(&["kill 1#1 a"], "absent");
+    let mut core = scene()
+        .worker(holding(idle("a", "small"), 1, 1, HeldPhase::Running))
+        .gives(QUIET, "absent");
+    core.confirm_absent(uuid(1), at(0), at(2));
+    assert_eq!(briefs(&mut core, at(2)), QUIET, "older than the claim");
+    core.confirm_absent(uuid(1), at(2), at(2));
+    assert_eq!(briefs(&mut core, at(2)), ["kill 1#1 a"]);
     let over = holding(idle("a", "small"), 1, 1, ended(ExitCause::Killed));
     core.upsert_worker(over, at(3));
     // The claim is the same as before, so what is known of the queue is newer.

@@ -19,6 +19,8 @@ pub(super) struct Refreshing {
     wanted: bool,
     not_before: Instant,
     failures: u32,
+    /// How often in a row strangers were left after a complete answer.
+    stranger_rounds: u32,
     complete_as_of: Option<Instant>,
 }
 
@@ -97,8 +99,7 @@ impl Core {
             Ok(refresh) => {
                 self.cache.handle_refresh(&refresh, started_at, now);
                 for uuid in &refresh.removed {
-                    self.strangers.remove(uuid);
-                    self.scheduler.remove_entry(*uuid, now);
+                    self.scheduler.confirm_absent(*uuid, started_at, now);
                 }
                 for container in &refresh.containers {
                     // Even one that the cache did not take, since it knows something newer.
@@ -114,9 +115,28 @@ impl Core {
                     let pause = self.config.poll_interval.max(now.since(started_at));
                     state.not_before = now + pause;
                 }
+                self.look_at_strangers(now);
             }
             Err(failure) => self.handle_unreadable(failure, now),
         }
+    }
+
+    /// Those that are still strangers are asked for again, after a pause that grows as long as
+    /// there are any. Those that no worker claims any more are none.
+    fn look_at_strangers(&mut self, now: Instant) {
+        let strangers = std::mem::take(&mut self.strangers);
+        self.strangers = strangers
+            .into_iter()
+            .filter(|uuid| self.is_claimed(*uuid))
+            .collect();
+        let state = &mut self.refreshing;
+        if self.strangers.is_empty() {
+            state.stranger_rounds = 0;
+            return;
+        }
+        let pause = FIRST_PAUSE * 2u32.saturating_pow(state.stranger_rounds.min(8));
+        state.stranger_rounds += 1;
+        state.not_before = state.not_before.max(now + pause.min(LONGEST_PAUSE));
     }
 
     pub(super) fn handle_changed(

@@ -231,7 +231,6 @@ impl World {
                 self.limits.quota_blocked.insert(t.name.clone());
             }
         }
-        self.limits.queue_complete_as_of = Some(self.now);
         self.core.set_limits(self.limits.clone(), self.now);
     }
 

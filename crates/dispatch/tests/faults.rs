@@ -1,0 +1,204 @@
+//! The dispatcher in a world where things go wrong: nothing is lost, nothing runs twice at once,
+//! nothing is left behind.
+
+mod world;
+
+use std::time::Duration;
+
+use longshore_dispatch::Config;
+use longshore_queue::Capabilities;
+use longshore_types::{ByteSize, ContainerState, InstanceType, Price};
+use world::controller::Controller;
+use world::{Faults, World};
+
+/// How many seeds each test tries, unless `LONGSHORE_SEEDS` says how many.
+const SEEDS: u64 = 60;
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a longer run is asked for by hand"
+)]
+fn seeds() -> u64 {
+    std::env::var("LONGSHORE_SEEDS").map_or(SEEDS, |text| text.parse().unwrap())
+}
+
+fn config() -> Config {
+    let small = InstanceType {
+        name: "small".into(),
+        provider_type: "s1".into(),
+        vcpus: 2,
+        ram: ByteSize::gib(4),
+        included_scratch: ByteSize::gib(10),
+        added_scratch: ByteSize::ZERO,
+        price: Price::from_units(0.1).unwrap(),
+        preemptible: false,
+        gpu: None,
+    };
+    let mut pool = longshore_pool::Config::new("zzzzz", vec![small.clone()]);
+    pool.capabilities.idempotent_create = true;
+    pool.capabilities.tags_at_birth = true;
+    pool.max_instances = 6;
+    let mut scheduler = longshore_scheduler::Config::new(vec![small]);
+    scheduler.records_placement = true;
+    scheduler.reserve_extra_ram = ByteSize::ZERO;
+    scheduler.keep_buffers_per_vcpu = 0;
+    let queue = Capabilities {
+        pushes: true,
+        records_placement: true,
+        takes_reports: true,
+    };
+    Config::new(pool, scheduler, queue)
+}
+
+/// Runs 20 containers to their end and winds down, for many seeds.
+fn survives(faults: Faults, during: Duration) -> Vec<World> {
+    let mut worlds = Vec::new();
+    for seed in 0..seeds() {
+        let controller = Controller::with_containers(20, 1);
+        let mut world = World::new(config(), faults, seed, controller);
+        let mut go = || {
+            let begun = world.now;
+            world.run_until(during * 2, |w| {
+                w.controller.all_final() || w.now.since(begun) > during
+            })?;
+            // The faults end; what they left has to be mended within a bounded time.
+            world.faults = Faults::default();
+            world.run_until(3 * HOUR, |w| w.controller.all_final())?;
+            world.core.wind_down(world.now);
+            world.run_until(HOUR, |w| w.core.is_wound_down())
+        };
+        if let Err(error) = go() {
+            panic!("seed {seed}: {error}");
+        }
+        assert!(
+            world.cloud.is_empty(),
+            "seed {seed}: {}",
+            world.cloud.describe()
+        );
+        for container in world.controller.containers.values() {
+            assert_eq!(container.state, ContainerState::Complete, "seed {seed}");
+            assert!(
+                world
+                    .cloud
+                    .started
+                    .contains(&(container.uuid, container.attempt()))
+            );
+        }
+        worlds.push(world);
+    }
+    worlds
+}
+
+#[test]
+fn runs_a_batch_and_gives_every_instance_back() {
+    for world in survives(Faults::default(), HOUR) {
+        assert_eq!(
+            world.cloud.started.len(),
+            20,
+            "each container is started once"
+        );
+        assert!(
+            world
+                .controller
+                .containers
+                .values()
+                .all(|c| c.lock_count == 1)
+        );
+        assert!(
+            world.effects < 3000,
+            "{} effects for 20 containers",
+            world.effects
+        );
+    }
+}
+
+#[test]
+fn lost_requests_and_replies_lose_nothing() {
+    let faults = Faults {
+        reply_lost: 30_000,
+        request_lost: 30_000,
+        ..Faults::default()
+    };
+    survives(faults, HOUR);
+}
+
+#[test]
+fn crashes_of_the_dispatcher_lose_nothing() {
+    let faults = Faults {
+        crash: 10_000,
+        ..Faults::default()
+    };
+    let worlds = survives(faults, HOUR);
+    let crashes: u32 = worlds.iter().map(|world| world.crashes).sum();
+    assert!(crashes > 300, "only {crashes} crashes");
+    for world in worlds {
+        for container in world.controller.containers.values() {
+            let starts = world.cloud.starts_of(container.uuid);
+            let story = world.story_of(container.uuid);
+            assert_eq!(
+                starts, 1,
+                "a crash of the dispatcher made it run again:
+{story}"
+            );
+        }
+    }
+}
+
+#[test]
+fn lost_instances_and_supervisors_cost_only_their_attempts() {
+    let faults = Faults {
+        instance_lost: 2_000,
+        supervisor_lost: 5_000,
+        ..Faults::default()
+    };
+    let worlds = survives(faults, HOUR);
+    assert!(
+        worlds
+            .iter()
+            .any(|world| !world.controller.retries.is_empty())
+    );
+}
+
+#[test]
+fn everything_at_once() {
+    let faults = Faults {
+        reply_lost: 20_000,
+        request_lost: 20_000,
+        crash: 5_000,
+        instance_lost: 1_000,
+        supervisor_lost: 3_000,
+    };
+    survives(faults, HOUR);
+}
+
+#[test]
+fn cancelled_containers_end_wherever_they_are() {
+    for seed in 0..seeds() {
+        let faults = Faults {
+            reply_lost: 20_000,
+            crash: 2_000,
+            ..Faults::default()
+        };
+        let controller = Controller::with_containers(20, 1);
+        let mut world = World::new(config(), faults, seed, controller);
+        let moment = Duration::from_secs(world.random.below(120));
+        let mut go = || {
+            world.run_until(2 * HOUR, |w| {
+                w.controller.all_final() || w.now.since(longshore_types::Instant::ZERO) > moment
+            })?;
+            let uuids: Vec<_> = world.controller.containers.keys().copied().collect();
+            for uuid in uuids {
+                world.controller.cancel(uuid);
+            }
+            world.run_until(HOUR, |w| w.controller.all_final())?;
+            world.faults = Faults::default();
+            world.core.wind_down(world.now);
+            world.run_until(HOUR, |w| w.core.is_wound_down())
+        };
+        if let Err(error) = go() {
+            panic!("seed {seed}: {error}");
+        }
+        assert!(world.cloud.is_empty(), "seed {seed}");
+    }
+}
