@@ -59,6 +59,8 @@ impl Embedded {
         });
         let mut shell = Shell::new(instance_set.clone(), Arc::new(executor), protocol);
         shell.runner = Some(binary);
+        // This machine is used by whoever runs the program, as nobody else.
+        shell.sudo = false;
         shell.outputs = Some(store.clone());
 
         let types = vec![this_machine()?];
@@ -66,6 +68,8 @@ impl Embedded {
         pool.tag_keys = tag_keys();
         pool.capabilities = instance_set.capabilities();
         pool.public_key = Some(public_key);
+        let group = |t: &InstanceType| Some((t.name.clone(), instance_set.quota_group(t)?));
+        pool.quota_groups = types.iter().filter_map(group).collect();
         pool.max_instances = 1;
         pool.timeout_idle = TIMEOUT_IDLE;
         let mut scheduler = longshore_scheduler::Config::new(types);

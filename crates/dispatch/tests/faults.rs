@@ -1,6 +1,8 @@
 //! The dispatcher in a world where things go wrong: nothing is lost, nothing runs twice at once,
 //! nothing is left behind.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod world;
 
 use std::time::Duration;

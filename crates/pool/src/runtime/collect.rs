@@ -6,7 +6,7 @@ use longshore_exec::{Command, ExitStatus, Output, OutputSink, OutputStore};
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ContainerUuid};
 
-use super::shell::{Shell, host_failure, sudo_line};
+use super::shell::{Shell, host_failure};
 use crate::effect::{Host, HostFailure};
 
 impl Shell {
@@ -53,7 +53,7 @@ impl Shell {
         timeout: Duration,
     ) -> Result<(), HostFailure> {
         let failed = |error: longshore_exec::ExecError| host_failure(&error);
-        let command = Command::new(sudo_line(host, line));
+        let command = Command::new(self.as_runner(host, line));
         let target = self.target(host);
         let opened = self.executor.open(&target, &command, timeout).await;
         let mut process = opened.map_err(failed)?;

@@ -42,6 +42,9 @@ pub struct Shell {
     pub boot_probe_command: String,
     /// Absolute path of the file on an instance that holds its secret.
     pub secret_path: String,
+    /// Whether users other than root put `sudo` before the runner's commands. Without it the
+    /// runner runs as the user who logs in.
+    pub sudo: bool,
     /// Who knows the host keys of instances; none means that any host is believed.
     pub host_keys: Option<Arc<dyn HostKeyVerifier>>,
 }
@@ -63,8 +66,19 @@ impl Shell {
             runner: None,
             boot_probe_command: String::new(),
             secret_path: "/var/run/arvados-instance-secret".into(),
+            sudo: true,
             host_keys: Some(host_keys),
         }
+    }
+
+    /// The line that runs `line` as whom the runner runs.
+    pub(super) fn as_runner(&self, host: &Host, line: &str) -> String {
+        let prefix = if self.sudo && host.user != "root" {
+            "sudo "
+        } else {
+            ""
+        };
+        format!("{prefix}{line}")
     }
 
     /// Does what an effect says. Ends within [`Effect::timeout`], with
@@ -190,7 +204,7 @@ impl Shell {
         timeout: Duration,
         limit: usize,
     ) -> Result<Collected, ExecError> {
-        let line = sudo_line(host, line);
+        let line = self.as_runner(host, line);
         self.run(host, &line, stdin, timeout, limit).await
     }
 
@@ -225,12 +239,6 @@ impl Shell {
             identity,
         }
     }
-}
-
-/// The line that runs `line` as root.
-pub(super) fn sudo_line(host: &Host, line: &str) -> String {
-    let prefix = if host.user == "root" { "" } else { "sudo " };
-    format!("{prefix}{line}")
 }
 
 /// 32 random bytes from the system, for [`Core::new`](crate::Core::new).
