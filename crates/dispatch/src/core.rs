@@ -488,9 +488,9 @@ impl Core {
                 attempt,
                 instance,
                 error,
-                ..
+                spent,
             } => {
-                self.handle_not_started(*uuid, *attempt, instance, error, now);
+                self.handle_not_started(*uuid, *attempt, instance, *spent, error, now);
             }
             Event::NeverRan { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => {}
         }

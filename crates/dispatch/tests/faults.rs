@@ -204,3 +204,43 @@ fn cancelled_containers_end_wherever_they_are() {
         assert!(world.cloud.is_empty(), "seed {seed}");
     }
 }
+
+#[test]
+fn held_back_and_raised_again_they_run_to_their_end() {
+    for seed in 0..seeds() {
+        let faults = Faults {
+            reply_lost: 20_000,
+            crash: 5_000,
+            ..Faults::default()
+        };
+        let controller = Controller::with_containers(20, 1);
+        let mut world = World::new(config(), faults, seed, controller);
+        let uuids: Vec<_> = world.controller.containers.keys().copied().collect();
+        let mut go = || {
+            for round in 0..10 {
+                let now = world.now;
+                let pause = Duration::from_secs(world.random.below(20));
+                world.run_until(HOUR, |w| {
+                    w.controller.all_final() || w.now.since(now) > pause
+                })?;
+                for uuid in &uuids {
+                    let priority = if world.random.below(2) == 0 { 0 } else { 500 };
+                    let priority = if round == 9 { 500 } else { priority };
+                    world.controller.set_priority(*uuid, priority);
+                }
+            }
+            world.faults = Faults::default();
+            world.run_until(3 * HOUR, |w| w.controller.all_final())?;
+            world.core.wind_down(world.now);
+            world.run_until(HOUR, |w| w.core.is_wound_down())
+        };
+        if let Err(error) = go() {
+            panic!("seed {seed}: {error}");
+        }
+        let complete = |c: &longshore_types::Container| c.state == ContainerState::Complete;
+        assert!(
+            world.controller.containers.values().all(complete),
+            "seed {seed}"
+        );
+    }
+}

@@ -33,7 +33,7 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
-    /// A start failed, and it is settled that the attempt does not run and will not.
+    /// A start failed, and it is settled that the attempt does not run.
     NotStarted {
         /// The container.
         uuid: ContainerUuid,
@@ -43,6 +43,8 @@ pub enum Event {
         instance: InstanceId,
         /// Why, one line.
         error: String,
+        /// Whether the runner refuses this attempt from now on, so that only a later one can run.
+        spent: bool,
     },
     /// A kill was settled without a result: the attempt never ran and will not.
     NeverRan {

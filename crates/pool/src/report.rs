@@ -273,6 +273,7 @@ impl Core {
                     attempt,
                     instance,
                     error,
+                    spent: true,
                 });
                 true
             }

@@ -266,6 +266,7 @@ impl Core {
                 attempt,
                 instance,
                 error,
+                spent: false,
             });
             self.count_failed_start(id);
         }

@@ -4,7 +4,9 @@ use longshore_pool::StartRequest;
 use longshore_queue::{Call, QueueErrorKind, Reply};
 use longshore_scheduler::Action;
 use longshore_scheduler::type_choice::need;
-use longshore_types::{Attempt, ContainerUuid, Exit, ExitCause, InstanceId, Instant};
+use longshore_types::{
+    Attempt, ContainerState, ContainerUuid, Exit, ExitCause, InstanceId, Instant,
+};
 
 use super::{Asked, Core};
 use crate::{Notice, QueueAction, QueueFailure};
@@ -142,27 +144,32 @@ impl Core {
         }
     }
 
-    /// A start failed for good. The runner will not start this attempt any more if it said so;
-    /// otherwise the same attempt is tried again after a pause.
+    /// A start failed, and nothing runs. Tried again after a pause; but an attempt that is spent
+    /// can never run, so the container goes back to the queue for another one.
     pub(super) fn handle_not_started(
         &mut self,
         uuid: ContainerUuid,
         attempt: Attempt,
         instance: &InstanceId,
+        spent: bool,
         error: &str,
         now: Instant,
     ) {
         let Some(entry) = self.cache.get(uuid) else {
             return;
         };
-        let resources = need(&entry.container.request, &self.config.scheduler);
-        let action = Action::Start {
+        let unlock = Action::Unlock { uuid };
+        let locked = entry.container.state == ContainerState::Locked;
+        if spent && locked && self.call(uuid, Call::Unlock, &unlock, now).is_ok() {
+            return;
+        }
+        let start = Action::Start {
             uuid,
             attempt,
             instance: instance.clone(),
-            resources,
+            resources: need(&entry.container.request, &self.config.scheduler),
         };
-        self.scheduler.action_failed(&action, error, now);
+        self.scheduler.action_failed(&start, error, now);
     }
 
     /// A record that may have changed without us knowing is read again.

@@ -15,6 +15,8 @@ pub(crate) struct Controller {
     pub(crate) exits: BTreeMap<ContainerUuid, Exit>,
     /// How often each was given back to the queue for a lost machine.
     pub(crate) retries: BTreeMap<ContainerUuid, u32>,
+    /// Those that somebody wants to end for good.
+    cancelled: BTreeSet<ContainerUuid>,
     changed: BTreeSet<ContainerUuid>,
     revision: u64,
 }
@@ -51,12 +53,19 @@ impl Controller {
     }
 
     pub(crate) fn cancel(&mut self, uuid: ContainerUuid) {
+        self.cancelled.insert(uuid);
         self.change(uuid, |c| {
             c.priority = 0;
             if c.state == ContainerState::Queued {
                 c.state = ContainerState::Cancelled;
             }
         });
+    }
+
+    pub(crate) fn set_priority(&mut self, uuid: ContainerUuid, priority: i64) {
+        if !self.containers[&uuid].state.is_final() {
+            self.change(uuid, |c| c.priority = priority);
+        }
     }
 
     pub(crate) fn has_changes(&self) -> bool {
@@ -152,13 +161,13 @@ impl Controller {
 
     fn end(&mut self, uuid: ContainerUuid, exit: &Exit) {
         let lost = exit.cause.is_infrastructure();
-        let held_back = self.containers[&uuid].priority < 1;
-        if lost && !held_back {
+        let cancelled = self.cancelled.contains(&uuid);
+        if lost && !cancelled {
             *self.retries.entry(uuid).or_default() += 1;
             self.requeue(uuid);
             return;
         }
-        if exit.cause == ExitCause::Killed && !held_back {
+        if exit.cause == ExitCause::Killed && !cancelled {
             self.requeue(uuid);
             return;
         }
@@ -175,12 +184,12 @@ impl Controller {
     }
 
     fn requeue(&mut self, uuid: ContainerUuid) {
+        let state = match self.cancelled.contains(&uuid) {
+            true => ContainerState::Cancelled,
+            false => ContainerState::Queued,
+        };
         self.change(uuid, |c| {
-            c.state = if c.priority < 1 {
-                ContainerState::Cancelled
-            } else {
-                ContainerState::Queued
-            };
+            c.state = state;
             c.locked_by_us = false;
             c.placed_on = None;
         });
