@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use longshore_dispatch::Config;
 use longshore_queue::Capabilities;
-use longshore_types::{ByteSize, ContainerState, InstanceType, Price};
+use longshore_types::{Attempt, ByteSize, ContainerState, InstanceType, Price};
 use world::controller::Controller;
 use world::{Faults, World};
 
@@ -209,8 +209,7 @@ fn cancelled_containers_end_wherever_they_are() {
 fn held_back_and_raised_again_they_run_to_their_end() {
     for seed in 0..seeds() {
         let faults = Faults {
-            reply_lost: 20_000,
-            crash: 5_000,
+            crash: 10_000,
             ..Faults::default()
         };
         let controller = Controller::with_containers(20, 1);
@@ -238,9 +237,28 @@ fn held_back_and_raised_again_they_run_to_their_end() {
             panic!("seed {seed}: {error}");
         }
         let complete = |c: &longshore_types::Container| c.state == ContainerState::Complete;
+        let lost = &world.controller.retries;
+        assert!(
+            lost.is_empty(),
+            "seed {seed}: nothing was lost, but {lost:?}"
+        );
         assert!(
             world.controller.containers.values().all(complete),
             "seed {seed}"
         );
     }
+}
+
+#[test]
+fn an_attempt_that_a_runner_refuses_is_followed_by_another() {
+    let controller = Controller::with_containers(1, 1);
+    let uuid = *controller.containers.keys().next().unwrap();
+    let mut world = World::new(config(), Faults::default(), 1, controller);
+    world.run_until(HOUR, |w| !w.cloud.is_empty()).unwrap();
+    // As after a kill of it that an earlier dispatcher sent and did not live to tell of.
+    world.cloud.refuse(uuid, Attempt(1));
+    world.run_until(HOUR, |w| w.controller.all_final()).unwrap();
+    assert_eq!(world.controller.containers[&uuid].attempt(), Attempt(2));
+    assert!(world.controller.retries.is_empty(), "nothing was lost");
+    assert_eq!(world.cloud.made, 1, "the instance is not to blame");
 }

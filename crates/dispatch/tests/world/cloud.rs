@@ -24,7 +24,7 @@ struct Vm {
 pub(crate) struct Cloud {
     vms: BTreeMap<InstanceId, Vm>,
     by_token: BTreeMap<String, InstanceId>,
-    made: u64,
+    pub(crate) made: u64,
     /// Every process that was ever started: which attempt, where.
     pub(crate) started: BTreeSet<(ContainerUuid, Attempt)>,
 }
@@ -39,6 +39,13 @@ impl Cloud {
             .iter()
             .filter(|(started, _)| *started == uuid)
             .count()
+    }
+
+    /// Has every runner refuse an attempt.
+    pub(crate) fn refuse(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        for vm in self.vms.values_mut() {
+            vm.machine.marks.insert(uuid, attempt);
+        }
     }
 
     pub(crate) fn next_change(&self) -> Option<Instant> {
