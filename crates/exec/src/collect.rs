@@ -31,6 +31,10 @@ impl Collected {
 #[async_trait]
 pub trait ExecutorExt: Executor {
     /// Runs a command with `stdin` to its end and keeps the first `limit` bytes of each stream.
+    ///
+    /// All of `stdin` is written before output is read: a command that answers much before it has
+    /// read everything (`cat`, with megabytes) stalls until the timeout. Use [`Executor::open`]
+    /// for such.
     async fn exec(
         &self,
         target: &Target,
