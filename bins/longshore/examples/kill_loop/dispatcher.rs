@@ -1,0 +1,74 @@
+//! The process that is killed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+/// How often a process is looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// `longshore run`, or `longshore cleanup`.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Dispatcher {
+    pub(crate) fn start(
+        binary: &Path,
+        arguments: &[&Path],
+        state: &Path,
+        log: PathBuf,
+    ) -> Result<Self> {
+        let output = File::create(&log)?;
+        let child = Command::new(binary)
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(state)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot run {}", binary.display()))?;
+        Ok(Self { child, log })
+    }
+
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits for its end; none if that did not come in time.
+    pub(crate) fn wait(&mut self, bound: Duration) -> Result<Option<ExitStatus>> {
+        let since = Instant::now();
+        loop {
+            match self.ended()? {
+                None if since.elapsed() < bound => std::thread::sleep(10 * TICK),
+                ended => return Ok(ended),
+            }
+        }
+    }
+
+    /// Sends KILL and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> Result<ExitStatus> {
+        self.child.kill()?;
+        Ok(self.child.wait()?)
+    }
+
+    /// The end of what it has said.
+    pub(crate) fn said(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,181 @@
+//! Kills `longshore run` again and again, and checks that nothing is lost, doubled or left behind.
+//!
+//! Every job is wrapped by a witness that does not trust our own database; see `witness` and
+//! `checker`. `scripts/kill-loop` builds and runs this.
+
+mod checker;
+mod dispatcher;
+mod eye;
+mod jobs;
+mod random;
+mod round;
+mod verdict;
+mod witness;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Parser;
+
+use eye::Stage;
+use random::Random;
+use round::{Goal, Round, Tally};
+
+/// From so many kills on each wanted state must be hit three times.
+const FULL: usize = 30;
+
+/// Kills `longshore run` again and again, and checks that nothing is lost, doubled or left behind
+#[derive(Debug, Parser)]
+struct Args {
+    /// How often to kill; from 30 on each state must be hit three times, else once
+    #[arg(long, default_value_t = FULL, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    kills: usize,
+    /// Repeats the random choices of an earlier loop, as far as timing allows
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Puts a double into the witness file, which must make this fail
+    #[arg(long)]
+    inject_double: bool,
+    /// The program to kill
+    #[arg(long)]
+    binary: PathBuf,
+    /// The jobs
+    #[arg(long)]
+    survey: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first() {
+        Some((role, rest)) if role == witness::ROLE => witness::run(rest),
+        _ => kill_loop(&Args::parse()),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn kill_loop(args: &Args) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let caught = checker::self_test().map_err(|what| anyhow!(what))?;
+    say(&format!(
+        "self-test: the checker catches {caught} forged wrongs, doubles among them"
+    ));
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => fresh_seed()?,
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("longshore-kill-loop.")
+        .tempdir()?;
+    let folder = folder.keep();
+    say(&format!("seed {seed}, in {}", folder.display()));
+    let goal = Goal {
+        kills: args.kills,
+        each: if args.kills >= FULL { 3 } else { 1 },
+    };
+    let mut tally = Tally::default();
+    let played = play(args, goal, &mut tally, &folder, &mut Random(seed));
+    table(&tally);
+    let wrongs = match played {
+        Ok(wrongs) => wrongs,
+        Err(error) => vec![format!("{error:#}")],
+    };
+    for wrong in &wrongs {
+        say(&format!("WRONG: {wrong}"));
+    }
+    if !wrongs.is_empty() {
+        say(&format!(
+            "failed; everything is kept in {}; --seed {seed}",
+            folder.display()
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    std::fs::remove_dir_all(&folder)?;
+    let seconds = begun.elapsed().as_secs();
+    say(&format!(
+        "{} kills: nothing lost, doubled or left behind ({seconds} s)",
+        tally.kills
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Plays rounds until there were enough kills; what is wrong.
+fn play(
+    args: &Args,
+    goal: Goal,
+    tally: &mut Tally,
+    folder: &std::path::Path,
+    random: &mut Random,
+) -> Result<Vec<String>> {
+    let binary = args.binary.canonicalize().context("--binary")?;
+    let survey = args.survey.canonicalize().context("--survey")?;
+    let mut wrongs = Vec::new();
+    for n in 1.. {
+        let before = tally.kills;
+        let mut round = Round::new(folder.join(format!("round-{n}")), &binary, &survey, random)?;
+        say(&format!("round {n}: {} jobs", round.plan.expected.len()));
+        let played = round.play(goal, tally, random);
+        let ended = played.is_ok();
+        wrongs.extend(played.err().map(|error| format!("round {n}: {error:#}")));
+        if ended {
+            let cleaned = round.clean_up();
+            wrongs.extend(cleaned.err().map(|error| format!("round {n}: {error:#}")));
+        }
+        let found = verdict::judge(&round, args.inject_double)?;
+        wrongs.extend(found.into_iter().map(|wrong| format!("round {n}: {wrong}")));
+        if goal.reached(tally) || !wrongs.is_empty() || tally.kills == before {
+            break;
+        }
+        say(&format!(
+            "round {n}: every check passed; {} kills so far",
+            tally.kills
+        ));
+    }
+    if wrongs.is_empty() {
+        if tally.kills < goal.kills {
+            wrongs.push(format!("only {} kills were possible", tally.kills));
+        }
+        let missed = Stage::WANTED
+            .into_iter()
+            .filter(|&stage| tally.of(stage) < goal.each);
+        wrongs.extend(missed.map(|stage| {
+            format!(
+                "\"{stage}\" was hit {} times, not {}",
+                tally.of(stage),
+                goal.each
+            )
+        }));
+    }
+    Ok(wrongs)
+}
+
+fn table(tally: &Tally) {
+    say("");
+    say(&format!(
+        "{} kills; so many hit a container in this state that none had hit in it before:",
+        tally.kills
+    ));
+    for stage in Stage::WANTED.into_iter().chain([Stage::Unacknowledged]) {
+        say(&format!("  {stage:<26}{:>4}", tally.of(stage)));
+    }
+    say("and the installation was");
+    for (moment, count) in &tally.moments {
+        say(&format!("  {moment:<26}{count:>4}"));
+    }
+    say("");
+}
+
+fn fresh_seed() -> Result<u64> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random numbers: {error}"))?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
+#[expect(clippy::print_stdout, reason = "what the loop is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
