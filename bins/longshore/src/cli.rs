@@ -104,14 +104,19 @@ pub struct RunArgs {
 }
 
 /// What `longshore bench dispatch` is told.
+///
+/// It works in a fresh directory beside the state directory and removes it at the end.
 #[derive(Clone, Debug, Args)]
 pub struct BenchDispatchArgs {
-    /// How many jobs to run for the figure of jobs per second
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub jobs: u32,
-    /// How many single starts to measure
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub samples: u32,
+    /// How many jobs to run for the figure of jobs per second [default: 1000, or 20 if short]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub jobs: Option<u32>,
+    /// How many single starts to measure [default: 100, or 5 if short]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub samples: Option<u32>,
+    /// Only see whether it works: few jobs, little time
+    #[arg(long)]
+    pub short: bool,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use longshore_cloud::{CallContext, Driver as _, InstanceSet, TagKeys, Tags};
+use longshore_cloud::{CallContext, Driver as _, Instance, InstanceSet, TagKeys, Tags};
 use longshore_controller::{Settings, Store};
 use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
 use longshore_driver_loopback::{LoopbackDriver, implicit_type};
@@ -116,7 +116,14 @@ impl Embedded {
 
     /// The instances that the driver lists.
     pub async fn instances(&self) -> anyhow::Result<Vec<InstanceId>> {
-        list(&*self.instance_set).await
+        list_ids(&*self.instance_set).await
+    }
+
+    /// Where the instances that the driver lists answer SSH, as far as that is known.
+    pub async fn addresses(&self) -> anyhow::Result<Vec<(InstanceId, String)>> {
+        let instances = list(&*self.instance_set).await?;
+        let with_address = |i: Instance| i.address.map(|address| (i.id, address));
+        Ok(instances.into_iter().filter_map(with_address).collect())
     }
 
     /// Ends without ending what runs on instances.
@@ -135,11 +142,11 @@ impl Embedded {
 /// Destroys every instance that is recorded in a state directory, whatever runs there.
 pub async fn destroy_all(state: &StateDirectory) -> anyhow::Result<Vec<InstanceId>> {
     let instance_set = open_loopback(&state.loopback()).await?;
-    let ids = list(&*instance_set).await?;
+    let ids = list_ids(&*instance_set).await?;
     for (id, result) in instance_set.destroy(&context(), &ids).await {
         result.with_context(|| format!("cannot destroy {id}"))?;
     }
-    let left = list(&*instance_set).await?;
+    let left = list_ids(&*instance_set).await?;
     anyhow::ensure!(
         left.is_empty(),
         "still there after they were destroyed: {left:?}"
@@ -156,10 +163,14 @@ async fn open_loopback(directory: &Path) -> anyhow::Result<Arc<dyn InstanceSet>>
     ))
 }
 
-async fn list(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<InstanceId>> {
-    let ours = Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())]);
-    let instances = instance_set.list(&context(), &ours).await?;
+async fn list_ids(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<InstanceId>> {
+    let instances = list(instance_set).await?;
     Ok(instances.into_iter().map(|instance| instance.id).collect())
+}
+
+async fn list(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<Instance>> {
+    let ours = Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())]);
+    Ok(instance_set.list(&context(), &ours).await?)
 }
 
 fn tag_keys() -> TagKeys {

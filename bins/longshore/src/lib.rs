@@ -3,6 +3,7 @@
 //! [`jobfile`] reads what is to be run, [`run`] puts controller, pool and scheduler together,
 //! [`ui`] shows what happens. The rest is the command line and what surrounds it.
 
+pub mod bench;
 pub mod cli;
 pub mod embedded;
 pub mod ending;

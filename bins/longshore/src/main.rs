@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use longshore::cli::{Bench, Cli, Command};
 use longshore::ending::{self, Ending};
-use longshore::{logging, run, state_dir};
+use longshore::{bench, logging, run, state_dir};
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
@@ -22,11 +22,15 @@ fn main() -> ExitCode {
 fn dispatch(cli: &Cli) -> anyhow::Result<Ending> {
     let variable = |name: &str| std::env::var_os(name);
     let state_dir = state_dir::locate(cli.common.state_dir.as_deref(), variable)?;
-    state_dir::create(&state_dir)?;
-    logging::start(&state_dir, cli.common.log.as_deref())?;
+    let log = cli.common.log.as_deref();
+    let prepare = || {
+        state_dir::create(&state_dir)?;
+        logging::start(&state_dir, log)
+    };
     match &cli.command {
-        Command::Run(args) => run::run(args, &state_dir),
-        Command::Cleanup => run::cleanup(&state_dir),
-        Command::Bench(Bench::Dispatch(args)) => run::bench_dispatch(args, &state_dir),
+        Command::Run(args) => prepare().and_then(|()| run::run(args, &state_dir)),
+        Command::Cleanup => prepare().and_then(|()| run::cleanup(&state_dir)),
+        // It has a directory of its own, with a log of its own.
+        Command::Bench(Bench::Dispatch(args)) => bench::dispatch(args, &state_dir, log),
     }
 }

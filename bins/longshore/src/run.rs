@@ -221,11 +221,3 @@ impl Interrupts {
         }
     }
 }
-
-/// Measures.
-pub fn bench_dispatch(
-    _args: &crate::cli::BenchDispatchArgs,
-    _dir: &Path,
-) -> anyhow::Result<Ending> {
-    anyhow::bail!("not wired yet")
-}

@@ -1,0 +1,67 @@
+//! The benchmark runs, tells every figure, and leaves nothing behind.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// Every figure, whatever the machine. Nothing is said about how large they have to be.
+const FIGURES: &[&str] = &[
+    "rss_idle MiB",
+    "cpu_idle %",
+    "floor_fsync_p50 ms",
+    "floor_fsync_p99 ms",
+    "floor_fork_exec_p50 ms",
+    "floor_fork_exec_p99 ms",
+    "floor_ssh_command_p50 ms",
+    "floor_ssh_command_p99 ms",
+    "submit_to_start_p50 ms",
+    "submit_to_start_p99 ms",
+    "submit_to_start_p50/(fsync+fork) ratio",
+    "submit_to_start_p50/ssh_command ratio",
+    "commits_per_single_job count",
+    "exit_to_reuse_p50 ms",
+    "exit_to_reuse_p99 ms",
+    "exit_to_reuse_p50/(fsync+fork) ratio",
+    "exit_to_reuse_p50/ssh_command ratio",
+    "floor_fork_exec_rate /s",
+    "floor_fork_exec_rate_two /s",
+    "jobs_one_per_vcpu_rate /s",
+    "jobs_one_per_vcpu_rate/fork ratio",
+    "jobs_one_per_vcpu_commits count/job",
+    "jobs_unlimited_rate /s",
+    "jobs_unlimited_rate/fork ratio",
+    "jobs_unlimited_commits count/job",
+    "rss_peak MiB",
+    "runner_size bytes",
+];
+
+#[test]
+fn every_figure_is_told_and_nothing_is_left() {
+    let parent = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_longshore"))
+        .args(["bench", "dispatch", "--short", "--jobs", "6", "--samples"])
+        .args(["3", "--state-dir"])
+        .arg(parent.path().join("state"))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let figures: BTreeMap<String, f64> = lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let mut word = || words.next().unwrap_or_else(|| panic!("{line}"));
+            let (name, value, unit) = (word(), word(), word());
+            (format!("{name} {unit}"), value.parse().unwrap())
+        })
+        .collect();
+    let told: Vec<&String> = figures.keys().collect();
+    let mut expected = FIGURES.to_vec();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    for (name, value) in &figures {
+        assert!(*value > 0.0, "{name}\n{text}");
+    }
+    assert_eq!(parent.path().read_dir().unwrap().count(), 0);
+}
