@@ -1,26 +1,54 @@
 //! The control groups of the containers of one instance, where its runner could make any.
 //!
-//! A runner leaves a symbolic link to a container's group in the container's spool directory. A
-//! container could exchange the link, so only groups that are named as the runner names them are
-//! believed to be its groups.
+//! A runner notes the path of an attempt's group in the attempt's `state`, which has one JSON
+//! document a line. A container could change that, so only groups that are named as the runner
+//! names them are believed to be its groups.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 const HIERARCHIES: &str = "/sys/fs/cgroup";
-const LINK: &str = "cgroup";
+const STATE: &str = "state";
+/// How much of a state is read, in bytes.
+const MAX_STATE: u64 = 64 << 10;
 const PREFIX: &str = "longshore-run.";
+
+/// The line of a state that matters here.
+#[derive(Deserialize)]
+struct Note {
+    cgroup: PathBuf,
+}
 
 /// The groups of all containers of the runner that keeps its files in `run`.
 pub(crate) fn of_runner(run: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(run.join("spool")) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path().join(LINK)).ok())
+    let containers = below(&run.join("spool"));
+    let attempts = containers.iter().flat_map(|container| below(container));
+    attempts
+        .flat_map(|attempt| noted(&attempt.join(STATE)))
         .filter(|group| is_container(group))
+        .collect()
+}
+
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn noted(state: &Path) -> Vec<PathBuf> {
+    let mut bytes = Vec::new();
+    let is_file = fs::symlink_metadata(state).is_ok_and(|state| state.is_file());
+    let read = is_file.then(|| File::open(state)?.take(MAX_STATE).read_to_end(&mut bytes));
+    if !matches!(read, Some(Ok(_))) {
+        return Vec::new();
+    }
+    let lines = bytes.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| serde_json::from_slice::<Note>(line).ok())
+        .map(|note| note.cgroup)
         .collect()
 }
 
@@ -53,14 +81,12 @@ pub(crate) fn remove(groups: &[PathBuf]) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
 
     #[test]
     fn groups_that_are_not_the_runner_s_are_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let entry = folder.path().join("spool/entry");
+        let entry = folder.path().join("spool/container/1");
         fs::create_dir_all(&entry).unwrap();
         let elsewhere = folder.path().join("longshore-run.x");
         fs::create_dir(&elsewhere).unwrap();
@@ -69,9 +95,19 @@ mod tests {
             Path::new("/sys/fs/cgroup/longshore-run.x/.."),
             &elsewhere,
         ] {
-            symlink(target, entry.join(LINK)).unwrap();
+            let note = serde_json::json!({ "cgroup": target });
+            fs::write(entry.join(STATE), format!("{note}\n")).unwrap();
             assert_eq!(of_runner(folder.path()), Vec::<PathBuf>::new());
-            fs::remove_file(entry.join(LINK)).unwrap();
         }
+    }
+
+    #[test]
+    fn what_the_runner_notes_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join(STATE);
+        assert_eq!(noted(&state), Vec::<PathBuf>::new());
+        let text = "{\"cgroup\":\"/a\"}\n{\"started\":12}\nnonsense\n{\"cgroup\":\"/b\"}\n{\"cgr";
+        fs::write(&state, text).unwrap();
+        assert_eq!(noted(&state), [Path::new("/a"), Path::new("/b")]);
     }
 }
