@@ -67,7 +67,7 @@ impl Tally {
     fn next_aims(&mut self, goal: Goal, random: &mut Random) -> Vec<Aim> {
         if self.kills >= 12 * self.crash_loops {
             self.crash_loops += 1;
-            return vec![Aim::StartUp(400), Aim::StartUp(80), Aim::StartUp(30)];
+            return vec![Aim::StartUp(400), Aim::StartUp(80), Aim::StartUp(15)];
         }
         if self.kills + 1 == goal.kills {
             return vec![Aim::WindingDown];
