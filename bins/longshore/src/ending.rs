@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::jobfile::Problem;
+use crate::state::StateError;
 use crate::text::clean;
 
 /// How a command ended, for its exit code.
@@ -66,20 +67,28 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// The exit code for an error, and the lines that tell the user about it: a usage error as it
-/// is, any other with its causes.
+/// is, any other with its causes. A state directory that cannot be used is wrong usage, too, but
+/// a full disk is not.
 pub fn explain(error: &anyhow::Error) -> (u8, String) {
     if let Some(usage) = error.downcast_ref::<UsageError>() {
         return (2, usage.to_string());
     }
+    let another_would_do = |state: &StateError| !state.is_full();
+    let code = match error.downcast_ref::<StateError>() {
+        Some(state) if another_would_do(state) => 2,
+        _ => 1,
+    };
     let causes: Vec<String> = error
         .chain()
         .map(|cause| clean(&cause.to_string()))
         .collect();
-    (1, format!("longshore: {}", causes.join(": ")))
+    (code, format!("longshore: {}", causes.join(": ")))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use anyhow::Context as _;
 
     use super::*;
@@ -92,6 +101,16 @@ mod tests {
         let error = deep.context("cannot write").unwrap_err();
         let line = "longshore: cannot write: disk\\u{7} full";
         assert_eq!(explain(&error), (1, line.into()));
+    }
+
+    #[test]
+    fn a_full_disk_is_not_the_users_mistake() {
+        let code = |kind: std::io::ErrorKind| {
+            let error = StateError::unusable(Path::new("/s"), "making it", kind.into());
+            explain(&error.into()).0
+        };
+        assert_eq!(code(std::io::ErrorKind::PermissionDenied), 2);
+        assert_eq!(code(std::io::ErrorKind::StorageFull), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::ending::UsageError;
+use crate::state::StateError;
 
 /// The name of the log in the state directory.
 pub const FILE: &str = "longshore.log";
@@ -31,13 +32,8 @@ pub fn start(state_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             })
         })
         .transpose()?;
-    let file = open(state_dir).with_context(|| {
-        let path = state_dir.join(FILE);
-        format!(
-            "cannot write the log {} (choose another --state-dir)",
-            path.display()
-        )
-    })?;
+    let file = open(state_dir)
+        .map_err(|source| StateError::unusable(state_dir, format!("opening {FILE}"), source))?;
     let to_file = layer()
         .with_ansi(false)
         .with_writer(Mutex::new(file))
@@ -92,6 +88,6 @@ mod tests {
         let error = start(directory.path(), Some("longshore=loud")).unwrap_err();
         assert!(error.is::<UsageError>(), "{error}");
         let nowhere = start(Path::new("/nonexistent"), None).unwrap_err();
-        assert!(nowhere.to_string().contains("/nonexistent/longshore.log"));
+        assert!(nowhere.to_string().contains("opening longshore.log"));
     }
 }

@@ -3,12 +3,11 @@
 mod batches;
 mod watch;
 
+use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use longshore_controller::{BatchId, Store};
 use longshore_types::InstanceId;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,12 +18,13 @@ use crate::jobfile::{JobFile, Limits};
 use crate::state::StateDirectory;
 use crate::ui;
 use batches::Batches;
-use watch::{Watched, watch_batch};
+use watch::{Watch, Watched};
 
 /// Runs the jobs of files.
 pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
     let files = load(args)?;
     let state = StateDirectory::open(state_dir)?;
+    state.check_space()?;
     runtime()?.block_on(async {
         let embedded = Embedded::start(&state, None).await?;
         let ending = run_files(args, files, &embedded).await;
@@ -92,7 +92,10 @@ async fn run_files(
     let mut all_succeeded = true;
     for n in 0..batches.len() {
         let id = batches.begin(n, embedded.store()).await?;
-        let watched = watch_batch(id, embedded, &mut *progress, &mut interrupts).await?;
+        let mut watch = Watch::new(id);
+        let watched = watch
+            .follow(embedded, &mut *progress, &mut interrupts)
+            .await?;
         let summary = match watched {
             Watched::Finished { succeeded, summary } => {
                 all_succeeded &= succeeded;
@@ -100,11 +103,20 @@ async fn run_files(
             }
             Watched::Interrupted => {
                 progress.note("interrupted: ending the jobs; once more to leave them");
-                let ended = end_jobs(id, embedded, &mut *progress, &mut interrupts).await?;
+                if let Err(error) = embedded.store().cancel_batch(id).await {
+                    progress.end();
+                    leave(embedded).await?;
+                    return Err(error).context("the jobs cannot be cancelled");
+                }
+                let ended = watch
+                    .follow(embedded, &mut *progress, &mut interrupts)
+                    .await?;
                 progress.end();
-                let Some(summary) = ended else {
+                let Watched::Finished { summary, .. } = ended else {
                     return leave(embedded).await;
                 };
+                // What was interrupted on purpose is over: the next run begins anew.
+                embedded.store().abandon_batch(id).await?;
                 print(&summary);
                 return wind_down(embedded, &mut interrupts, Ending::Interrupted).await;
             }
@@ -126,25 +138,6 @@ async fn run_files(
         batches.close(embedded.store()).await?;
     }
     Ok(ending)
-}
-
-/// Cancels what is left of a batch and waits until nothing of it runs; none if interrupted again.
-async fn end_jobs(
-    id: BatchId,
-    embedded: &Embedded,
-    progress: &mut dyn ui::Progress,
-    interrupts: &mut Interrupts,
-) -> anyhow::Result<Option<String>> {
-    let store: &Arc<Store> = embedded.store();
-    store.cancel_batch(id).await?;
-    match watch_batch(id, embedded, progress, interrupts).await? {
-        Watched::Finished { summary, .. } => {
-            // What was interrupted on purpose is over: the next run begins anew.
-            store.abandon_batch(id).await?;
-            Ok(Some(summary))
-        }
-        Watched::Interrupted => Ok(None),
-    }
 }
 
 async fn wind_down(
@@ -189,12 +182,9 @@ fn join(instances: &[InstanceId]) -> String {
         .join(", ")
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the summary is what the command is for"
-)]
 fn print(summary: &str) {
-    println!("{summary}");
+    // A reader that has gone away does not want it.
+    let _ = io::stdout().write_all(summary.as_bytes());
 }
 
 /// Ctrl-C and TERM.

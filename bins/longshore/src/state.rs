@@ -5,9 +5,14 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use longshore_types::ByteSize;
+use nix::sys::statvfs::statvfs;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::Ed25519Keypair;
+
+/// The runner, a store, and something for logs and the first output.
+const NEEDED_SPACE: ByteSize = ByteSize::mib(32);
 
 /// The state directory, held by this process alone.
 ///
@@ -39,6 +44,19 @@ pub enum StateError {
         /// Who holds it, as far as that is known.
         pid: String,
     },
+    /// The disk that it is on is full, or nearly so.
+    #[error(
+        "the disk of the state directory {} is full: {left} are left, {needed} are needed; \
+         make space, or choose another one with --state-dir", path.display()
+    )]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// How much may still be written.
+        left: ByteSize,
+        /// How much has to be there to begin.
+        needed: ByteSize,
+    },
     /// It cannot be made, read or written.
     #[error("the state directory {} cannot be used: {what}; \
              mend that, or choose another one with --state-dir", path.display())]
@@ -52,12 +70,37 @@ pub enum StateError {
     },
 }
 
+impl StateError {
+    /// The directory cannot be used since `what` failed.
+    pub(crate) fn unusable(path: &Path, what: impl Into<String>, source: io::Error) -> Self {
+        let (path, what) = (path.to_owned(), what.into());
+        Self::Unusable { path, what, source }
+    }
+
+    /// Whether it is only for want of space.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::InUse { .. } => false,
+            Self::Full { .. } => true,
+            Self::Unusable { source, .. } => is_full(source),
+        }
+    }
+}
+
+/// Whether the user can do something about it by making space.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 impl StateDirectory {
     /// Makes the directory if need be (mode 0700) and takes it for this process.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let unusable = |what: &str| {
-            let (path, what) = (path.to_owned(), what.to_owned());
-            move |source| StateError::Unusable { path, what, source }
+        let unusable = |what: &'static str| {
+            let path = path.to_owned();
+            move |source| StateError::unusable(&path, what, source)
         };
         DirBuilder::new()
             .recursive(true)
@@ -96,6 +139,28 @@ impl StateDirectory {
         Ok(Self { path, _lock: lock })
     }
 
+    /// An error if there is not enough space to begin anything.
+    pub fn check_space(&self) -> Result<(), StateError> {
+        let left = self.space()?;
+        if left < NEEDED_SPACE {
+            let (path, needed) = (self.path.clone(), NEEDED_SPACE);
+            return Err(StateError::Full { path, left, needed });
+        }
+        Ok(())
+    }
+
+    /// How much may still be written to its disk.
+    pub fn space(&self) -> Result<ByteSize, StateError> {
+        let found = statvfs(&self.path).map_err(|error| {
+            StateError::unusable(&self.path, "measuring its disk", error.into())
+        })?;
+        Ok(ByteSize(
+            found
+                .blocks_available()
+                .saturating_mul(found.fragment_size()),
+        ))
+    }
+
     /// Its absolute path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -120,9 +185,9 @@ impl StateDirectory {
     /// OpenSSH's form and the public key in its one-line form.
     pub fn ssh_key(&self) -> Result<(String, String), StateError> {
         let path = self.path.join("id_ed25519");
-        let unusable = |what: &str| {
-            let (path, what) = (self.path.clone(), what.to_owned());
-            move |source| StateError::Unusable { path, what, source }
+        let unusable = |what: &'static str| {
+            let path = self.path.clone();
+            move |source| StateError::unusable(&path, what, source)
         };
         let key = match fs::read_to_string(&path) {
             Ok(text) => PrivateKey::from_openssh(text)

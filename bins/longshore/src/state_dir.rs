@@ -5,9 +5,8 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use crate::ending::UsageError;
+use crate::state::StateError;
 
 /// Where the state directory is: what the user said, else `$XDG_STATE_HOME/longshore`, else
 /// `$HOME/.local/state/longshore`. `variable` reads the environment.
@@ -39,12 +38,9 @@ pub fn locate(
 }
 
 /// Makes the directory, for its owner only, unless it is there.
-pub fn create(path: &Path) -> anyhow::Result<()> {
+pub fn create(path: &Path) -> Result<(), StateError> {
     let result = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    result.with_context(|| {
-        let path = path.display();
-        format!("cannot make the state directory {path} (choose another with --state-dir DIR)")
-    })
+    result.map_err(|source| StateError::unusable(path, "making it", source))
 }
 
 #[cfg(test)]

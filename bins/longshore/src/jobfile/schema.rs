@@ -166,7 +166,10 @@ pub(super) fn read<'n>(root: &'n Node<'_>, problems: &mut Problems) -> Document<
                 *at,
                 format!("{key:?} belongs to a job; put it under \"defaults\" to set it for all"),
             ),
-            key => unknown(key, *at, FILE_KEYS, problems),
+            key => {
+                let meant = unknown(key, *at, FILE_KEYS, problems);
+                has_jobs |= meant == Some("jobs");
+            }
         }
     }
     if !has_jobs {
@@ -225,7 +228,12 @@ fn settings<'n>(node: &'n Node<'_>, is_default: bool, problems: &mut Problems) -
             key if RESOURCE_KEYS.contains(&key) => {
                 problems.add(*at, format!("{key:?} belongs under \"resources\""));
             }
-            key => unknown(key, *at, JOB_KEYS, problems),
+            // That it is missing need not be said, too.
+            key => match unknown(key, *at, JOB_KEYS, problems) {
+                Some("name") if s.name == Field::Absent => s.name = Field::Bad,
+                Some("command") if s.command == Field::Absent => s.command = Field::Bad,
+                _ => {}
+            },
         }
     }
     s
@@ -247,7 +255,9 @@ fn resources(node: &Node<'_>, s: &mut Settings<'_>, problems: &mut Problems) {
                 }
             }
             "scratch" => s.scratch = size(value, problems),
-            key => unknown(key, *at, RESOURCE_KEYS, problems),
+            key => {
+                unknown(key, *at, RESOURCE_KEYS, problems);
+            }
         }
     }
 }
@@ -424,23 +434,33 @@ fn mapping<'n, 'a>(
     None
 }
 
-fn unknown(key: &str, at: Position, known: &[&str], problems: &mut Problems) {
+/// Complains about a key, and says which one may be meant.
+fn unknown(
+    key: &str,
+    at: Position,
+    known: &[&'static str],
+    problems: &mut Problems,
+) -> Option<&'static str> {
     if LATER_KEYS.contains(&key) {
         let message = format!("{key:?} is not supported by this version; remove it");
-        return problems.add(at, message);
+        problems.add(at, message);
+        return None;
     }
     if key == "<<" {
         let message = "merging with \"<<\" is not supported; use \"defaults\"";
-        return problems.add(at, message);
+        problems.add(at, message);
+        return None;
     }
     let shown = excerpt(key);
     let likeness = |known: &str| strsim::jaro_winkler(&shown.to_lowercase(), known);
     let nearest = known
         .iter()
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let advice = match nearest {
-        Some(nearest) if likeness(nearest) >= 0.8 => format!("did you mean {nearest:?}?"),
-        _ => format!("known keys are {}", known.join(", ")),
+    let meant = nearest.copied().filter(|known| likeness(known) >= 0.8);
+    let advice = match meant {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => format!("known keys are {}", known.join(", ")),
     };
     problems.add(at, format!("unknown key {shown:?}; {advice}"));
+    meant
 }

@@ -303,7 +303,6 @@ jobs:
         &[
             "2:1 unknown key \"nam\"; did you mean \"name\"?",
             "3:1 \"command\" belongs to a job; put it under \"defaults\" to set it for all",
-            "5:5 this job has no \"command\"; say what it runs",
             "6:5 unknown key \"comand\"; did you mean \"command\"?",
             "7:15 expected a whole number from 1 to 1000, found the text \"high\"",
             "8:17 unknown key \"cpus\"; did you mean \"vcpus\"?",

@@ -25,42 +25,59 @@ pub(super) enum Watched {
     Interrupted,
 }
 
-/// Shows how a batch goes on until it is finished, or until the user interrupts.
-pub(super) async fn watch_batch(
+/// A batch that is shown to the user.
+#[derive(Debug)]
+pub(super) struct Watch {
     id: BatchId,
-    embedded: &Embedded,
-    progress: &mut dyn Progress,
-    interrupts: &mut Interrupts,
-) -> anyhow::Result<Watched> {
-    let store = embedded.store();
-    let begun = Instant::now();
-    let mut first = true;
-    loop {
-        let looked = Instant::now();
-        let status = store.batch_status(id).await?;
-        let jobs = store.job_status(id).await?;
-        let rows = rows(&jobs, &embedded.dispatcher().snapshot());
-        if std::mem::take(&mut first) {
-            progress.begin(&status.name, rows.len(), now());
+    begun: Instant,
+    announced: bool,
+}
+
+impl Watch {
+    /// From now on.
+    pub(super) fn new(id: BatchId) -> Self {
+        Self {
+            id,
+            begun: Instant::now(),
+            announced: false,
         }
-        progress.update(&rows, now());
-        if status.is_finished() {
-            let summary = summarize(&status, &rows, begun.elapsed());
-            return Ok(Watched::Finished {
-                succeeded: status.is_success(),
-                summary,
-            });
-        }
-        let next = async {
-            let quiet = LONGEST_LOOK.saturating_sub(SHORTEST_LOOK);
-            tokio::time::sleep(SHORTEST_LOOK.saturating_sub(looked.elapsed())).await;
-            store.watch_batch(id, status.revision, quiet).await
-        };
-        tokio::select! {
-            changed = next => {
-                changed?;
+    }
+
+    /// Shows how the batch goes on until it is finished, or until the user interrupts; after that
+    /// it can be followed again.
+    pub(super) async fn follow(
+        &mut self,
+        embedded: &Embedded,
+        progress: &mut dyn Progress,
+        interrupts: &mut Interrupts,
+    ) -> anyhow::Result<Watched> {
+        let store = embedded.store();
+        loop {
+            let looked = Instant::now();
+            let status = store.batch_status(self.id).await?;
+            let jobs = store.job_status(self.id).await?;
+            let rows = rows(&jobs, &embedded.dispatcher().snapshot());
+            if !std::mem::replace(&mut self.announced, true) {
+                progress.begin(&status.name, rows.len(), now());
             }
-            () = interrupts.next() => return Ok(Watched::Interrupted),
+            progress.update(&rows, now());
+            if status.is_finished() {
+                return Ok(Watched::Finished {
+                    succeeded: status.is_success(),
+                    summary: summarize(&status, &rows, self.begun.elapsed()),
+                });
+            }
+            let next = async {
+                let quiet = LONGEST_LOOK.saturating_sub(SHORTEST_LOOK);
+                tokio::time::sleep(SHORTEST_LOOK.saturating_sub(looked.elapsed())).await;
+                store.watch_batch(self.id, status.revision, quiet).await
+            };
+            tokio::select! {
+                changed = next => {
+                    changed?;
+                }
+                () = interrupts.next() => return Ok(Watched::Interrupted),
+            }
         }
     }
 }
@@ -95,6 +112,7 @@ fn rows(jobs: &[JobStatus], snapshot: &Snapshot) -> Vec<JobRow> {
             state: job.state,
             reason: reason(job, &reasons),
             attempts: job.attempts,
+            cancel_requested: job.cancel_requested,
             exit: job.exit.clone(),
             error: job.error.clone(),
             started_at: job.started_at,

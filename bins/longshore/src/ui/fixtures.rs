@@ -10,6 +10,7 @@ fn row(name: &str, state: ContainerState) -> JobRow {
         state,
         reason: None,
         attempts: 0,
+        cancel_requested: false,
         exit: None,
         error: None,
         started_at: None,
@@ -47,6 +48,7 @@ pub(super) fn ended(name: &str, cause: ExitCause, millis: i64) -> JobRow {
 
 pub(super) fn cancelled(name: &str, error: Option<&str>) -> JobRow {
     let mut row = row(name, ContainerState::Cancelled);
+    row.cancel_requested = error.is_none();
     row.error = error.map(str::to_owned);
     row
 }

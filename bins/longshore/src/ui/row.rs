@@ -18,6 +18,8 @@ pub struct JobRow {
     pub reason: Option<String>,
     /// How many attempts were begun.
     pub attempts: u32,
+    /// Whether the user asked for its end.
+    pub cancel_requested: bool,
     /// How it ended, if it did.
     pub exit: Option<Exit>,
     /// What went wrong outside of its process, if anything did.
@@ -69,9 +71,11 @@ impl JobRow {
             (ContainerState::Queued | ContainerState::Locked, _) => Verdict::Waiting,
             (ContainerState::Running, _) => Verdict::Running,
             (ContainerState::Complete, Some(cause)) if cause.is_success() => Verdict::Succeeded,
-            (ContainerState::Cancelled, None | Some(ExitCause::Killed)) if self.error.is_none() => {
-                Verdict::Cancelled
-            }
+            (
+                ContainerState::Cancelled,
+                Some(ExitCause::TimeLimit | ExitCause::NotStarted { .. }),
+            ) => Verdict::Failed,
+            (ContainerState::Cancelled, _) if self.cancel_requested => Verdict::Cancelled,
             (ContainerState::Complete | ContainerState::Cancelled, _) => Verdict::Failed,
         }
     }
@@ -80,9 +84,10 @@ impl JobRow {
     pub(super) fn outcome(&self) -> String {
         let text = match (&self.error, &self.exit) {
             _ if !self.state.is_final() => return String::new(),
+            (_, None) if self.verdict() == Verdict::Cancelled => "not run".into(),
+            (_, Some(_)) if self.verdict() == Verdict::Cancelled => "stopped".into(),
             (Some(error), _) => error.clone(),
             (None, Some(exit)) => exit.cause.to_string(),
-            (None, None) if self.state == ContainerState::Cancelled => "not run".into(),
             (None, None) => "its end was not seen".into(),
         };
         clean(&text)
@@ -196,11 +201,13 @@ mod tests {
             verdict(&cancelled("a", Some("lost 3 times"))),
             Verdict::Failed
         );
-        let mut lost = cancelled("a", None);
-        lost.exit = Some(Exit::unseen(ExitCause::InstanceLost));
-        assert_eq!(verdict(&lost), Verdict::Failed);
-        lost.exit = Some(Exit::unseen(ExitCause::Killed));
-        assert_eq!(verdict(&lost), Verdict::Cancelled);
+        let mut stopped = cancelled("a", None);
+        stopped.exit = Some(Exit::unseen(ExitCause::TimeLimit));
+        assert_eq!(verdict(&stopped), Verdict::Failed);
+        stopped.exit = Some(Exit::unseen(ExitCause::Killed));
+        assert_eq!(verdict(&stopped), Verdict::Cancelled);
+        stopped.cancel_requested = false;
+        assert_eq!(verdict(&stopped), Verdict::Failed);
     }
 
     #[test]

@@ -1,0 +1,12 @@
+//! The program as a user runs it: `longshore run` from a job file to exit code, summary and files.
+
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
+
+mod bad_input;
+mod display;
+mod full_disk;
+mod interrupts;
+mod nasty;
+mod restart;
+mod runs;
+mod world;
