@@ -109,7 +109,11 @@ impl Session {
             );
             status = now;
         }
-        anyhow::ensure!(status.is_success(), "jobs failed: {:?}", status.counts);
+        if !status.is_success() {
+            let jobs = store.job_status(id).await?;
+            let failed = jobs.iter().find(|job| !job.is_success());
+            anyhow::bail!("jobs failed: {:?}, the first: {failed:?}", status.counts);
+        }
         Ok(status)
     }
 
