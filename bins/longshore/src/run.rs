@@ -27,7 +27,7 @@ pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
     state.check_space()?;
     runtime()?.block_on(async {
         let embedded = Embedded::start(&state, None).await?;
-        let ending = run_files(args, files, &embedded).await;
+        let ending = run_files(args, files, &state, &embedded).await;
         embedded.stop().await;
         ending
     })
@@ -81,6 +81,7 @@ fn load(args: &RunArgs) -> anyhow::Result<Vec<JobFile>> {
 async fn run_files(
     args: &RunArgs,
     files: Vec<JobFile>,
+    state: &StateDirectory,
     embedded: &Embedded,
 ) -> anyhow::Result<Ending> {
     let mut interrupts = Interrupts::listen()?;
@@ -92,7 +93,7 @@ async fn run_files(
     let mut all_succeeded = true;
     for n in 0..batches.len() {
         let id = batches.begin(n, embedded.store()).await?;
-        let mut watch = Watch::new(id);
+        let mut watch = Watch::new(id, state);
         let watched = watch
             .follow(embedded, &mut *progress, &mut interrupts)
             .await?;

@@ -5,16 +5,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use longshore_controller::{BatchId, BatchStatus, JobStatus};
 use longshore_dispatch::Snapshot;
-use longshore_types::{ContainerState, ContainerUuid, Timestamp};
+use longshore_types::{ByteSize, ContainerState, ContainerUuid, Timestamp};
 
 use super::Interrupts;
 use crate::embedded::Embedded;
+use crate::state::StateDirectory;
 use crate::ui::{JobRow, Progress, SummaryOptions, last_lines, summary};
 
 /// The shortest time between two looks at the jobs, so that looking costs little.
 const SHORTEST_LOOK: Duration = Duration::from_millis(200);
 /// The longest time between two looks, so that elapsed times move on.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// With less space than this a disk counts as full.
+const LEAST_SPACE: ByteSize = ByteSize::mib(1);
 
 /// How watching ended.
 #[derive(Debug)]
@@ -27,17 +30,21 @@ pub(super) enum Watched {
 
 /// A batch that is shown to the user.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Watch<'s> {
     id: BatchId,
+    state: &'s StateDirectory,
     begun: Instant,
     announced: bool,
+    told_that_full: bool,
 }
 
-impl Watch {
+impl<'s> Watch<'s> {
     /// From now on.
-    pub(super) fn new(id: BatchId) -> Self {
+    pub(super) fn new(id: BatchId, state: &'s StateDirectory) -> Self {
         Self {
             id,
+            state,
+            told_that_full: false,
             begun: Instant::now(),
             announced: false,
         }
@@ -61,6 +68,7 @@ impl Watch {
                 progress.begin(&status.name, rows.len(), now());
             }
             progress.update(&rows, now());
+            self.tell_of_a_full_disk(progress);
             if status.is_finished() {
                 return Ok(Watched::Finished {
                     succeeded: status.is_success(),
@@ -79,6 +87,20 @@ impl Watch {
                 () = interrupts.next() => return Ok(Watched::Interrupted),
             }
         }
+    }
+}
+
+impl Watch<'_> {
+    /// Says once each time that the disk gets full: until there is space again nothing can end.
+    fn tell_of_a_full_disk(&mut self, progress: &mut dyn Progress) {
+        let full = self.state.space().is_ok_and(|left| left < LEAST_SPACE);
+        if full && !self.told_that_full {
+            let path = self.state.path().display();
+            progress.note(&format!(
+                "the disk of {path} is full: what ends cannot be recorded; make space there"
+            ));
+        }
+        self.told_that_full = full;
     }
 }
 
