@@ -169,7 +169,7 @@ fn left_behind(round: &Round, uuids: &BTreeSet<&str>) -> Vec<String> {
 }
 
 /// Processes of ours: their command line, environment or open files name the folder.
-pub(crate) fn processes(folder: &Path) -> Vec<String> {
+fn processes(folder: &Path) -> Vec<String> {
     let needle = folder.to_string_lossy().into_owned();
     let mut found = Vec::new();
     for process in children(Path::new("/proc")) {
@@ -235,4 +235,27 @@ fn cgroups(folder: &Path, uuids: &BTreeSet<&str>, depth: usize, left: &mut Vec<S
 fn children(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries.flatten().map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_left_is_found_by_what_its_environment_names() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(processes(folder.path()).is_empty());
+        let mut command = Command::new("sleep");
+        let mut child = command.arg("60").env("X", folder.path()).spawn().unwrap();
+        let found = processes(folder.path());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            found.iter().any(|line| line.contains("sleep 60")),
+            "{found:?}"
+        );
+        assert!(processes(folder.path()).is_empty());
+    }
 }
