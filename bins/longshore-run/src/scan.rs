@@ -146,8 +146,14 @@ fn start_under_way(
 }
 
 /// The supervisor died without a result and something still holds its lock: what is in its control
-/// group is ended, and the reaper given a moment to end the rest. `None` if that changed something.
+/// group is ended, and the reaper given a moment to end the rest. `None` if that changed something,
+/// or if the supervisor was only about to begin when it was looked for.
 fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>> {
+    // A supervisor marks the lock before it writes the content that was read just now. So if it is
+    // not seen from here on, it is dead.
+    if lock::holder(lock_file)? != Holder::Other {
+        return Ok(None);
+    }
     if let Some(cgroup) = Cgroup::of(entry) {
         cgroup.end(CGROUP_PATIENCE);
     }

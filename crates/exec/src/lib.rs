@@ -77,8 +77,8 @@ use async_trait::async_trait;
 pub use collect::{Collected, ExecutorExt};
 pub use error::{ExecError, Phase};
 use longshore_types::InstanceId;
-pub use output_store::{OutputSink, OutputStore};
 pub use longshore_types::{HostKey, HostKeyVerdict};
+pub use output_store::{OutputSink, OutputStore};
 
 /// The most bytes in one piece of output.
 pub const MAX_CHUNK: usize = 64 * 1024;

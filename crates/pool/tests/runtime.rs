@@ -333,7 +333,7 @@ async fn a_start_that_leaves_a_doubt_is_unknown() {
         };
         assert_eq!(got, expected, "{reply:?}");
         let line = format!(
-            "sudo '/opt/run' --detach --stdin-config --attempt 2 {}",
+            "exec sudo '/opt/run' --detach --stdin-config --attempt 2 {}",
             uuid(1)
         );
         assert_eq!(host.lines(), [line]);
@@ -363,7 +363,7 @@ async fn only_exit_status_0_of_a_kill_means_gone() {
             ),
         }
         assert!(
-            host.lines()[0].starts_with("'/opt/run' --kill 15"),
+            host.lines()[0].starts_with("exec '/opt/run' --kill 15"),
             "root needs no sudo"
         );
     }
@@ -439,8 +439,9 @@ async fn a_report_is_believed_whole_or_not_at_all() {
     };
     for (reply, fine, reachable) in [
         (says(WHOLE, 0), true, true),
-        (says(WHOLE, 1), false, true),
-        (Reply::Says(WHOLE, "", None), false, true),
+        // Its last line shows that it is whole, however the command ends.
+        (says(WHOLE, 1), true, true),
+        (Reply::Says(WHOLE, "", None), true, true),
         (says(CUT, 0), false, true),
         (Reply::Refuses(Phase::Banner, false), false, false),
         (Reply::Refuses(Phase::Command, true), false, true),
@@ -452,7 +453,7 @@ async fn a_report_is_believed_whole_or_not_at_all() {
         .await;
         assert_eq!(
             host.lines(),
-            ["sudo '/opt/run' --report --wait-ms 5000 --known 'k'"]
+            ["exec sudo '/opt/run' --report --wait-ms 5000 --known 'k'"]
         );
         match outcome {
             Outcome::Reported(Ok(report)) => assert!(fine && report.digest == "d"),
@@ -546,7 +547,7 @@ async fn the_runner_is_copied_unless_it_is_there_whole_and_safe() {
         assert!(
             fake.lines()[1..]
                 .iter()
-                .all(|line| line.starts_with("sudo sh -c '"))
+                .all(|line| line.starts_with("exec sudo sh -c '"))
         );
         assert_eq!(fake.stdin.lock().unwrap().is_empty(), !copied);
     }
@@ -673,13 +674,16 @@ async fn output_comes_home_as_far_as_it_is_wanted() {
     assert_eq!(
         fake.lines()[0],
         format!(
-            "sudo '/opt/run' --output stdout --last 5 --attempt 1 {}",
+            "exec sudo '/opt/run' --output stdout --last 5 --attempt 1 {}",
             uuid(1)
         )
     );
     assert_eq!(
         fake.lines()[1],
-        format!("sudo '/opt/run' --output stderr --attempt 1 {}", uuid(1))
+        format!(
+            "exec sudo '/opt/run' --output stderr --attempt 1 {}",
+            uuid(1)
+        )
     );
 }
 

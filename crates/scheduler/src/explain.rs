@@ -72,8 +72,10 @@ impl Core {
             let Some(t) = type_index.and_then(|index| self.config.types.get(index)) else {
                 return Reason::CallInFlight;
             };
+            let worker = instance.as_ref().and_then(|id| self.workers.get(id));
             return Reason::WaitingForBoot {
                 type_name: t.name.clone(),
+                last_error: worker.and_then(|worker| worker.last_error.clone()),
                 instance,
             };
         }

@@ -35,6 +35,8 @@ pub enum Reason {
         type_name: TypeName,
         /// Which, once the provider has named it.
         instance: Option<InstanceId>,
+        /// What went wrong there last, if anything did.
+        last_error: Option<String>,
     },
     /// It is ready to start on an instance and will be at once.
     Ready {
@@ -98,14 +100,20 @@ impl fmt::Display for Reason {
             Self::WaitingForBoot {
                 type_name,
                 instance: None,
+                ..
             } => {
                 write!(f, "waiting for a new {type_name} instance to be created")
             }
             Self::WaitingForBoot {
                 type_name,
                 instance: Some(instance),
+                last_error,
             } => {
-                write!(f, "waiting for {type_name} instance {instance} to boot")
+                write!(f, "waiting for {type_name} instance {instance} to boot")?;
+                match last_error {
+                    Some(error) => write!(f, "; the last try failed: {error}"),
+                    None => Ok(()),
+                }
             }
             Self::Ready { instance } => write!(f, "about to start on {instance}"),
             Self::MayRunOn {

@@ -33,6 +33,10 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     /// The line that asks for a report.
     fn report(&self, options: &ReportOptions) -> String;
 
+    /// The report, if `stdout` so far is surely all of it; none if only the end of the command
+    /// can show that.
+    fn complete_report(&self, stdout: &[u8]) -> Option<RunnerReport>;
+
     /// The report that the command printed, or why it cannot be believed.
     fn reported(&self, answer: &Collected) -> Result<RunnerReport, String>;
 
@@ -89,6 +93,18 @@ impl RunnerProtocol for LongshoreRun {
 
     fn report(&self, options: &ReportOptions) -> String {
         command::report(&self.path, options)
+    }
+
+    fn complete_report(&self, stdout: &[u8]) -> Option<RunnerReport> {
+        // Its last line proves that nothing was cut off.
+        let report = stdout.strip_suffix(b"\n")?;
+        let last = report.rsplit(|byte| *byte == b'\n').next()?;
+        let ended = last.starts_with(b"{\"type\":\"end\"");
+        if ended {
+            report::parse(stdout).ok()
+        } else {
+            None
+        }
     }
 
     fn reported(&self, answer: &Collected) -> Result<RunnerReport, String> {

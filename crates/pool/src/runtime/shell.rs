@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use longshore_cloud::{CallContext, CloudError, InstanceSet, Outcome as CloudOutcome};
 use longshore_exec::{
-    Collected, Command, ExecError, Executor, ExecutorExt, HostKeyVerifier, Identity, OutputStore,
-    Phase, Target,
+    Collected, Command, ExecError, Executor, ExecutorExt, HostKeyVerifier, Identity, Output,
+    OutputStore, Phase, Target,
 };
+use longshore_runner_api::command::ReportOptions;
 use longshore_runner_api::report::MAX_REPORT_BYTES;
+use longshore_types::RunnerReport;
 
 use super::deploy::RunnerBinary;
 use super::protocol::RunnerProtocol;
@@ -71,14 +73,14 @@ impl Shell {
         }
     }
 
-    /// The line that runs `line` as whom the runner runs.
+    /// The line that runs a single command as whom the runner runs, in place of the shell.
     pub(super) fn as_runner(&self, host: &Host, line: &str) -> String {
         let prefix = if self.sudo && host.user != "root" {
             "sudo "
         } else {
             ""
         };
-        format!("{prefix}{line}")
+        format!("exec {prefix}{line}")
     }
 
     /// Does what an effect says. Ends within [`Effect::timeout`], with
@@ -131,13 +133,7 @@ impl Shell {
             EffectAction::Boot(host) => Outcome::Booted(self.boot(host, timeout).await),
             EffectAction::Deploy(host) => Outcome::Deployed(self.deploy(host, timeout).await),
             EffectAction::Report(host, options) => {
-                let line = self.protocol.report(options);
-                let limit = MAX_REPORT_BYTES + 1;
-                let answer = self.sudo(host, &line, &[], timeout, limit).await;
-                Outcome::Reported(answer.map_err(|e| host_failure(&e)).and_then(|answer| {
-                    let report = self.protocol.reported(&answer);
-                    report.map_err(HostFailure::answered)
-                }))
+                Outcome::Reported(self.report(host, options, timeout).await)
             }
             EffectAction::Start {
                 host,
@@ -179,6 +175,39 @@ impl Shell {
                 Outcome::Collected(collected)
             }
         }
+    }
+
+    /// Asks for a report, and takes it as soon as all of it is there: how long the command then
+    /// takes to end does not matter (a kernel may need 20 ms to take its watches down).
+    async fn report(
+        &self,
+        host: &Host,
+        options: &ReportOptions,
+        timeout: Duration,
+    ) -> Result<RunnerReport, HostFailure> {
+        let failed = |error: ExecError| host_failure(&error);
+        let line = self.as_runner(host, &self.protocol.report(options));
+        let (target, command) = (self.target(host), Command::new(line));
+        let opened = self.executor.open(&target, &command, timeout).await;
+        let mut process = opened.map_err(failed)?;
+        process.close_stdin().await.map_err(failed)?;
+        let mut answer = Collected::default();
+        while let Some(output) = process.output().await.map_err(failed)? {
+            let (kept, chunk) = match output {
+                Output::Stdout(chunk) => (&mut answer.stdout, chunk),
+                Output::Stderr(chunk) => (&mut answer.stderr, chunk),
+            };
+            let room = MAX_REPORT_BYTES.saturating_sub(kept.len()).min(chunk.len());
+            kept.extend_from_slice(&chunk[..room]);
+            answer.truncated |= room < chunk.len();
+            if let Some(report) = self.protocol.complete_report(&answer.stdout) {
+                return Ok(report);
+            }
+        }
+        answer.status = process.wait().await.map_err(failed)?;
+        self.protocol
+            .reported(&answer)
+            .map_err(HostFailure::answered)
     }
 
     async fn boot(&self, host: &Host, timeout: Duration) -> Result<(), HostFailure> {
