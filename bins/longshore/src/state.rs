@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use longshore_types::ByteSize;
 use nix::sys::statvfs::statvfs;
@@ -13,6 +14,10 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 
 /// The runner, a store, and something for logs and the first output.
 const NEEDED_SPACE: ByteSize = ByteSize::mib(32);
+
+/// How long a lock that another process holds is waited for, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// The state directory, held by this process alone.
 ///
@@ -117,7 +122,7 @@ impl StateDirectory {
             .mode(0o600)
             .open(&lock_path)
             .map_err(unusable("opening its lock file"))?;
-        match lock.try_lock() {
+        match lock_soon(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
@@ -129,6 +134,13 @@ impl StateDirectory {
                 });
             }
             Err(TryLockError::Error(source)) => return Err(unusable("locking it")(source)),
+        }
+        // The parts have locks of their own, which such a process gives up in any order.
+        for part in ["controller/store.lock", "loopback/lock"] {
+            if let Ok(held) = File::open(path.join(part)) {
+                // Still held: whoever opens that part says so.
+                let _ = lock_soon(&held);
+            }
         }
         let note_pid = |lock: &mut File| {
             lock.set_len(0)?;
@@ -207,6 +219,19 @@ impl StateDirectory {
         text(&key)
             .map_err(io::Error::other)
             .map_err(unusable("writing its key down"))
+    }
+}
+
+/// Locks a file, waiting a moment: a process that was killed just now may still be on its way out.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(LOCK_LOOK);
+            }
+            result => return result,
+        }
     }
 }
 

@@ -75,9 +75,11 @@ impl<'s> Watch<'s> {
                     summary: summarize(&status, &rows, self.begun.elapsed()),
                 });
             }
+            // A look at very many jobs takes long; looking takes a tenth of the time at most.
+            let pause = SHORTEST_LOOK.max(looked.elapsed() * 9);
             let next = async {
                 let quiet = LONGEST_LOOK.saturating_sub(SHORTEST_LOOK);
-                tokio::time::sleep(SHORTEST_LOOK.saturating_sub(looked.elapsed())).await;
+                tokio::time::sleep(pause).await;
                 store.watch_batch(self.id, status.revision, quiet).await
             };
             tokio::select! {
