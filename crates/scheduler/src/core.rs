@@ -207,7 +207,7 @@ impl Core {
     }
 
     /// Sets what limits the scheduler.
-    pub fn set_limits(&mut self, limits: Limits, now: Instant) {
+    pub fn set_limits(&mut self, limits: Limits, _now: Instant) {
         if limits == self.limits {
             return;
         }
@@ -220,7 +220,6 @@ impl Core {
         // What was planned was planned under other limits.
         self.planned.clear();
         self.dirty = true;
-        let _ = now;
     }
 
     /// Says that an action was surely not carried out; it is tried again after a growing pause.

@@ -96,6 +96,7 @@ impl Batches {
     /// The run is over and its results were shown: the next one of these files is a new one.
     pub(super) async fn close(&self, store: &Arc<Store>) -> anyhow::Result<()> {
         for id in self.0.iter().filter_map(|planned| planned.id) {
+            // Nothing is left in it to cancel; it is only not found any more.
             store.abandon_batch(id).await?;
         }
         Ok(())

@@ -1,0 +1,143 @@
+//! What one part learns, told to the others.
+
+use longshore_pool::Changed;
+use longshore_queue::Delta;
+use longshore_scheduler::Limits;
+use longshore_scheduler::type_choice::need;
+use longshore_types::{ContainerUuid, InstanceId, Instant, WorkerView};
+
+use super::{Core, Ending};
+use crate::Notice;
+
+impl Core {
+    pub(super) fn mirror_pool(&mut self, now: Instant) {
+        while let Some(changed) = self.pool.poll_changed() {
+            self.changed = true;
+            match changed {
+                Changed::Worker(id) => match self.pool.worker(&id) {
+                    Some(view) => self.mirror_worker(view, now),
+                    None => {
+                        self.scheduler.remove_worker(&id, now);
+                        self.notice(Notice::WorkerGone(id));
+                    }
+                },
+                Changed::Pending(id) => match self.pool.pending(id) {
+                    Some(view) => self.scheduler.upsert_pending(view, now),
+                    None => self.scheduler.remove_pending(id, now),
+                },
+                Changed::CreateGate => self.gate_changed = true,
+                Changed::Evidence => {}
+            }
+        }
+        while let Some(event) = self.pool.poll_event() {
+            self.handle_event(&event, now);
+            self.notice(Notice::Happened(event));
+        }
+    }
+
+    fn mirror_worker(&mut self, view: WorkerView, now: Instant) {
+        for held in &view.containers {
+            match self.cache.get(held.uuid) {
+                Some(entry) if held.phase.may_run() => {
+                    let needs = need(&entry.container.request, &self.config.scheduler);
+                    if held.granted != needs {
+                        self.pool.grant(held.uuid, &view.instance, needs, now);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    self.strangers.insert(held.uuid);
+                }
+            }
+        }
+        self.scheduler.upsert_worker(view, now);
+    }
+
+    pub(super) fn mirror_cache(&mut self, now: Instant) {
+        while let Some(delta) = self.cache.poll_delta() {
+            self.changed = true;
+            match delta {
+                Delta::Upsert(entry) => {
+                    let uuid = entry.container.uuid;
+                    if self.strangers.remove(&uuid) {
+                        self.grant_claimed(uuid, now);
+                    }
+                    self.progress.handle_free(uuid, now);
+                    self.scheduler.upsert_entry(entry, now);
+                }
+                Delta::Remove(uuid) => {
+                    self.scheduler.remove_entry(uuid, now);
+                    // If a worker still has it, it is asked for once more before that is ended.
+                    if self.is_claimed(uuid) {
+                        self.strangers.insert(uuid);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether any worker has a process or a result of a container.
+    pub(super) fn is_claimed(&self, uuid: ContainerUuid) -> bool {
+        self.pool
+            .workers()
+            .any(|view| view.containers.iter().any(|held| held.uuid == uuid))
+    }
+
+    /// A container that a worker claimed before it was known has become known.
+    pub(super) fn grant_claimed(&mut self, uuid: ContainerUuid, now: Instant) {
+        let Some(entry) = self.cache.get(uuid) else {
+            return;
+        };
+        let needs = need(&entry.container.request, &self.config.scheduler);
+        let claims = |view: &WorkerView| {
+            view.containers
+                .iter()
+                .any(|held| held.uuid == uuid && held.phase.may_run())
+        };
+        let claimants: Vec<InstanceId> = self
+            .pool
+            .workers()
+            .filter(claims)
+            .map(|view| view.instance)
+            .collect();
+        for instance in claimants {
+            self.pool.grant(uuid, &instance, needs, now);
+        }
+    }
+
+    pub(super) fn mirror_limits(&mut self, now: Instant) {
+        if std::mem::take(&mut self.gate_changed) {
+            self.look_at_create_gate(now);
+        }
+        let limits = Limits {
+            create_blocked: self.create_blocked.clone(),
+            quota_blocked: self.quota_blocked.clone(),
+            max_containers: self.limit.current(),
+            absence_is_evidence: self.pool.absence_is_evidence(),
+            accept_new: self.ending == Ending::No && self.is_ready(),
+        };
+        if self.limits.as_ref() != Some(&limits) {
+            self.changed = true;
+            self.limits = Some(limits.clone());
+            self.scheduler.set_limits(limits, now);
+        }
+    }
+
+    /// Reads anew which creates would be refused. Only when the pool says that this has changed:
+    /// the texts name how long a hold-off lasts, and would differ at every look.
+    fn look_at_create_gate(&mut self, now: Instant) {
+        self.create_blocked.clear();
+        self.quota_blocked.clear();
+        for instance_type in &self.config.pool.types {
+            let name = &instance_type.name;
+            let Some(refusal) = self.pool.create_refusal(name, now) else {
+                continue;
+            };
+            if refusal.is_quota() {
+                self.quota_blocked.insert(name.clone());
+            }
+            self.create_blocked
+                .insert(name.clone(), refusal.to_string());
+        }
+    }
+}
