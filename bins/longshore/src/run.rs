@@ -87,7 +87,7 @@ async fn run_files(
     let mut interrupts = Interrupts::listen()?;
     let mut batches = Batches::find(args, files, embedded.store()).await?;
     let mut progress = ui::progress(args.quiet);
-    for line in batches.notes() {
+    for line in batches.notes(embedded.store()).await? {
         progress.note(&line);
     }
     let mut all_succeeded = true;

@@ -135,6 +135,24 @@ impl Store {
         .await
     }
 
+    /// The batches of which jobs are unfinished, the first hundred, oldest first; cancelled and
+    /// abandoned ones excepted.
+    pub async fn unfinished_batches(&self) -> Result<Vec<BatchStatus>, QueueError> {
+        self.read(self.settings.request_timeout, move |connection| {
+            let ids = || -> rusqlite::Result<Vec<u64>> {
+                let mut statement = connection.prepare_cached(
+                    "SELECT id FROM batches WHERE open_jobs > 0 AND NOT cancelled \
+                     AND NOT abandoned ORDER BY id LIMIT 100",
+                )?;
+                statement.query_map([], |row| row.get(0))?.collect()
+            };
+            let ids = ids().map_err(failed)?.into_iter();
+            ids.map(|id| batch_status(connection, BatchId(id)))
+                .collect()
+        })
+        .await
+    }
+
     /// How far a batch has come.
     pub async fn batch_status(&self, id: BatchId) -> Result<BatchStatus, QueueError> {
         self.read(self.settings.request_timeout, move |connection| {

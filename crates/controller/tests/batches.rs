@@ -83,6 +83,24 @@ async fn a_finished_batch_makes_way_for_another_and_an_unfinished_one_does_not()
 }
 
 #[tokio::test]
+async fn batches_with_open_jobs_are_listed_until_they_end_or_are_cancelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let (a, b) = (submit(&store, "a", 1).await, submit(&store, "b", 1).await);
+    let c = submit(&store, "c", 1).await;
+    let unfinished = || async {
+        let batches = store.unfinished_batches().await.unwrap();
+        batches.iter().map(|batch| batch.id).collect::<Vec<_>>()
+    };
+    assert_eq!(unfinished().await, [a, b, c]);
+    run_through(&store, uuids(&store, a).await[0], EXIT_0).await;
+    lock(&store, uuids(&store, b).await[0]).await.unwrap();
+    assert_eq!(unfinished().await, [b, c]);
+    store.cancel_batch(b).await.unwrap();
+    assert_eq!(unfinished().await, [c]);
+}
+
+#[tokio::test]
 async fn a_batch_with_a_bad_job_is_refused_whole() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());

@@ -55,14 +55,25 @@ impl Batches {
     }
 
     /// What the user should know before it begins.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(super) async fn notes(&self, store: &Arc<Store>) -> anyhow::Result<Vec<String>> {
         let resumed = self.0.iter().filter(|planned| planned.resumed);
-        resumed
+        let mut notes: Vec<String> = resumed
             .map(|planned| {
                 let path = planned.file.path.display();
                 format!("{path}: going on with an earlier run (--new starts over)")
             })
-            .collect()
+            .collect();
+        let ours: Vec<BatchId> = self.0.iter().filter_map(|planned| planned.id).collect();
+        let unfinished = store.unfinished_batches().await?;
+        let others = unfinished.iter().filter(|batch| !ours.contains(&batch.id));
+        notes.extend(others.map(|batch| {
+            let path = &batch.key;
+            format!(
+                "{path}: an earlier run of it is unfinished, and its jobs run beside these; \
+                 `longshore run {path}` waits for them"
+            )
+        }));
+        Ok(notes)
     }
 
     /// Submits the batch unless it is there.
