@@ -19,7 +19,7 @@ const BOOT_PAUSE: Duration = Duration::from_secs(2);
 /// A worker that stopped answering is asked again after this the first time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Reports that may follow each other at once within [`BURST_SPAN`].
-const MAX_BURST: u32 = 1000;
+const MAX_BURST: u32 = 5000;
 const BURST_SPAN: Duration = Duration::from_secs(10);
 /// The pause between reports after that.
 const BURST_PAUSE: Duration = Duration::from_millis(100);
