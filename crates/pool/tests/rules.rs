@@ -1305,7 +1305,7 @@ fn a_runner_that_does_not_wait_is_asked_at_intervals() {
             }))
         })
     });
-    assert!(digest / 2 <= 12_000, "{digest}");
+    assert!(digest / 2 <= 60_000, "{digest}");
 }
 
 #[test]
