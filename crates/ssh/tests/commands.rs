@@ -256,7 +256,7 @@ async fn a_deadline_in_the_middle_of_a_command() {
     let executor = executor();
     let target = target("i", &server.address());
     run(&executor, &target, "true").await;
-    let line = Command::new("echo begun; exec sleep 1000");
+    let line = Command::new("echo begun; exec sleep 100");
     let timeout = Duration::from_millis(500);
     let mut process = executor.open(&target, &line, timeout).await.unwrap();
     assert_eq!(
@@ -298,7 +298,7 @@ async fn a_server_that_restarts_is_connected_to_again() {
     let address = server.address();
     let executor = executor();
     let target = target("i", &address);
-    let sleep = Command::new("sleep 1000");
+    let sleep = Command::new("sleep 100");
     let mut process = executor.open(&target, &sleep, PLENTY).await.unwrap();
     server.stop().await;
     let error = process.output().await.unwrap_err();
@@ -322,7 +322,7 @@ async fn output_that_came_before_the_connection_broke_is_given() {
     let server = TestServer::start(Behaviour::Run).await;
     let executor = executor();
     let target = target("i", &server.address());
-    let line = Command::new("printf %0100000d 7; sleep 1000");
+    let line = Command::new("printf %0100000d 7; sleep 100");
     let mut process = executor.open(&target, &line, PLENTY).await.unwrap();
     until("the output is here", || {
         executor.stats().bytes_received > 100_000
@@ -360,7 +360,7 @@ async fn disconnect_fails_what_runs() {
     let server = TestServer::start(Behaviour::Run).await;
     let executor = executor();
     let target = target("i", &server.address());
-    let sleep = Command::new("sleep 1000");
+    let sleep = Command::new("sleep 100");
     let mut one = executor.open(&target, &sleep, PLENTY).await.unwrap();
     let mut two = executor.open(&target, &sleep, PLENTY).await.unwrap();
     executor.disconnect(&target.instance).await;

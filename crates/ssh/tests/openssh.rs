@@ -166,7 +166,7 @@ async fn what_a_command_leaves_behind_does_not_hold_up_its_status() {
     let server = Sshd::start(&[client_key()], "");
     let executor = executor();
     let target = target("i", &server.address);
-    let line = Command::new("sleep 1000 & echo $!; exit 4");
+    let line = Command::new("sleep 100 & echo $!; exit 4");
     let mut process = executor.open(&target, &line, PLENTY).await.unwrap();
     // A start-up file of the login shell may have something to say, too.
     let pid = loop {
