@@ -131,7 +131,9 @@ async fn a_server_with_one_channel() {
     let executor = executor();
     let target = target("i", &server.address);
     for i in 0..10 {
-        let done = run(&executor, &target, &format!("echo {i}")).await;
+        let line = Command::new(format!("echo {i}"));
+        let done = executor.exec(&target, &line, &[], PLENTY, 100).await;
+        let done = done.unwrap_or_else(|e| panic!("{i}: {}: {}", e.chain(), server.log()));
         assert_eq!(done.stdout, format!("{i}\n").as_bytes());
     }
     assert_eq!(executor.stats().connections_made, 1);
@@ -147,7 +149,7 @@ async fn dropped_commands_that_go_on_do_not_use_the_server_up() {
     let folder = tempfile::tempdir().unwrap();
     let stop = folder.path().join("stop");
     let line = format!(
-        "echo; while ! test -e {}; do sleep 0.1; done",
+        "echo; f={}; while test -d \"${{f%/*}}\" && ! test -e \"$f\"; do sleep 0.1; done",
         stop.display()
     );
     for _ in 0..10 {

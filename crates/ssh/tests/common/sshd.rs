@@ -1,7 +1,7 @@
 //! A real OpenSSH server as a child process.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -65,7 +65,7 @@ impl Sshd {
             folder,
         };
         let end = Instant::now() + super::PLENTY;
-        while TcpStream::connect(&server.address).is_err() {
+        while !greets(&server.address) {
             assert!(
                 Instant::now() < end,
                 "sshd does not listen: {}",
@@ -83,6 +83,18 @@ impl Sshd {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// Whether an SSH server answers there, and not only something that listens.
+fn greets(address: &str) -> bool {
+    let greet = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting)?;
+        Ok(greeting == *b"SSH-")
+    };
+    greet().unwrap_or(false)
 }
 
 impl Drop for Sshd {
