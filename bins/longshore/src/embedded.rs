@@ -178,10 +178,7 @@ fn tag_keys() -> TagKeys {
 }
 
 fn context() -> CallContext {
-    CallContext {
-        timeout: CALL_TIMEOUT,
-        request_id: "req-longshore-program".into(),
-    }
+    CallContext::new(CALL_TIMEOUT, "req-longshore-program")
 }
 
 fn utf8(path: &Path) -> anyhow::Result<String> {

@@ -13,15 +13,19 @@ const FLOORS: &[(&str, u8)] = &[
     ("longshore-cloud", 1),
     ("longshore-exec", 1),
     ("longshore-runner-api", 1),
+    ("longshore-throttle", 2),
     ("longshore-ssh", 2),
     ("longshore-pool", 2),
     ("longshore-scheduler", 2),
     ("longshore-queue", 2),
+    ("longshore-fakecloud", 2),
+    ("longshore-conformance", 2),
     ("longshore-driver-loopback", 2),
     ("longshore-dispatch", 3),
     ("longshore-controller", 3),
     ("longshore", 5),
     ("longshore-run", 5),
+    ("longshore-examples", 5),
 ];
 
 /// Crates that must not learn the time, the environment, a thread, a socket or a random number
@@ -32,6 +36,7 @@ const PURE: &[&str] = &[
     "longshore-pool",
     "longshore-scheduler",
     "longshore-queue",
+    "longshore-fakecloud",
     "longshore-dispatch",
 ];
 

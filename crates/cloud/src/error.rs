@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use longshore_types::{Market, TypeName};
+use longshore_types::{Market, TypeName, error_chain};
 
 /// A call of an instance set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,6 +156,11 @@ impl CloudError {
             kind,
             source: source.into(),
         }
+    }
+
+    /// The error and its causes as one line, for logs and for people.
+    pub fn chain(&self) -> String {
+        error_chain(self)
     }
 
     /// Whether the call may have had an effect: after a refusal it had none, after silence or an

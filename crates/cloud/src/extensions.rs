@@ -32,11 +32,19 @@ impl fmt::Debug for Extensions<'_> {
 
 /// A price that held from a moment on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PricePoint {
     /// From when.
     pub start: Timestamp,
     /// Price per hour.
     pub price: Price,
+}
+
+impl PricePoint {
+    /// A price per hour from a moment on.
+    pub fn new(start: Timestamp, price: Price) -> Self {
+        Self { start, price }
+    }
 }
 
 /// Knows what preemptible instances cost over time.
@@ -65,11 +73,22 @@ pub trait ConsoleOutput: Send + Sync {
 
 /// An instance that the provider is about to take away.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Interruption {
     /// Which.
     pub id: InstanceId,
     /// How long it still has, if the provider says.
     pub remaining: Option<Duration>,
+}
+
+impl Interruption {
+    /// An instance that is about to go, and how long it still has if the provider says.
+    pub fn new(id: impl Into<InstanceId>, remaining: Option<Duration>) -> Self {
+        Self {
+            id: id.into(),
+            remaining,
+        }
+    }
 }
 
 /// Knows which instances the provider is about to take away.

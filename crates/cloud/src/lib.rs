@@ -98,10 +98,10 @@
 //!     fn quota_group(&self, _: &InstanceType) -> Option<String> { None }
 //!
 //!     fn capabilities(&self) -> Capabilities {
-//!         Capabilities {
-//!             idempotent_create: true, tags_at_birth: true, consistent_listing: true,
-//!             ..Capabilities::default()
-//!         }
+//!         Capabilities::new()
+//!             .with_idempotent_create()
+//!             .with_tags_at_birth()
+//!             .with_consistent_listing()
 //!     }
 //!
 //!     fn extensions(&self) -> Extensions<'_> { Extensions::default() }
@@ -127,6 +127,7 @@
 mod error;
 mod extensions;
 mod instance;
+mod pointers;
 mod request;
 
 use std::fmt;
@@ -211,7 +212,14 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
 }
 
 /// What an instance set can do. What is false makes the pool more careful.
+///
+/// ```
+/// use longshore_cloud::Capabilities;
+/// let capabilities = Capabilities::new().with_tags_at_birth().with_destroy_batch(1000);
+/// assert!(!capabilities.idempotent_create);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// A repeated create with the same token makes no second instance.
     pub idempotent_create: bool,
@@ -225,6 +233,55 @@ pub struct Capabilities {
     pub destroy_batch: usize,
     /// The most changes in one [`InstanceSet::set_tags`]; 0 means no limit.
     pub tag_batch: usize,
+}
+
+impl Capabilities {
+    /// None at all, and batches without limit.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With [`Capabilities::idempotent_create`].
+    #[must_use]
+    pub fn with_idempotent_create(mut self) -> Self {
+        self.idempotent_create = true;
+        self
+    }
+
+    /// With [`Capabilities::tags_at_birth`].
+    #[must_use]
+    pub fn with_tags_at_birth(mut self) -> Self {
+        self.tags_at_birth = true;
+        self
+    }
+
+    /// With [`Capabilities::consistent_listing`].
+    #[must_use]
+    pub fn with_consistent_listing(mut self) -> Self {
+        self.consistent_listing = true;
+        self
+    }
+
+    /// With [`Capabilities::host_keys`].
+    #[must_use]
+    pub fn with_host_keys(mut self) -> Self {
+        self.host_keys = true;
+        self
+    }
+
+    /// With at most so many ids in one destroy; 0 means no limit.
+    #[must_use]
+    pub fn with_destroy_batch(mut self, most: usize) -> Self {
+        self.destroy_batch = most;
+        self
+    }
+
+    /// With at most so many changes in one call that sets tags; 0 means no limit.
+    #[must_use]
+    pub fn with_tag_batch(mut self, most: usize) -> Self {
+        self.tag_batch = most;
+        self
+    }
 }
 
 /// Opens instance sets of one provider.
@@ -249,9 +306,20 @@ pub struct ParameterErrors(pub Vec<ParameterError>);
 /// One thing that is wrong with a driver's parameters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}: {problem}")]
+#[non_exhaustive]
 pub struct ParameterError {
     /// The name of the parameter, with dots between levels.
     pub parameter: String,
     /// What is wrong, and what to write instead.
     pub problem: String,
+}
+
+impl ParameterError {
+    /// A problem with one parameter.
+    pub fn new(parameter: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            parameter: parameter.into(),
+            problem: problem.into(),
+        }
+    }
 }

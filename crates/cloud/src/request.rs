@@ -11,6 +11,7 @@ use crate::Tags;
 /// The timeout is relative, so that drivers, layers and simulators need no common clock. A driver
 /// that blocks cannot be stopped by dropping its future, so it has to keep the timeout itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallContext {
     /// How long the call may take from now.
     pub timeout: Duration,
@@ -19,12 +20,17 @@ pub struct CallContext {
 }
 
 impl CallContext {
+    /// A context for one call.
+    pub fn new(timeout: Duration, request_id: impl Into<String>) -> Self {
+        Self {
+            timeout,
+            request_id: request_id.into(),
+        }
+    }
+
     /// A context for documentation and tests: 10 s, `req-example`.
     pub fn example() -> Self {
-        Self {
-            timeout: Duration::from_secs(10),
-            request_id: "req-example".into(),
-        }
+        Self::new(Duration::from_secs(10), "req-example")
     }
 }
 
@@ -41,14 +47,16 @@ pub enum AddressKind {
 
 /// What instance to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CreateRequest {
     /// The configured type.
     pub instance_type: InstanceType,
-    /// The provider's name of the image.
+    /// The provider's name of the image; empty where the provider has only one.
     pub image: String,
     /// Tags that the instance has from birth.
     pub tags: Tags,
-    /// A script, beginning with `#!`, that the instance runs as root when it first boots.
+    /// A script, beginning with `#!`, that the instance runs as root when it first boots; empty
+    /// for none.
     pub init_script: String,
     /// The public key, in OpenSSH's one-line form, that may log in; none if the image has one.
     pub public_key: Option<String>,
@@ -59,26 +67,28 @@ pub struct CreateRequest {
 }
 
 impl CreateRequest {
+    /// A request for an instance of a type: no tags, no image, no script, no key.
+    pub fn new(instance_type: InstanceType, token: impl Into<String>) -> Self {
+        Self {
+            instance_type,
+            image: String::new(),
+            tags: Tags::new(),
+            init_script: String::new(),
+            public_key: None,
+            address_kind: AddressKind::default(),
+            token: token.into(),
+        }
+    }
+
     /// A request for documentation and tests: one small machine with a tag.
     pub fn example() -> Self {
-        Self {
-            instance_type: InstanceType {
-                name: "small".into(),
-                provider_type: "s1".into(),
-                vcpus: 1,
-                ram: ByteSize::gib(1),
-                included_scratch: ByteSize::gib(10),
-                added_scratch: ByteSize::ZERO,
-                price: Price::default(),
-                preemptible: false,
-                gpu: None,
-            },
-            image: "image".into(),
-            tags: [("ExampleInstanceSetID".to_owned(), "set".to_owned())].into(),
-            init_script: "#!/bin/sh\n".into(),
-            public_key: None,
-            address_kind: AddressKind::Private,
-            token: "token-1".into(),
-        }
+        let mut small = InstanceType::new("small", 1, ByteSize::gib(1), Price::default());
+        small.provider_type = "s1".into();
+        small.included_scratch = ByteSize::gib(10);
+        let mut request = Self::new(small, "token-1");
+        request.image = "image".into();
+        request.tags = [("ExampleInstanceSetID".to_owned(), "set".to_owned())].into();
+        request.init_script = "#!/bin/sh\n".into();
+        request
     }
 }

@@ -26,17 +26,8 @@ fn seeds() -> u64 {
 }
 
 fn config() -> Config {
-    let small = InstanceType {
-        name: "small".into(),
-        provider_type: "s1".into(),
-        vcpus: 2,
-        ram: ByteSize::gib(4),
-        included_scratch: ByteSize::gib(10),
-        added_scratch: ByteSize::ZERO,
-        price: Price::from_units(0.1).unwrap(),
-        preemptible: false,
-        gpu: None,
-    };
+    let price = Price::from_units(0.1).unwrap();
+    let small = InstanceType::new("small", 2, ByteSize::gib(4), price);
     let mut pool = longshore_pool::Config::new("zzzzz", vec![small.clone()]);
     pool.capabilities.idempotent_create = true;
     pool.capabilities.tags_at_birth = true;

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use longshore_types::error_chain;
+
 /// How far things had come when they went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -73,14 +75,7 @@ impl ExecError {
 
     /// The error and its causes as one line, for logs and for people.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause: Option<&(dyn StdError + 'static)> = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        error_chain(self)
     }
 }
 

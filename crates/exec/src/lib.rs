@@ -53,12 +53,7 @@
 //! }
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let target = Target {
-//!     instance: "i-1".into(),
-//!     address: "127.0.0.1:22".into(),
-//!     user: "root".into(),
-//!     identity: Identity::Unchecked,
-//! };
+//! let target = Target::new("i-1", "127.0.0.1:22", "root", Identity::Unchecked);
 //! let done = Echo.exec(&target, &Command::new("hello"), &[], Duration::from_secs(1), 1024).await?;
 //! assert_eq!(done.stdout, b"hello");
 //! assert!(done.succeeded());
@@ -124,6 +119,7 @@ pub trait Process: fmt::Debug + Send {
 
 /// A host to run commands on.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Target {
     /// The instance; connections are kept by this.
     pub instance: InstanceId,
@@ -133,6 +129,23 @@ pub struct Target {
     pub user: String,
     /// How the host proves that it is the instance.
     pub identity: Identity,
+}
+
+impl Target {
+    /// A host by its address, and the user to log in as.
+    pub fn new(
+        instance: impl Into<InstanceId>,
+        address: impl Into<String>,
+        user: impl Into<String>,
+        identity: Identity,
+    ) -> Self {
+        Self {
+            instance: instance.into(),
+            address: address.into(),
+            user: user.into(),
+            identity,
+        }
+    }
 }
 
 /// How a host proves that it is the instance it is taken for.
@@ -165,6 +178,7 @@ pub trait HostKeyVerifier: fmt::Debug + Send + Sync {
 
 /// A command for the login shell of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Command {
     /// The line that the shell is given. Quoting is the caller's.
     pub line: String,

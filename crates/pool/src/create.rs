@@ -76,15 +76,13 @@ impl Core {
         tags.insert(keys.instance_type, instance_type.name.to_string());
         tags.insert(keys.idle_behavior, IdleBehavior::Run.to_string());
         tags.insert(keys.secret, secret.to_owned());
-        CreateRequest {
-            instance_type,
-            image: self.config.image.clone(),
-            tags,
-            init_script: init_script(&self.config, secret),
-            public_key: self.config.public_key.clone(),
-            address_kind: self.config.address_kind,
-            token: self.secrets.draw(),
-        }
+        let mut request = CreateRequest::new(instance_type, self.secrets.draw());
+        request.image.clone_from(&self.config.image);
+        request.tags = tags;
+        request.init_script = init_script(&self.config, secret);
+        request.public_key.clone_from(&self.config.public_key);
+        request.address_kind = self.config.address_kind;
+        request
     }
 
     fn send_create(&mut self, id: u64) {

@@ -58,17 +58,9 @@ fn measure(size: u32) -> (Duration, Duration, Duration) {
 }
 
 fn small() -> InstanceType {
-    InstanceType {
-        name: "small".into(),
-        provider_type: "m.small".into(),
-        vcpus: 2,
-        ram: ByteSize::gib(4),
-        included_scratch: ByteSize::gib(50),
-        added_scratch: ByteSize::ZERO,
-        price: Price::default(),
-        preemptible: false,
-        gpu: None,
-    }
+    let mut small = InstanceType::new("small", 2, ByteSize::gib(4), Price::default());
+    small.included_scratch = ByteSize::gib(50);
+    small
 }
 
 fn entry(n: u32) -> QueueEntry {

@@ -16,17 +16,8 @@
 //! use longshore_scheduler::{Action, Config, Core};
 //! use longshore_types::*;
 //!
-//! let small = InstanceType {
-//!     name: "small".into(),
-//!     provider_type: "m.small".into(),
-//!     vcpus: 2,
-//!     ram: ByteSize::gib(4),
-//!     included_scratch: ByteSize::gib(50),
-//!     added_scratch: ByteSize::ZERO,
-//!     price: Price::from_units(0.1).unwrap(),
-//!     preemptible: false,
-//!     gpu: None,
-//! };
+//! let price = Price::from_units(0.1).unwrap();
+//! let small = InstanceType::new("small", 2, ByteSize::gib(4), price);
 //! let now = Instant::ZERO;
 //! let mut core = Core::new(Config::new(vec![small]));
 //! let uuid: ContainerUuid = "zzzzz-dz642-0123456789abcde".parse().unwrap();

@@ -10,12 +10,7 @@
 //!
 //! # async fn example(key: &str) -> Result<(), Box<dyn std::error::Error>> {
 //! let executor = SshExecutor::new(PrivateKey::parse(key)?, Settings::default());
-//! let target = Target {
-//!     instance: "i-1".into(),
-//!     address: "10.0.0.1".into(),
-//!     user: "admin".into(),
-//!     identity: Identity::Unchecked,
-//! };
+//! let target = Target::new("i-1", "10.0.0.1", "admin", Identity::Unchecked);
 //! let command = Command::new("uptime");
 //! let done = executor.exec(&target, &command, &[], Duration::from_secs(10), 4096).await?;
 //! assert!(done.succeeded());

@@ -56,14 +56,13 @@ fn checked(
     secret: Option<&str>,
     secret_path: String,
 ) -> Target {
-    Target {
-        identity: Identity::Checked {
-            verifier: Arc::clone(verifier) as _,
-            secret: secret.map(str::to_owned),
-            secret_path,
-        },
-        ..target("i", &server.address())
-    }
+    let mut target = target("i", &server.address());
+    target.identity = Identity::Checked {
+        verifier: Arc::clone(verifier) as _,
+        secret: secret.map(str::to_owned),
+        secret_path,
+    };
+    target
 }
 
 #[tokio::test]

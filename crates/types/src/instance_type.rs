@@ -74,7 +74,16 @@ pub struct GpuRequest {
 }
 
 /// A configured kind of machine.
+///
+/// ```
+/// use longshore_types::{ByteSize, InstanceType, Price};
+/// let price = Price::from_units(0.096).unwrap();
+/// let mut large = InstanceType::new("m5.large", 2, ByteSize::gib(8), price);
+/// large.included_scratch = ByteSize::gib(50);
+/// assert_eq!(large.provider_type, "m5.large");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct InstanceType {
     /// The configured name, unique.
     pub name: TypeName,
@@ -97,6 +106,22 @@ pub struct InstanceType {
 }
 
 impl InstanceType {
+    /// A type that the provider calls by the same name: on demand, without scratch or GPUs.
+    pub fn new(name: impl Into<TypeName>, vcpus: u32, ram: ByteSize, price: Price) -> Self {
+        let name = name.into();
+        Self {
+            provider_type: name.to_string(),
+            name,
+            vcpus,
+            ram,
+            included_scratch: ByteSize::ZERO,
+            added_scratch: ByteSize::ZERO,
+            price,
+            preemptible: false,
+            gpu: None,
+        }
+    }
+
     /// What a container may use of a machine of this type.
     pub fn resources(&self) -> Resources {
         Resources {

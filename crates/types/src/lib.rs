@@ -6,6 +6,7 @@
 
 mod container;
 mod duration;
+mod error_chain;
 mod host_key;
 mod id;
 mod instance_type;
@@ -19,6 +20,7 @@ mod worker;
 
 pub use container::{Container, ContainerState, MAX_PRIORITY, QueueEntry};
 pub use duration::{ParseDurationError, format_duration, parse_duration};
+pub use error_chain::error_chain;
 pub use host_key::{HostKey, HostKeyVerdict};
 pub use id::{Attempt, ContainerUuid, InstanceId, ParseUuidError, TypeName};
 pub use instance_type::{Gpu, GpuRequest, GpuStack, InstanceType, Market, ResourceRequest};

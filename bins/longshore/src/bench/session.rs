@@ -72,12 +72,7 @@ impl Session {
         self.finish(batch).await?;
         let mut instances = self.embedded.addresses().await?;
         let (instance, address) = instances.pop().context("the instance has no address")?;
-        self.target = Some(Target {
-            instance,
-            address,
-            user: String::from("root"),
-            identity: Identity::Unchecked,
-        });
+        self.target = Some(Target::new(instance, address, "root", Identity::Unchecked));
         self.idle().await
     }
 

@@ -1,9 +1,9 @@
 //! Asking the controller, so that each request surely ends in one reply.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 
 use longshore_queue::{Queue, QueueError, QueueErrorKind};
+use longshore_types::error_chain;
 use tokio::time::timeout;
 
 use crate::{QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
@@ -51,16 +51,9 @@ async fn ask_within(
 }
 
 fn failure(error: QueueError) -> QueueFailure {
-    let mut text = error.to_string();
-    let mut cause: Option<&(dyn StdError + 'static)> = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
     QueueFailure {
+        error: error_chain(&error),
         kind: error.kind,
-        error: text,
     }
 }
 

@@ -344,14 +344,11 @@ impl InstanceSet for Loopback {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            idempotent_create: true,
-            tags_at_birth: true,
-            consistent_listing: true,
-            host_keys: true,
-            destroy_batch: 0,
-            tag_batch: 0,
-        }
+        Capabilities::new()
+            .with_idempotent_create()
+            .with_tags_at_birth()
+            .with_consistent_listing()
+            .with_host_keys()
     }
 
     fn extensions(&self) -> Extensions<'_> {

@@ -57,17 +57,9 @@ impl Measurements {
     /// it its share.
     pub fn instance_type(&self) -> InstanceType {
         let price = Price::from_units(1.0 / f64::from(self.parts.get())).unwrap_or_default();
-        InstanceType {
-            name: TYPE_NAME.into(),
-            provider_type: TYPE_NAME.into(),
-            vcpus: self.vcpus,
-            ram: self.ram,
-            included_scratch: self.scratch,
-            added_scratch: ByteSize::ZERO,
-            price,
-            preemptible: false,
-            gpu: None,
-        }
+        let mut whole = InstanceType::new(TYPE_NAME, self.vcpus, self.ram, price);
+        whole.included_scratch = self.scratch;
+        whole
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use longshore_cloud::{Driver, InstanceSet, ParameterError, ParameterErrors};
+use longshore_types::error_chain;
 use serde_json::Value;
 
 use crate::instance_set::Loopback;
@@ -68,10 +69,7 @@ impl Parameters {
     fn parse(value: &Value) -> Result<Self, ParameterErrors> {
         let mut errors = Vec::new();
         let mut wrong = |parameter: &str, problem: String| {
-            errors.push(ParameterError {
-                parameter: parameter.to_owned(),
-                problem,
-            });
+            errors.push(ParameterError::new(parameter, problem));
         };
         let nothing = serde_json::Map::new();
         let map = match value {
@@ -123,17 +121,8 @@ impl Parameters {
 }
 
 fn wrong_directory(error: &(dyn std::error::Error + 'static)) -> ParameterErrors {
-    let mut problem = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        problem.push_str(": ");
-        problem.push_str(&error.to_string());
-        cause = error.source();
-    }
-    ParameterErrors(vec![ParameterError {
-        parameter: "directory".into(),
-        problem,
-    }])
+    let problem = ParameterError::new("directory", error_chain(error));
+    ParameterErrors(vec![problem])
 }
 
 /// Why a state directory cannot be used.

@@ -40,16 +40,13 @@ async fn commands_run_after_the_driver_has_vouched_for_the_host_key() {
     let (one, two) = (create(&*set, "one").await, create(&*set, "two").await);
     let text = key(1).to_openssh(LineEnding::LF).unwrap();
     let executor = SshExecutor::new(PrivateKey::parse(&text).unwrap(), Settings::default());
-    let target = Target {
-        instance: one.id,
-        address: one.address.unwrap(),
-        user: one.remote_user.unwrap(),
-        identity: Identity::Checked {
-            verifier: Arc::new(Driver(set)),
-            secret: None,
-            secret_path: "/nowhere".into(),
-        },
+    let identity = Identity::Checked {
+        verifier: Arc::new(Driver(set)),
+        secret: None,
+        secret_path: "/nowhere".into(),
     };
+    let (address, user) = (one.address.unwrap(), one.remote_user.unwrap());
+    let target = Target::new(one.id, address, user, identity);
     let cat = Command::new("cat; echo err >&2; exit 5");
     let sent = vec![9; 3 << 20];
     let done = executor.exec(&target, &cat, &sent, PATIENCE, sent.len());
@@ -66,10 +63,8 @@ async fn commands_run_after_the_driver_has_vouched_for_the_host_key() {
 
     // Another instance's server is not believed to be this one.
     executor.disconnect(&target.instance).await;
-    let wrong = Target {
-        address: two.address.unwrap(),
-        ..target
-    };
+    let mut wrong = target;
+    wrong.address = two.address.unwrap();
     let refused = executor.exec(&wrong, &ok, &[], PATIENCE, 1024).await;
     assert!(!refused.unwrap_err().may_have_run);
 }

@@ -1,6 +1,5 @@
 //! Performing one effect.
 
-use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,10 +93,7 @@ impl Shell {
     }
 
     async fn act(&self, action: &EffectAction, timeout: Duration) -> Outcome {
-        let context = CallContext {
-            timeout,
-            request_id: request_id(),
-        };
+        let context = CallContext::new(timeout, request_id());
         match action {
             EffectAction::Create(request) => {
                 let made = self.instance_set.create(&context, request).await;
@@ -261,12 +257,8 @@ impl Shell {
                 secret_path: self.secret_path.clone(),
             },
         };
-        Target {
-            instance: host.instance.clone(),
-            address: host.address.clone(),
-            user: host.user.clone(),
-            identity,
-        }
+        let instance = host.instance.clone();
+        Target::new(instance, &host.address, &host.user, identity)
     }
 }
 
@@ -289,16 +281,10 @@ pub(super) fn request_id() -> String {
 }
 
 fn cloud_failure(error: &CloudError) -> CloudFailure {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let _ = write!(text, ": {inner}");
-        cause = inner.source();
-    }
     CloudFailure {
         kind: error.kind.clone(),
         may_have_acted: error.outcome() == CloudOutcome::Unknown,
-        error: text,
+        error: error.chain(),
     }
 }
 

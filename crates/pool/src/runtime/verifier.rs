@@ -31,10 +31,7 @@ impl HostKeyVerifier for CloudHostKeys {
     /// A provider that does not answer cannot tell: the host is identified in another way, or
     /// refused.
     async fn verify(&self, instance: &InstanceId, key: &HostKey) -> HostKeyVerdict {
-        let context = CallContext {
-            timeout: TIMEOUT,
-            request_id: request_id(),
-        };
+        let context = CallContext::new(TIMEOUT, request_id());
         let answer = self.instance_set.verify_host_key(&context, instance, key);
         match tokio::time::timeout(TIMEOUT, answer).await {
             Ok(Ok(verdict)) => verdict,

@@ -13,17 +13,11 @@ pub(crate) fn at(seconds: u64) -> Instant {
 }
 
 pub(crate) fn instance_type(name: &str, vcpus: u32, price: f64) -> InstanceType {
-    InstanceType {
-        name: name.into(),
-        provider_type: format!("m.{name}"),
-        vcpus,
-        ram: ByteSize::gib(4 * u64::from(vcpus)),
-        included_scratch: ByteSize::gib(100),
-        added_scratch: ByteSize::ZERO,
-        price: Price::from_units(price).unwrap(),
-        preemptible: false,
-        gpu: None,
-    }
+    let price = Price::from_units(price).unwrap();
+    let mut made = InstanceType::new(name, vcpus, ByteSize::gib(4 * u64::from(vcpus)), price);
+    made.provider_type = format!("m.{name}");
+    made.included_scratch = ByteSize::gib(100);
+    made
 }
 
 /// Types of 2, 4 and 8 vCPUs; a controller that records placements.

@@ -72,12 +72,7 @@ pub(crate) fn user() -> String {
 }
 
 pub(crate) fn target(instance: &str, address: &str) -> Target {
-    Target {
-        instance: instance.into(),
-        address: address.to_owned(),
-        user: user(),
-        identity: Identity::Unchecked,
-    }
+    Target::new(instance, address, user(), Identity::Unchecked)
 }
 
 /// Runs a line with plenty of time and room.

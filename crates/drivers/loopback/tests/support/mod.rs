@@ -27,10 +27,7 @@ use russh::{Channel, ChannelMsg};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn context() -> CallContext {
-    CallContext {
-        timeout: PATIENCE,
-        request_id: "req-test".into(),
-    }
+    CallContext::new(PATIENCE, "req-test")
 }
 
 pub(crate) async fn open(directory: &Path, instances: usize) -> Box<dyn InstanceSet> {
@@ -54,11 +51,10 @@ pub(crate) fn key(number: u8) -> PrivateKey {
 }
 
 pub(crate) fn request(token: &str) -> CreateRequest {
-    CreateRequest {
-        token: token.into(),
-        public_key: Some(key(1).public_key().to_openssh().unwrap()),
-        ..CreateRequest::example()
-    }
+    let mut request = CreateRequest::example();
+    request.token = token.into();
+    request.public_key = Some(key(1).public_key().to_openssh().unwrap());
+    request
 }
 
 pub(crate) async fn create(set: &dyn InstanceSet, token: &str) -> Instance {

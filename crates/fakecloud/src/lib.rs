@@ -1,0 +1,1 @@
+//! An in-memory cloud with injectable faults, on a given clock.
