@@ -7,6 +7,11 @@ use std::time::Duration;
 use longshore_types::{Market, TypeName, error_chain};
 
 /// A call of an instance set.
+///
+/// ```
+/// use longshore_cloud::Operation;
+/// assert_eq!(Operation::SetTags.to_string(), "set tags");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -38,6 +43,14 @@ impl fmt::Display for Operation {
 }
 
 /// What a lack of quota or capacity is about.
+///
+/// ```
+/// use longshore_cloud::Scope;
+/// use longshore_types::Market;
+/// // What a provider means that limits the vCPUs of a family of types, for each market apart.
+/// let scope = Scope::QuotaGroup("standard".into(), Market::Preemptible);
+/// assert_eq!(scope.to_string(), "preemptible instances of group standard");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     clippy::exhaustive_enums,
@@ -69,6 +82,23 @@ impl fmt::Display for Scope {
 }
 
 /// Why a call failed.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_cloud::{ErrorKind, Scope};
+///
+/// /// The one function of a driver that knows the provider's codes.
+/// fn classify(code: &str, type_name: &str) -> ErrorKind {
+///     match code {
+///         "SlowDown" => ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(5)) },
+///         "TooManyMachines" => ErrorKind::QuotaExceeded(Scope::Everything),
+///         "SoldOut" => ErrorKind::NoCapacity(Scope::Type(type_name.into())),
+///         "NoSuchImage" => ErrorKind::InvalidRequest,
+///         _ => ErrorKind::Other,
+///     }
+/// }
+/// assert_eq!(classify("SoldOut", "large").to_string(), "no capacity for type large");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -115,6 +145,15 @@ impl fmt::Display for ErrorKind {
 }
 
 /// Whether a failed call may have had an effect.
+///
+/// ```
+/// use longshore_cloud::{CloudError, ErrorKind, Operation, Outcome};
+/// let refused = CloudError::new(Operation::Create, "acme", ErrorKind::Denied, "no such role");
+/// let silence = CloudError::new(Operation::Create, "acme", ErrorKind::TimedOut, "no answer");
+/// assert_eq!(refused.outcome(), Outcome::NotDone);
+/// // It has to be looked for: it may have been made.
+/// assert_eq!(silence.outcome(), Outcome::Unknown);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "the two answers there can be")]
 pub enum Outcome {
@@ -128,6 +167,14 @@ pub enum Outcome {
 ///
 /// [`fmt::Display`] says which call and what kind of failure; the provider's own words are in
 /// [`StdError::source`].
+///
+/// ```
+/// use longshore_cloud::{CloudError, ErrorKind, Operation};
+/// let kind = ErrorKind::RateLimited { retry_after: None };
+/// let error = CloudError::new(Operation::List, "acme", kind, "HTTP status 429");
+/// assert_eq!(error.to_string(), "acme: list: rate limited");
+/// assert_eq!(error.chain(), "acme: list: rate limited: HTTP status 429");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{provider}: {operation}: {kind}")]
 #[non_exhaustive]

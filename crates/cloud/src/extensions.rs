@@ -9,6 +9,13 @@ use longshore_types::{InstanceId, Price, Timestamp};
 use crate::{CallContext, CloudError};
 
 /// The optional powers of an instance set; those that it has not are none.
+///
+/// ```
+/// use longshore_cloud::Extensions;
+/// // What a driver without any of them gives:
+/// let extensions = Extensions::default();
+/// assert!(extensions.console_output.is_none());
+/// ```
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Extensions<'a> {
@@ -31,6 +38,13 @@ impl fmt::Debug for Extensions<'_> {
 }
 
 /// A price that held from a moment on.
+///
+/// ```
+/// use longshore_cloud::PricePoint;
+/// use longshore_types::{Price, Timestamp};
+/// let point = PricePoint::new(Timestamp(0), Price::from_units(0.031).unwrap());
+/// assert_eq!(point.price.units(), 0.031);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PricePoint {
@@ -48,6 +62,24 @@ impl PricePoint {
 }
 
 /// Knows what preemptible instances cost over time.
+///
+/// ```
+/// use std::time::Duration;
+/// use async_trait::async_trait;
+/// use longshore_cloud::{CallContext, CloudError, PriceHistory, PricePoint};
+/// use longshore_types::{InstanceId, Price, Timestamp};
+///
+/// /// Prices never change here.
+/// struct Constant(Price);
+///
+/// #[async_trait]
+/// impl PriceHistory for Constant {
+///     async fn price_history(&self, _: &CallContext, _: &InstanceId, _: Duration)
+///         -> Result<Vec<PricePoint>, CloudError> {
+///         Ok(vec![PricePoint::new(Timestamp(0), self.0)])
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait PriceHistory: Send + Sync {
     /// The prices of an instance during the last `span`, oldest first.
@@ -60,6 +92,35 @@ pub trait PriceHistory: Send + Sync {
 }
 
 /// Knows what instances print while they boot.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use async_trait::async_trait;
+/// use longshore_cloud::{CallContext, CloudError, ConsoleOutput, ErrorKind, Extensions, Operation};
+/// use longshore_types::InstanceId;
+///
+/// struct Consoles(BTreeMap<InstanceId, Vec<u8>>);
+///
+/// #[async_trait]
+/// impl ConsoleOutput for Consoles {
+///     async fn console_output(&self, _: &CallContext, id: &InstanceId, limit: usize)
+///         -> Result<Vec<u8>, CloudError> {
+///         let unknown = |kind| CloudError::new(Operation::Other, "consoles", kind, "no such instance");
+///         let text = self.0.get(id).ok_or_else(|| unknown(ErrorKind::NotFound))?;
+///         Ok(text[text.len().saturating_sub(limit)..].to_vec())
+///     }
+/// }
+///
+/// impl Consoles {
+///     /// What `InstanceSet::extensions` of such a driver gives.
+///     fn extensions(&self) -> Extensions<'_> {
+///         let mut extensions = Extensions::default();
+///         extensions.console_output = Some(self);
+///         extensions
+///     }
+/// }
+/// # assert!(Consoles(BTreeMap::new()).extensions().console_output.is_some());
+/// ```
 #[async_trait]
 pub trait ConsoleOutput: Send + Sync {
     /// The last `limit` bytes that an instance printed on its console.
@@ -72,6 +133,13 @@ pub trait ConsoleOutput: Send + Sync {
 }
 
 /// An instance that the provider is about to take away.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_cloud::Interruption;
+/// let notice = Interruption::new("i-1", Some(Duration::from_secs(120)));
+/// assert_eq!(notice.id.as_str(), "i-1");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Interruption {
@@ -92,6 +160,21 @@ impl Interruption {
 }
 
 /// Knows which instances the provider is about to take away.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use longshore_cloud::{CallContext, CloudError, Interruption, InterruptionNotices};
+///
+/// /// Nothing is ever taken away here.
+/// struct Never;
+///
+/// #[async_trait]
+/// impl InterruptionNotices for Never {
+///     async fn interruptions(&self, _: &CallContext) -> Result<Vec<Interruption>, CloudError> {
+///         Ok(Vec::new())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait InterruptionNotices: Send + Sync {
     /// Every instance that is about to be taken away.

@@ -8,6 +8,22 @@ use longshore_types::{InstanceId, Timestamp};
 pub type Tags = BTreeMap<String, String>;
 
 /// Where an instance is in its life, as its provider says.
+///
+/// ```
+/// use longshore_cloud::InstanceState;
+///
+/// fn state(word: &str) -> Option<InstanceState> {
+///     Some(match word {
+///         "starting" => InstanceState::Pending,
+///         "on" => InstanceState::Running,
+///         // It still costs money, and must not be taken for gone.
+///         "stopping" => InstanceState::Stopping,
+///         "deleted" => InstanceState::Gone,
+///         _ => return None,
+///     })
+/// }
+/// # assert_eq!(state("on"), Some(InstanceState::Running));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     clippy::exhaustive_enums,
@@ -25,6 +41,14 @@ pub enum InstanceState {
 }
 
 /// A virtual machine as a driver describes it. Plain data, a snapshot, not a handle.
+///
+/// ```
+/// use longshore_cloud::{Instance, InstanceState, Tags};
+/// let tags = Tags::from([("SetID".to_owned(), "mine".to_owned())]);
+/// let mut instance = Instance::new("i-1", "m5.large", InstanceState::Running, tags.clone());
+/// instance.address = Some("10.0.0.7:22".into());
+/// assert!(instance.has_tags(&tags) && instance.has_tags(&Tags::new()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Instance {

@@ -152,7 +152,31 @@ pub use request::{AddressKind, CallContext, CreateRequest};
 /// - `Display` names the stack: a layer prints itself around what it wraps, a driver its name and
 ///   where: `Rate(5/s, Ec2(us-east-1))`.
 ///
+/// # What a layer owes besides
+///
+/// - It forwards every method and every extension; what it does not change it passes on unchanged.
+/// - Time that a call waits in the layer comes off the timeout that the inner call gets.
+/// - A call that was never passed on is refused with a kind whose outcome is
+///   [`Outcome::NotDone`].
+/// - A dropped future gives back whatever it held.
+///
 /// No method has a default body, so that a layer that forgets to forward one does not compile.
+///
+/// The crate documentation has a whole driver. What a caller does with one:
+///
+/// ```
+/// # use longshore_cloud::{CallContext, CloudError, CreateRequest, Instance, InstanceSet};
+/// /// Makes an instance, and looks whether the provider shows it.
+/// async fn made_and_listed(
+///     cloud: &dyn InstanceSet,
+///     context: &CallContext,
+///     request: &CreateRequest,
+/// ) -> Result<bool, CloudError> {
+///     let made = cloud.create(context, request).await?;
+///     let listed = cloud.list(context, &request.tags).await?;
+///     Ok(listed.iter().any(|instance| instance.id == made.id))
+/// }
+/// ```
 #[async_trait]
 pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
     /// Makes one instance.
@@ -215,8 +239,12 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
 ///
 /// ```
 /// use longshore_cloud::Capabilities;
-/// let capabilities = Capabilities::new().with_tags_at_birth().with_destroy_batch(1000);
-/// assert!(!capabilities.idempotent_create);
+/// let capabilities = Capabilities::new()
+///     .with_tags_at_birth()
+///     .with_host_keys()
+///     .with_destroy_batch(1000)
+///     .with_tag_batch(100);
+/// assert!(capabilities.host_keys && !capabilities.idempotent_create);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -285,6 +313,38 @@ impl Capabilities {
 }
 
 /// Opens instance sets of one provider.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use longshore_cloud::{Driver, InstanceSet, ParameterError, ParameterErrors};
+///
+/// # fn connect(_: &serde_json::Value) -> Box<dyn InstanceSet> { unreachable!() }
+/// #[derive(Debug)]
+/// struct Acme;
+///
+/// #[async_trait]
+/// impl Driver for Acme {
+///     fn name(&self) -> &'static str { "acme" }
+///
+///     async fn open(&self, parameters: &serde_json::Value)
+///         -> Result<Box<dyn InstanceSet>, ParameterErrors> {
+///         let mut errors = Vec::new();
+///         for name in ["region", "project"] {
+///             if parameters[name].as_str().is_none_or(str::is_empty) {
+///                 errors.push(ParameterError::new(name, "give its name as a string"));
+///             }
+///         }
+///         if !errors.is_empty() {
+///             return Err(ParameterErrors(errors));
+///         }
+///         Ok(connect(parameters))
+///     }
+/// }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let wrong = Acme.open(&serde_json::json!({ "region": 7 })).await.unwrap_err();
+/// assert_eq!(wrong.0.len(), 2);
+/// # });
+/// ```
 #[async_trait]
 pub trait Driver: fmt::Debug + Send + Sync {
     /// The name, as the configuration spells it.
@@ -299,11 +359,25 @@ pub trait Driver: fmt::Debug + Send + Sync {
 }
 
 /// Everything that is wrong with a driver's parameters; never empty.
+///
+/// ```
+/// use longshore_cloud::{ParameterError, ParameterErrors};
+/// let region = ParameterError::new("region", "give its name as a string");
+/// let size = ParameterError::new("disk.size", "-3 is not a size; give GiB, at least 1");
+/// let errors = ParameterErrors(vec![region, size]);
+/// assert!(errors.to_string().contains("; disk.size: "));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct ParameterErrors(pub Vec<ParameterError>);
 
 /// One thing that is wrong with a driver's parameters.
+///
+/// ```
+/// use longshore_cloud::ParameterError;
+/// let error = ParameterError::new("region", "give its name as a string");
+/// assert_eq!(error.to_string(), "region: give its name as a string");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}: {problem}")]
 #[non_exhaustive]

@@ -10,6 +10,13 @@ use crate::Tags;
 ///
 /// The timeout is relative, so that drivers, layers and simulators need no common clock. A driver
 /// that blocks cannot be stopped by dropping its future, so it has to keep the timeout itself.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_cloud::CallContext;
+/// let context = CallContext::new(Duration::from_secs(30), "req-9f86d081");
+/// assert_eq!(context.timeout.as_secs(), 30);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallContext {
@@ -35,6 +42,13 @@ impl CallContext {
 }
 
 /// Which address of an instance is used to reach it.
+///
+/// ```
+/// use longshore_cloud::{AddressKind, CreateRequest};
+/// let mut request = CreateRequest::example();
+/// assert_eq!(request.address_kind, AddressKind::Private);
+/// request.address_kind = AddressKind::Public;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressKind {
@@ -46,6 +60,15 @@ pub enum AddressKind {
 }
 
 /// What instance to make.
+///
+/// ```
+/// use longshore_cloud::CreateRequest;
+/// use longshore_types::{ByteSize, InstanceType, Price};
+/// let small = InstanceType::new("small", 1, ByteSize::gib(1), Price::default());
+/// let mut request = CreateRequest::new(small, "token-1");
+/// request.image = "debian-12".into();
+/// request.tags.insert("Owner".into(), "batch".into());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CreateRequest {

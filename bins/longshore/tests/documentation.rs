@@ -1,0 +1,180 @@
+//! The documentation of the library crates, checked: whatever is public is shown in an example,
+//! or says why not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::{Attribute, Expr, ImplItem, Item, Lit, Meta, TraitItem, Visibility};
+
+/// The crates that are products of their own.
+const PRODUCTS: &[&str] = &["cloud"];
+
+/// What a documentation comment says in place of an example, followed by why.
+const NO_EXAMPLE: &str = "No example:";
+
+/// One public item and its documentation.
+#[derive(Debug)]
+struct Public {
+    place: String,
+    name: String,
+    doc: String,
+    /// Methods may be shown in the example of something else.
+    is_method: bool,
+}
+
+#[test]
+fn every_public_item_is_shown_in_an_example_or_says_why_not() {
+    let mut missing = Vec::new();
+    for product in PRODUCTS {
+        let mut items = Vec::new();
+        let mut docs = Vec::new();
+        for file in sources(&folder(product)) {
+            let text = fs::read_to_string(&file).expect("a source file can be read");
+            let parsed = syn::parse_file(&text).expect("a source file can be parsed");
+            docs.push(doc(&parsed.attrs));
+            let place = format!("{product}/{}", file.file_name().unwrap().display());
+            collect(&parsed.items, &place, &mut items);
+        }
+        if items.is_empty() {
+            missing.push(format!("{product}: nothing public was found"));
+        }
+        docs.extend(items.iter().map(|item| item.doc.clone()));
+        let examples: String = docs.iter().map(|doc| code(doc)).collect();
+        let unshown = items.iter().filter(|item| !is_shown(item, &examples));
+        missing.extend(unshown.map(|item| format!("{}: {}", item.place, item.name)));
+    }
+    let list = missing.join("\n");
+    let count = missing.len();
+    assert!(missing.is_empty(), "{count} without an example:\n{list}");
+}
+
+fn is_shown(item: &Public, examples: &str) -> bool {
+    let says_why = item.doc.lines().any(|line| {
+        let reason = line.trim().strip_prefix(NO_EXAMPLE);
+        reason.is_some_and(|reason| !reason.trim().is_empty())
+    });
+    let own = !code(&item.doc).trim().is_empty();
+    says_why || own || (item.is_method && mentions(examples, &item.name))
+}
+
+/// Whether a word is in a text.
+fn mentions(text: &str, word: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(|other| other == word)
+}
+
+fn folder(product: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../crates")
+        .join(product)
+        .join("src")
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder of a crate can be read") {
+        let path = entry.expect("the folder of a crate can be read").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What is public in a file. Nothing that is `pub` is out of reach: a lint sees to it.
+fn collect(items: &[Item], place: &str, found: &mut Vec<Public>) {
+    let mut add = |vis: &Visibility, attrs: &[Attribute], name: String, is_method| {
+        if matches!(vis, Visibility::Public(_)) && !is_test(attrs) {
+            found.push(Public {
+                place: place.to_owned(),
+                name,
+                doc: doc(attrs),
+                is_method,
+            });
+        }
+    };
+    let mut modules = Vec::new();
+    for item in items {
+        match item {
+            Item::Struct(item) => add(&item.vis, &item.attrs, item.ident.to_string(), false),
+            Item::Enum(item) => add(&item.vis, &item.attrs, item.ident.to_string(), false),
+            Item::Type(item) => add(&item.vis, &item.attrs, item.ident.to_string(), true),
+            Item::Const(item) => add(&item.vis, &item.attrs, item.ident.to_string(), true),
+            Item::Fn(item) => add(&item.vis, &item.attrs, item.sig.ident.to_string(), false),
+            Item::Trait(item) => {
+                add(&item.vis, &item.attrs, item.ident.to_string(), false);
+                for method in &item.items {
+                    if let TraitItem::Fn(method) = method {
+                        let name = method.sig.ident.to_string();
+                        add(&item.vis, &method.attrs, name, true);
+                    }
+                }
+            }
+            Item::Impl(block) if block.trait_.is_none() => {
+                for method in &block.items {
+                    if let ImplItem::Fn(method) = method {
+                        let name = method.sig.ident.to_string();
+                        add(&method.vis, &method.attrs, name, true);
+                    }
+                }
+            }
+            Item::Mod(module) if !is_test(&module.attrs) => modules.push(module),
+            _ => {}
+        }
+    }
+    for module in modules {
+        if let Some((_, items)) = &module.content {
+            collect(items, place, found);
+        }
+    }
+}
+
+fn is_test(attrs: &[Attribute]) -> bool {
+    attrs.iter().any(|attr| {
+        attr.path().is_ident("cfg")
+            && matches!(&attr.meta, Meta::List(list) if list.tokens.to_string() == "test")
+    })
+}
+
+/// The documentation comment of an item.
+fn doc(attrs: &[Attribute]) -> String {
+    let mut text = String::new();
+    for attr in attrs.iter().filter(|attr| attr.path().is_ident("doc")) {
+        if let Meta::NameValue(pair) = &attr.meta
+            && let Expr::Lit(value) = &pair.value
+            && let Lit::Str(line) = &value.lit
+        {
+            text.push_str(&line.value());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The Rust code in a documentation comment.
+fn code(doc: &str) -> String {
+    let mut text = String::new();
+    let mut inside = None;
+    for line in doc.lines() {
+        match (line.trim_start().strip_prefix("```"), inside) {
+            (Some(language), None) => inside = Some(!language.starts_with("text")),
+            (Some(_), Some(_)) => inside = None,
+            (None, Some(true)) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    text
+}
+
+#[test]
+fn the_check_tells_examples_from_prose() {
+    let doc = " One sentence.\n\n ```\n let a = made();\n ```\n ```text\n drawn()\n ```\n";
+    assert_eq!(code(doc).trim(), "let a = made();");
+    assert!(mentions("core.made_up()", "made_up"));
+    assert!(!mentions("core.made_up()", "made"));
+}
