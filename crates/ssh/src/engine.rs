@@ -26,6 +26,8 @@ const PACKET: u32 = 32 * 1024;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often a channel is asked for, with that pause, while there is no other.
 const REFUSALS: u32 = 10;
+/// How long a command waits, while no other runs, for channels that the server leaves half closed.
+const STARVED: Duration = Duration::from_secs(2);
 /// Bytes that a command may cost besides its input and output.
 const COMMAND_BYTES: u64 = 8 * 1024;
 
@@ -44,6 +46,8 @@ pub(crate) struct Engine {
     /// How often the server refused one while there was none, and when it is asked again.
     refusals: u32,
     paused_until: Option<Instant>,
+    /// Since when a command waits for a channel that the server does not close.
+    starved: Option<Instant>,
     /// Whether a channel may be opened before there is a command for it.
     ahead: bool,
     pub(crate) link: Link,
@@ -53,10 +57,10 @@ pub(crate) struct Engine {
     commands: u64,
 }
 
-/// A channel that is being closed.
+/// A channel that is being closed. OpenSSH answers only when the command has ended, so this may take
+/// as long as it likes; until then one channel less can be used.
 struct Closing {
     channel: Channel,
-    since: Instant,
     sent: bool,
 }
 
@@ -90,6 +94,7 @@ impl Engine {
             limit: settings.channels.max(1) + 1,
             refusals: 0,
             paused_until: None,
+            starved: None,
             ahead: true,
             link,
             settings,
@@ -111,6 +116,7 @@ impl Engine {
             }
             fed = true;
         }
+        self.note_starvation(starts);
         let unexplained = self.unexplained();
         if unexplained > self.settings.unexplained_bytes {
             return Err(SshError::TooMuch(unexplained));
@@ -139,9 +145,28 @@ impl Engine {
 
     fn answer_due(&self) -> Option<Instant> {
         let asked = self.jobs.iter().filter_map(Job::asking);
-        let closing = self.closing.iter().map(|closing| closing.since);
-        let oldest = asked.chain(closing).chain(self.opening).min()?;
-        Some(oldest + self.settings.answer)
+        let asked = asked.chain(self.opening).min();
+        let answer = asked.map(|asked| asked + self.settings.answer);
+        let patience = match self.jobs.is_empty() {
+            true => self.settings.answer.min(STARVED),
+            false => self.settings.answer,
+        };
+        let relief = self.starved.map(|starved| starved + patience);
+        answer.into_iter().chain(relief).min()
+    }
+
+    /// Takes notice of commands that wait although fewer run than may: another connection helps.
+    fn note_starvation(&mut self, starts: &VecDeque<Start>) {
+        let starved = !starts.is_empty()
+            && !self.closing.is_empty()
+            && self.spare.is_none()
+            && self.opening.is_none()
+            && self.jobs.len() < self.settings.channels.max(1)
+            && self.channels() >= self.limit;
+        match starved {
+            true => self.starved = self.starved.or_else(|| Some(Instant::now())),
+            false => self.starved = None,
+        }
     }
 
     /// Fails all commands.
@@ -215,7 +240,7 @@ impl Engine {
                 // This one has ended, so libssh2 did not read.
                 Ok(()) => {}
                 Err(error) if raw::would_block(&error) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(SshError::protocol(&error)),
             }
         }
         // Whatever else is pending reads when it is polled.
@@ -246,7 +271,7 @@ impl Engine {
                 }
             });
         match broken {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(SshError::protocol(&error)),
             None => Ok(self.closing.len() < before),
         }
     }
@@ -279,7 +304,7 @@ impl Engine {
                 self.opening = None;
                 self.refused(starts).map(|()| true)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(SshError::protocol(&error)),
         }
     }
 
@@ -336,7 +361,6 @@ impl Engine {
                     let channel = self.jobs.remove(index).channel;
                     self.closing.push(Closing {
                         channel,
-                        since: Instant::now(),
                         sent: false,
                     });
                 }

@@ -77,8 +77,9 @@ impl From<io::Error> for SshError {
     }
 }
 
-impl From<ssh2::Error> for SshError {
-    fn from(error: ssh2::Error) -> Self {
+impl SshError {
+    /// What libssh2 says. Not a `From`, which would make `ssh2` part of the public interface.
+    pub(crate) fn protocol(error: &ssh2::Error) -> Self {
         let code = match error.code() {
             ssh2::ErrorCode::Session(code) | ssh2::ErrorCode::SFTP(code) => code,
         };

@@ -97,7 +97,7 @@ impl<'a> Shake<'a> {
         let early = |error| Fault::early(Phase::Banner, error);
         connection.set_phase(Phase::Banner);
         let (link, socket) = Link::new(tcp, Arc::clone(&shared.counters)).map_err(early)?;
-        let mut session = Session::new().map_err(|error| early(error.into()))?;
+        let mut session = Session::new().map_err(|error| early(SshError::protocol(&error)))?;
         session.set_blocking(false);
         session.set_tcp_stream(socket);
         Ok(Self {
@@ -156,7 +156,7 @@ impl<'a> Shake<'a> {
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) if raw::would_block(&error) => {}
-                Err(error) => return Err(failed(error.into())),
+                Err(error) => return Err(failed(SshError::protocol(&error))),
             }
             if self.link.feed().map_err(failed)? {
                 continue;

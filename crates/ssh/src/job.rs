@@ -58,7 +58,7 @@ fn unless_blocked<T>(result: Result<T, ssh2::Error>) -> Result<Option<T>, SshErr
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if raw::would_block(&error) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(SshError::protocol(&error)),
     }
 }
 
@@ -128,7 +128,7 @@ impl Job {
                 self.pipe.fail(Fault::late(SshError::Refused));
                 Ok(Round::Done)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(SshError::protocol(&error)),
         }
     }
 

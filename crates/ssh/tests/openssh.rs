@@ -139,21 +139,23 @@ async fn a_server_with_one_channel() {
     assert_eq!(executor.stats().connections_made, 1);
 }
 
+/// A line that says something and goes on until `stop` exists.
+fn until_stopped(stop: &std::path::Path) -> String {
+    format!(
+        "echo; f={}; while test -d \"${{f%/*}}\" && ! test -e \"$f\"; do sleep 0.1; done",
+        stop.display()
+    )
+}
+
 #[tokio::test]
 async fn dropped_commands_that_go_on_do_not_use_the_server_up() {
     let server = Sshd::start(&[client_key()], "MaxSessions 4");
-    let mut settings = Settings::default();
-    settings.answer = Duration::from_secs(5);
-    let executor = executor_with(settings);
+    let executor = executor();
     let target = target("i", &server.address);
     let folder = tempfile::tempdir().unwrap();
     let stop = folder.path().join("stop");
-    let line = format!(
-        "echo; f={}; while test -d \"${{f%/*}}\" && ! test -e \"$f\"; do sleep 0.1; done",
-        stop.display()
-    );
     for _ in 0..10 {
-        let line = Command::new(&line);
+        let line = Command::new(until_stopped(&stop));
         let mut process = executor.open(&target, &line, PLENTY).await.unwrap();
         assert!(process.output().await.unwrap().is_some());
     }
@@ -161,6 +163,33 @@ async fn dropped_commands_that_go_on_do_not_use_the_server_up() {
     std::fs::write(stop, "").unwrap();
     let made = executor.stats().connections_made;
     assert!((2..=4).contains(&made), "{made} connections");
+}
+
+#[tokio::test]
+async fn a_dropped_command_that_goes_on_harms_no_other() {
+    let server = Sshd::start(&[client_key()], "");
+    let mut settings = Settings::default();
+    settings.answer = Duration::from_secs(1);
+    let executor = executor_with(settings);
+    let target = target("i", &server.address);
+    let folder = tempfile::tempdir().unwrap();
+    let stop = folder.path().join("stop");
+    let cat = Command::new("cat");
+    let mut other = executor.open(&target, &cat, PLENTY).await.unwrap();
+    let line = Command::new(until_stopped(&stop));
+    let mut dropped = executor.open(&target, &line, PLENTY).await.unwrap();
+    assert!(dropped.output().await.unwrap().is_some());
+    drop(dropped);
+    // OpenSSH closes the channel when the command ends: that is no lack of an answer.
+    let slow = run(&executor, &target, "sleep 3").await;
+    assert!(slow.succeeded());
+    other.write_stdin(b"still here").await.unwrap();
+    other.close_stdin().await.unwrap();
+    let said = other.output().await.unwrap();
+    assert_eq!(said, Some(Output::Stdout(b"still here".to_vec())));
+    assert_eq!(other.wait().await.unwrap(), Some(ExitStatus::Code(0)));
+    std::fs::write(stop, "").unwrap();
+    assert_eq!(executor.stats().connections_made, 1);
 }
 
 #[tokio::test]

@@ -110,12 +110,15 @@ impl TestServer {
                         behaviour,
                         seen: Arc::clone(&seen),
                         channels: HashMap::new(),
+                        children: Arc::default(),
                     };
                     let config = Arc::clone(&config);
+                    let children = Arc::clone(&handler.children);
                     tokio::spawn(async move {
                         if let Ok(session) = run_stream(config, tcp, handler).await {
                             let _ = session.await;
                         }
+                        children.end();
                     });
                 }
             }
@@ -177,6 +180,29 @@ struct Client {
     behaviour: Behaviour,
     seen: Arc<Seen>,
     channels: HashMap<ChannelId, Channel<Msg>>,
+    children: Arc<Children>,
+}
+
+/// The commands of one connection, each with whatever it started.
+#[derive(Debug, Default)]
+struct Children(Mutex<HashSet<u32>>);
+
+impl Children {
+    /// Ends those that still run.
+    fn end(&self) {
+        for id in self.0.lock().unwrap().drain() {
+            let group = nix::unistd::Pid::from_raw(id.cast_signed());
+            // It may have ended just now.
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Children {
+    /// Also when the whole runtime goes before the connection does.
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl Handler for Client {
@@ -253,12 +279,13 @@ impl Handler for Client {
         };
         let (behaviour, handle) = (self.behaviour, session.handle());
         let (seen, number) = (Arc::clone(&self.seen), self.number);
+        let children = Arc::clone(&self.children);
         tokio::spawn(async move {
             let (read, write) = channel.split();
             match behaviour {
                 Behaviour::Flood(bytes) => flood(&write, bytes).await,
                 Behaviour::Killed => killed(&write, handle).await,
-                _ => run(&line, read, &write, behaviour).await,
+                _ => run(&line, read, &write, behaviour, &children).await,
             }
             let _ = write.eof().await;
             seen.closed((number, id));
@@ -299,6 +326,7 @@ async fn run(
     mut read: ChannelReadHalf,
     write: &ChannelWriteHalf<Msg>,
     behaviour: Behaviour,
+    children: &Children,
 ) {
     let line = match behaviour {
         Behaviour::NoStatus => line.split(";s=$?;").next().unwrap(),
@@ -309,9 +337,11 @@ async fn run(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
+        .process_group(0)
         .spawn()
         .unwrap();
+    let id = child.id().unwrap();
+    children.0.lock().unwrap().insert(id);
     let mut stdin = child.stdin.take();
     let input = tokio::spawn(async move {
         while let Some(message) = read.wait().await {
@@ -338,6 +368,7 @@ async fn run(
     );
     let _ = (to_stdout.flush().await, to_stderr.flush().await);
     let status = child.wait().await.unwrap();
+    children.0.lock().unwrap().remove(&id);
     if behaviour != Behaviour::NoStatus {
         let code = status.code().unwrap_or(255);
         let _ = write.exit_status(code.cast_unsigned()).await;

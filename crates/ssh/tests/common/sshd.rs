@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -40,11 +40,10 @@ impl Sshd {
         fs::set_permissions(&host_key, fs::Permissions::from_mode(0o600)).unwrap();
         let keys: String = keys.iter().map(|key| key.public.as_str()).collect();
         let keys = file("authorized_keys", &keys);
-        let ip = super::own_ip();
-        let port = TcpListener::bind((ip.as_str(), 0))
-            .and_then(|listener| listener.local_addr())
-            .unwrap()
-            .port();
+        // Nobody else uses this address, so any port below those given to clients is free. Asking
+        // for one by binding it would leave copies of that socket in whatever another test starts
+        // at that moment, which then listens in the server's place for a while.
+        let (ip, port) = (super::own_ip(), 22_022);
         let log = folder.path().join("log");
         let config = format!(
             "{more}\nListenAddress {ip}\nPort {port}\nHostKey {host_key}\n\
