@@ -1,0 +1,167 @@
+//! Removing what was made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_cloud::Tags;
+use longshore_types::InstanceId;
+use tokio::time::Instant;
+
+use crate::lab::{Lab, Listing, Stop, is_alive};
+use crate::{LeftBehind, Promise, Subject};
+
+impl Subject {
+    /// Destroys every instance of this run, and says which it could not.
+    ///
+    /// Each promise cleans up by itself; this is for what a run left that was killed: open the
+    /// same instance set, give the name of that run ([`Subject::with_run`]), and call this. Only
+    /// what carries the tag of the run is touched.
+    ///
+    /// ```
+    /// # use longshore_conformance::Subject;
+    /// # async fn clean(subject: Subject) {
+    /// let left = subject.with_run("nightly-17").clean_up().await;
+    /// assert!(left.is_empty(), "remove by hand: {left:?}");
+    /// # }
+    /// ```
+    pub async fn clean_up(&self) -> Vec<LeftBehind> {
+        let mut lab = Lab::new(self.clone(), Promise::DestroyedInstancesVanish);
+        lab.tags = self.run_tags();
+        lab.clean_up().await
+    }
+}
+
+/// How far the removal has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// What has to go.
+    targets: BTreeSet<InstanceId>,
+    /// What destroy said Ok about.
+    accepted: BTreeSet<InstanceId>,
+    /// What was last said about those that are still there.
+    trouble: BTreeMap<InstanceId, String>,
+    /// Why nothing could be listed.
+    blind: Option<String>,
+}
+
+impl Lab {
+    /// Destroys whatever this check made until no listing shows it alive.
+    pub(crate) async fn clean_up(&self) -> Vec<LeftBehind> {
+        let timing = &self.subject.timing;
+        let doubtful = self.made().doubtful();
+        // What a create made that never said so may be listed only now.
+        let surely_listed = doubtful.map(|at| at + timing.call + timing.appear);
+        let started = Instant::now();
+        let until = surely_listed.map_or(started, |at| at.max(started)) + timing.vanish;
+        let mut progress = Progress::default();
+        progress.targets.extend(self.made().ids.iter().cloned());
+        progress.targets.retain(|id| !self.was_there(id));
+        loop {
+            self.find_targets(&mut progress).await;
+            self.destroy_targets(&mut progress).await;
+            let waited = surely_listed.is_none_or(|at| Instant::now() >= at);
+            let done = progress.trouble.is_empty() && progress.blind.is_none();
+            if done && waited || Instant::now() >= until {
+                return self.left_behind(progress, doubtful.is_some());
+            }
+            tokio::time::sleep(timing.poll).await;
+        }
+    }
+
+    /// Lists what is there; what was accepted and is not listed alive needs no more care.
+    async fn find_targets(&self, progress: &mut Progress) {
+        let listing = match self.try_list(&self.tags, self.subject.timing.call).await {
+            Ok(Ok(listed)) => listed.into_iter().map(|i| (i.id.clone(), i)).collect(),
+            Ok(Err(error)) => return progress.blind = Some(error.chain()),
+            Err(stop) => return progress.blind = Some(stop.words()),
+        };
+        progress.blind = None;
+        progress.trouble.clear();
+        for id in self.ours(&listing) {
+            let state = listing[&id].state;
+            let said = match progress.accepted.contains(&id) {
+                true => "destroy said Ok, but it is still listed as",
+                false => "it is listed as",
+            };
+            progress
+                .trouble
+                .insert(id.clone(), format!("{said} {state:?}"));
+            progress.targets.insert(id);
+        }
+    }
+
+    /// The living instances of a listing that carry our tags for sure, whatever the driver
+    /// believes to have filtered.
+    fn ours(&self, listing: &Listing) -> Vec<InstanceId> {
+        let ours = listing.values().filter(|instance| {
+            is_alive(instance)
+                && instance.has_tags(&self.tags)
+                && !self.was_there(&instance.id)
+                && !instance.id.as_str().is_empty()
+        });
+        ours.map(|instance| instance.id.clone()).collect()
+    }
+
+    /// Destroys what is alive or was not accepted yet.
+    async fn destroy_targets(&self, progress: &mut Progress) {
+        let wanted = |id: &&InstanceId| {
+            !progress.accepted.contains(*id) || progress.trouble.contains_key(*id)
+        };
+        let ids: Vec<InstanceId> = progress.targets.iter().filter(wanted).cloned().collect();
+        let limit = self.ask("capabilities", |set| set.capabilities().destroy_batch);
+        let batch = match limit.await {
+            Ok(0) | Err(_) => 100,
+            Ok(limit) => limit.min(100),
+        };
+        for ids in ids.chunks(batch) {
+            let answers = match self.destroy(ids).await {
+                Ok(answers) => answers,
+                Err(stop) => {
+                    let words = stop.words();
+                    let told = ids.iter().map(|id| (id.clone(), words.clone()));
+                    progress.trouble.extend(told);
+                    continue;
+                }
+            };
+            for id in ids {
+                match answers.iter().find(|(answered, _)| answered == id) {
+                    Some((_, Ok(()))) => {
+                        progress.accepted.insert(id.clone());
+                    }
+                    Some((_, Err(error))) => {
+                        progress.trouble.insert(id.clone(), error.chain());
+                    }
+                    None => {
+                        let what = "destroy gave no answer about it";
+                        progress.trouble.insert(id.clone(), what.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn left_behind(&self, progress: Progress, doubtful: bool) -> Vec<LeftBehind> {
+        let trouble = progress.trouble.into_iter();
+        let mut left: Vec<_> = trouble.map(|(id, why)| LeftBehind::new(id, why)).collect();
+        let unsure = doubtful || !self.made().ids.is_empty();
+        if let Some(why) = progress.blind.filter(|_| unsure) {
+            let tags = tag_list(&self.tags);
+            let why = format!("nothing could be listed by the tags {tags}: {why}");
+            left.push(LeftBehind::new("", why));
+        }
+        left
+    }
+}
+
+impl Stop {
+    /// What happened, on one line.
+    fn words(&self) -> String {
+        let (Self::Broken(text) | Self::NotRun(text)) = self;
+        text.replace('\n', " ")
+    }
+}
+
+/// Tags as a person reads them.
+pub(crate) fn tag_list(tags: &Tags) -> String {
+    let pairs: Vec<_> = tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    pairs.join(", ")
+}
