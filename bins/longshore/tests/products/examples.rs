@@ -1,13 +1,9 @@
-//! The documentation of the library crates, checked: whatever is public is shown in an example,
-//! or says why not.
-
-use std::fs;
-use std::path::{Path, PathBuf};
+//! Whatever is public is shown in an example, or says why not.
 
 use syn::{Attribute, Expr, ImplItem, Item, Lit, Meta, TraitItem, Visibility};
 
-/// The crates that are products of their own.
-const PRODUCTS: &[&str] = &["cloud"];
+use crate::PRODUCTS;
+use crate::source::{is_test, sources};
 
 /// What a documentation comment says in place of an example, followed by why.
 const NO_EXAMPLE: &str = "No example:";
@@ -28,12 +24,9 @@ fn every_public_item_is_shown_in_an_example_or_says_why_not() {
     for product in PRODUCTS {
         let mut items = Vec::new();
         let mut docs = Vec::new();
-        for file in sources(&folder(product)) {
-            let text = fs::read_to_string(&file).expect("a source file can be read");
-            let parsed = syn::parse_file(&text).expect("a source file can be parsed");
-            docs.push(doc(&parsed.attrs));
-            let place = format!("{product}/{}", file.file_name().unwrap().display());
-            collect(&parsed.items, &place, &mut items);
+        for source in sources(product) {
+            docs.push(doc(&source.file.attrs));
+            collect(&source.file.items, &source.place, &mut items);
         }
         if items.is_empty() {
             missing.push(format!("{product}: nothing public was found"));
@@ -61,26 +54,6 @@ fn is_shown(item: &Public, examples: &str) -> bool {
 fn mentions(text: &str, word: &str) -> bool {
     text.split(|c: char| !c.is_alphanumeric() && c != '_')
         .any(|other| other == word)
-}
-
-fn folder(product: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../crates")
-        .join(product)
-        .join("src")
-}
-
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("the folder of a crate can be read") {
-        let path = entry.expect("the folder of a crate can be read").path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found
 }
 
 /// What is public in a file. Nothing that is `pub` is out of reach: a lint sees to it.
@@ -129,13 +102,6 @@ fn collect(items: &[Item], place: &str, found: &mut Vec<Public>) {
             collect(items, place, found);
         }
     }
-}
-
-fn is_test(attrs: &[Attribute]) -> bool {
-    attrs.iter().any(|attr| {
-        attr.path().is_ident("cfg")
-            && matches!(&attr.meta, Meta::List(list) if list.tokens.to_string() == "test")
-    })
 }
 
 /// The documentation comment of an item.
