@@ -1,0 +1,98 @@
+//! No calls for a while after the provider refused one for its rate.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use longshore_cloud::{CallContext, CloudError, ErrorKind};
+use longshore_types::Instant;
+
+use crate::budget::Clock;
+use crate::call::{Answer, Call};
+use crate::hold::Hold;
+use crate::kind::PerKind;
+use crate::layer::layer;
+use crate::refused::Refused;
+
+/// After a rate limit, sends no call of that kind until the provider's time has come.
+///
+/// If the provider names no time: `d <- clamp(1.5 d + 1 s, 1 s, 60 s)` for each kind of call, back
+/// to nothing at any other answer. Refusals of calls that were under way together are one, and
+/// more than an hour is not waited whatever the provider says. Calls that are held off fail at
+/// once with [`RateLimited`](longshore_cloud::ErrorKind::RateLimited), [`Refused::HeldOff`] and
+/// what is left of the time; they were not sent.
+///
+/// Only rate limits of the provider count: quota and capacity are the pool's business, and what an
+/// inner layer did not let through ([`Refused`]) says nothing about the provider.
+///
+/// ```
+/// # mod stub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stub.rs")); }
+/// # use stub::*;
+/// use longshore_throttle::HoldOff;
+/// # block_on(async {
+/// let set = HoldOff::new(Stub::refusing(ErrorKind::RateLimited { retry_after: None }));
+/// let (context, tags) = (CallContext::example(), Tags::new());
+/// for provider in ["stub", "hold-off"] {
+///     assert_eq!(set.list(&context, &tags).await.unwrap_err().provider, provider);
+/// }
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct HoldOff<S> {
+    inner: S,
+    clock: Clock,
+    holds: Mutex<PerKind<Hold>>,
+}
+
+impl<S> HoldOff<S> {
+    /// A layer around `inner`.
+    pub fn new(inner: S) -> Self {
+        Self {
+            inner,
+            clock: Clock::start(),
+            holds: Mutex::default(),
+        }
+    }
+
+    fn holds(&self) -> MutexGuard<'_, PerKind<Hold>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn pass<C: Call>(&self, context: &CallContext, call: C) -> C::Answer {
+        let operation = call.operation();
+        let sent = self.clock.now();
+        let left = self.holds().of(operation).left(sent);
+        if let Some(left) = left {
+            return call.failed(&|| Refused::HeldOff.error(operation, "hold-off", Some(left)));
+        }
+        let answer = call.send(context).await;
+        let now = self.clock.now();
+        note(self.holds().of_mut(operation), &answer.errors(), sent, now);
+        answer
+    }
+}
+
+fn note(hold: &mut Hold, errors: &[&CloudError], sent: Instant, now: Instant) {
+    let (ours, theirs): (Vec<&CloudError>, Vec<&CloudError>) =
+        errors.iter().partition(|error| Refused::is_cause_of(error));
+    let refusals: Vec<Option<Duration>> = theirs
+        .iter()
+        .filter_map(|error| match error.kind {
+            ErrorKind::RateLimited { retry_after } => Some(retry_after),
+            _ => None,
+        })
+        .collect();
+    match refusals.into_iter().max() {
+        Some(retry_after) => hold.handle_refusal(sent, retry_after, now),
+        None if ours.is_empty() => hold.handle_other(sent),
+        None => {}
+    }
+}
+
+layer!(HoldOff);
+
+impl<S: fmt::Display> fmt::Display for HoldOff<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HoldOff({})", self.inner)
+    }
+}
