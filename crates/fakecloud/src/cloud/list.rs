@@ -1,0 +1,77 @@
+//! Listings.
+
+use std::time::Duration;
+
+use longshore_cloud::{ErrorKind, Instance, Tags};
+use longshore_types::Instant;
+
+use super::rules::Fate;
+use super::{Cloud, Refusal};
+
+impl Cloud {
+    /// A listing, and how many pages it took.
+    pub(super) fn list(
+        &mut self,
+        tags: &Tags,
+        fate: &Fate,
+    ) -> (Result<Vec<Instance>, Refusal>, u64) {
+        let age = if self.settings.capabilities.consistent_listing {
+            Duration::ZERO
+        } else {
+            self.random.duration(&self.settings.listing_lag)
+        };
+        let age = age.max(fate.stale.unwrap_or_default());
+        let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let at = Instant::from_nanos(self.now.as_nanos().saturating_sub(nanos));
+        let mut listed = self.listed_at(at, tags);
+        if !fate.omit.is_empty() {
+            listed.retain(|instance| !fate.omit.contains(&instance.id));
+        }
+        listed.retain(|_| !self.random.happens(fate.omit_some));
+        let page = match self.settings.page_size {
+            0 => usize::MAX,
+            size => size,
+        };
+        let pages = u64::try_from(listed.len().div_ceil(page).max(1)).unwrap_or(u64::MAX);
+        if let Some(read) = fate.fail_after_pages {
+            let read = u64::from(read).min(pages);
+            let words = format!("page {} could not be read", read + 1);
+            return (Err(Refusal::new(ErrorKind::Other, words)), read + 1);
+        }
+        if fate.repeat_pages {
+            listed = repeat_ends(listed, page);
+        }
+        (Ok(listed), pages)
+    }
+
+    fn listed_at(&self, at: Instant, tags: &Tags) -> Vec<Instance> {
+        let user = self.settings.remote_user.as_ref();
+        let mut listed: Vec<_> = Vec::new();
+        for instance in self.fleet.listed_since(at) {
+            if let Some(version) = instance.version_at(at)
+                && tags
+                    .iter()
+                    .all(|(key, value)| version.tags.get(key) == Some(value))
+            {
+                listed.push(instance.describe(version, user));
+            }
+        }
+        listed
+    }
+}
+
+/// Each page after the first begins with the end of the page before; a single page repeats its
+/// own.
+fn repeat_ends(listed: Vec<Instance>, page: usize) -> Vec<Instance> {
+    let mut repeated = Vec::with_capacity(listed.len() + 1);
+    for chunk in listed.chunks(page) {
+        if let Some(last) = repeated.last().cloned() {
+            repeated.push(last);
+        }
+        repeated.extend(chunk.iter().cloned());
+    }
+    if listed.len() <= page {
+        repeated.extend(listed.last().cloned());
+    }
+    repeated
+}
