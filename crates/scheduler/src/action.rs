@@ -108,15 +108,4 @@ impl Action {
             Self::Create { .. } | Self::GiveBack { .. } => None,
         }
     }
-
-    /// The instance whose next delta shows what came of it; none if the entry's does.
-    pub(crate) fn settled_by_worker(&self) -> Option<&InstanceId> {
-        match self {
-            Self::Start { instance, .. }
-            | Self::Kill { instance, .. }
-            | Self::Acknowledge { instance, .. }
-            | Self::GiveBack { instance } => Some(instance),
-            _ => None,
-        }
-    }
 }

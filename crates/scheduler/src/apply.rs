@@ -2,58 +2,74 @@
 
 use std::collections::BTreeSet;
 
-use longshore_types::{ContainerState, ContainerUuid, InstanceId, Instant};
+use longshore_types::{ContainerState, InstanceId, Instant};
 
 use crate::action::Action;
-use crate::case::{Booking, Case, Origin, Standing};
+use crate::case::{Booking, Case, Counted, Doing, Origin, Standing};
 use crate::core::Core;
-use crate::judge::{World, verdict};
+use crate::ids::{CaseNo, OrderKey};
+use crate::judge::{World, is_anywhere, verdict};
 use crate::shape::Eligible;
-use crate::slots::{Slot, SlotId};
+use crate::slots::{Slot, SlotOn};
+
+/// Those that come into line in one pass, with their shapes: all of them at once is cheaper than
+/// one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Entering {
+    line: Vec<OrderKey>,
+    queues: Vec<(usize, OrderKey)>,
+}
 
 impl Core {
     /// Applies the rules to one container and keeps the indexes in step.
-    pub(crate) fn judge(&mut self, uuid: ContainerUuid, now: Instant) {
-        self.note_sightings(uuid);
-        let Some(case) = self.cases.get(&uuid) else {
+    pub(crate) fn judge(&mut self, no: CaseNo, now: Instant) {
+        let mut entering = Entering::default();
+        self.judge_later(no, now, &mut entering);
+        self.enter(entering);
+    }
+
+    /// The same, but it comes into line only with [`Core::enter`].
+    pub(crate) fn judge_later(&mut self, no: CaseNo, now: Instant, entering: &mut Entering) {
+        self.note_sightings(no);
+        let Some(case) = self.cases.get(no) else {
             return;
         };
-        let shape = case.entry.is_some().then_some(case.shape);
-        let eligible = shape
-            .and_then(|s| self.shapes.shape(s))
-            .map(|s| &s.eligible);
-        let nothing = BTreeSet::new();
+        if is_anywhere(case, &self.config) {
+            self.workers.sync_probes();
+        }
+        let shape = case
+            .entry
+            .as_ref()
+            .and_then(|_| self.shapes.shape(case.shape));
+        let nothing = Eligible::default();
         let world = World {
             config: &self.config,
             limits: &self.limits,
             workers: &self.workers,
             gone: &self.gone,
-            by_probe: &self.by_probe,
-            eligible: match eligible {
-                Some(Ok(Eligible { names, .. })) => Ok(names),
-                Some(Err(error)) => Err(error),
-                None => Ok(&nothing),
-            },
+            eligible: shape.map_or(Ok(&nothing), |shape| {
+                shape.eligible.as_ref().map_err(String::as_str)
+            }),
             now,
         };
         let verdict = verdict(case, &world);
-        self.leave_line(uuid, shape);
-        let Some(case) = self.cases.get_mut(&uuid) else {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
+        case.touched = false;
         if case.watch != verdict.watch {
-            if let Some(old) = case.watch.take()
+            let old = std::mem::replace(&mut case.watch, verdict.watch);
+            if let Some(old) = old
                 && let Some(watching) = self.watch.get_mut(&old)
             {
-                watching.remove(&uuid);
+                watching.remove(&no);
                 if watching.is_empty() {
                     self.watch.remove(&old);
                 }
             }
-            if let Some(new) = &verdict.watch {
-                self.watch.entry(new.clone()).or_default().insert(uuid);
+            if let Some(new) = &case.watch {
+                self.watch.entry(new.clone()).or_default().insert(no);
             }
-            case.watch = verdict.watch;
         }
         if verdict.cleared {
             case.cleared_at.get_or_insert(now);
@@ -64,41 +80,48 @@ impl Core {
         let paused = case.pause.as_ref().is_some_and(|p| p.until > now);
         case.wants = verdict.wants;
         case.wants
-            .retain(|a| !paused && !case.in_flight.iter().any(|f| same_act(a, f)));
-        self.settle_booking(uuid);
-        self.enter_line(uuid);
-        let Some(case) = self.cases.get(&uuid) else {
+            .retain(|a| !paused && !case.in_flight.iter().any(|doing| doing.covers(a)));
+        self.settle_booking(no);
+        self.count(no, entering);
+        self.keep_or_drop(no);
+    }
+
+    /// Notes whether it has wishes; a case of which nothing is left goes.
+    fn keep_or_drop(&mut self, no: CaseNo) {
+        let Some(case) = self.cases.get(no) else {
             return;
         };
-        if case.wants.is_empty() {
-            self.todo.remove(&uuid);
-        } else {
-            self.todo.insert(uuid);
+        let key = case.key;
+        if !case.wants.is_empty() {
+            self.todo.insert((key, no));
+        } else if !self.todo.is_empty() {
+            self.todo.remove(&(key, no));
         }
         if case.entry.is_none() && case.claims.is_empty() && case.in_flight.is_empty() {
             if let Some(pause) = &case.pause {
-                self.pauses.remove(&(pause.until, uuid));
+                self.pauses.remove(&(pause.until, key, no));
             }
-            self.cases.remove(&uuid);
+            self.numbers.remove(&key);
+            self.cases.remove(no);
         }
     }
 
     /// Keeps what claims say about the latest attempt.
-    fn note_sightings(&mut self, uuid: ContainerUuid) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
+    fn note_sightings(&mut self, no: CaseNo) {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
         let Some(entry) = &case.entry else {
             return;
         };
         if !matches!(
-            entry.container.state,
+            entry.state,
             ContainerState::Locked | ContainerState::Running
         ) {
             return;
         }
         let here = |instance: &InstanceId| {
-            !self.config.records_placement || entry.container.placed_on.as_ref() == Some(instance)
+            !self.config.records_placement || entry.placed_on.as_ref() == Some(instance)
         };
         let sighting = case
             .claims
@@ -113,134 +136,195 @@ impl Core {
     }
 
     /// Keeps room for what is under way or bound, and gives back what is not needed any more.
-    fn settle_booking(&mut self, uuid: ContainerUuid) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
+    fn settle_booking(&mut self, no: CaseNo) {
+        self.give_up_booking(no);
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let shown = case.booking.as_ref().is_some_and(|b| {
-            case.claims
-                .iter()
-                .any(|c| b.slot == SlotId::Worker(c.instance.clone()) && c.phase.may_run())
-        });
-        let keep = case.booking.as_ref().is_some_and(|b| {
-            let busy = case.entry_busy() || case.starting_on().is_some();
-            let waits = case.standing == Standing::Waiting;
-            let bound = match &case.standing {
-                Standing::Bound(instance) => b.slot == SlotId::Worker(instance.clone()),
-                Standing::Paused => is_bound(case),
-                _ => false,
-            };
-            !shown && ((b.hard && (busy || bound)) || (!b.hard && waits))
-        });
-        if !keep && let Some(booking) = case.booking.take() {
-            self.slots.release(&booking.slot, uuid);
-            // Somebody else may use that room now.
-            self.dirty |= booking.hard && !shown;
-        }
         let (Standing::Bound(instance), Some(entry)) = (&case.standing, &case.entry) else {
             return;
         };
         let Some(shape) = self.shapes.shape(case.shape) else {
             return;
         };
-        let slot = SlotId::Worker(instance.clone());
         if case.booking.is_none() {
-            let room = self.slots.slot(&slot).map(Slot::spare);
-            if room.is_some_and(|room| shape.need.fits_in(&room)) {
-                self.slots.book(&slot, uuid, shape.need);
-                case.booking = Some(Booking { slot, hard: true });
+            let worker = self
+                .workers
+                .no(instance)
+                .and_then(|w| self.workers.worker(w));
+            let slot = worker.and_then(|worker| worker.slot);
+            let room = slot.and_then(|slot| self.slots.slot(slot)).map(Slot::spare);
+            if let (Some(slot), Some(room)) = (slot, room)
+                && shape.need.fits_in(&room)
+            {
+                self.slots.book(slot, no, shape.need);
+                case.booking = Some(Booking {
+                    slot,
+                    hard: true,
+                    need: shape.need,
+                });
             }
         }
         if case.booking.is_some() && self.limits.accept_new && case.starting_on().is_none() {
             case.wants.push(Action::Start {
-                uuid,
-                attempt: entry.container.attempt(),
+                uuid: case.uuid,
+                attempt: entry.attempt(),
                 instance: instance.clone(),
                 resources: shape.need,
             });
         }
     }
 
-    /// Takes a container out of every count and queue.
-    pub(crate) fn leave_line(&mut self, uuid: ContainerUuid, shape: Option<usize>) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
+    /// Gives back room that is not needed any more.
+    fn give_up_booking(&mut self, no: CaseNo) {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let counted = std::mem::take(&mut case.counted);
-        if let Some(supervisor) = counted.active {
-            self.active -= 1;
-            self.active_supervisors -= u32::from(supervisor);
-        }
-        if let Some(key) = counted.line {
-            self.line.remove(&key);
-            if let Some(shape) = shape.and_then(|s| self.shapes.shape_mut(s)) {
-                shape.members -= 1;
-                if counted.queued {
-                    shape.queue.remove(&key);
-                }
-            }
+        let Some(booking) = case.booking else {
+            return;
+        };
+        let on = self.slots.slot(booking.slot).map(|slot| slot.on);
+        let instance = match on {
+            Some(SlotOn::Worker(worker)) => self.workers.worker(worker).map(|w| &w.id),
+            _ => None,
+        };
+        let here = |other: &InstanceId| instance == Some(other);
+        let shown = case
+            .claims
+            .iter()
+            .any(|c| here(&c.instance) && c.phase.may_run());
+        let keep = if booking.hard {
+            let bound = match &case.standing {
+                Standing::Bound(instance) => here(instance),
+                Standing::Paused => is_bound(case),
+                _ => false,
+            };
+            case.entry_busy() || case.starting_on().is_some() || bound
+        } else {
+            case.standing == Standing::Waiting
+        };
+        if !keep || shown {
+            case.booking = None;
+            self.slots.release(booking.slot, no);
+            // Somebody else may use that room now.
+            self.dirty |= booking.hard && !shown;
         }
     }
 
-    fn enter_line(&mut self, uuid: ContainerUuid) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
-            return;
-        };
-        let (Some(entry), Some(key)) = (&case.entry, case.order()) else {
-            return;
-        };
-        let container = &entry.container;
-        let claimed = case.claims.iter().any(|c| c.phase.may_run());
-        let hard = case.booking.as_ref().is_some_and(|b| b.hard);
-        let takes = matches!(
-            container.state,
-            ContainerState::Queued | ContainerState::Locked
-        );
-        if container.state == ContainerState::Running
-            || (container.state == ContainerState::Locked && claimed)
-            || hard
-        {
-            case.counted.active = Some(container.supervisor);
-            self.active += 1;
-            self.active_supervisors += u32::from(container.supervisor);
+    /// Takes a container out of every count and queue; `shape` is the one that it is queued with.
+    pub(crate) fn leave_line(&mut self, no: CaseNo, shape: usize) {
+        if let Some(case) = self.cases.get_mut(no) {
+            let old = std::mem::take(&mut case.counted);
+            self.uncount(old, Counted::default(), shape);
         }
-        let starting = claimed || case.starting_on().is_some();
-        if takes && container.priority >= 1 && !starting {
-            case.counted.line = Some(key);
-            self.line.insert(key);
-            if let Some(shape) = self.shapes.shape_mut(case.shape) {
+    }
+
+    /// Counts a container as what it is now.
+    fn count(&mut self, no: CaseNo, entering: &mut Entering) {
+        let Some(case) = self.cases.get_mut(no) else {
+            return;
+        };
+        let new = counted(case, no);
+        let old = std::mem::replace(&mut case.counted, new);
+        if old == new {
+            return;
+        }
+        let shape = case.shape;
+        self.uncount(old, new, shape);
+        if let (None, Some(supervisor)) = (old.active, new.active) {
+            self.active += 1;
+            self.active_supervisors += u32::from(supervisor);
+        }
+        let Some(key) = new.line else {
+            return;
+        };
+        if old.line.is_none() {
+            entering.line.push(key);
+            if let Some(shape) = self.shapes.shape_mut(shape) {
                 shape.members += 1;
-                if case.standing == Standing::Waiting && !hard {
-                    case.counted.queued = true;
-                    shape.queue.insert(key);
-                }
             }
         }
+        if new.queued && !old.queued {
+            entering.queues.push((shape, key));
+        }
+    }
+
+    /// Takes away what `old` has and `new` has not.
+    fn uncount(&mut self, old: Counted, new: Counted, shape: usize) {
+        if let Some(supervisor) = old.active
+            && new.active.is_none()
+        {
+            self.active -= 1;
+            self.active_supervisors -= u32::from(supervisor);
+        }
+        let Some(key) = old.line else {
+            return;
+        };
+        if new.line.is_none() {
+            self.line.remove(&key);
+        }
+        let Some(shape) = self.shapes.shape_mut(shape) else {
+            return;
+        };
+        if new.line.is_none() {
+            shape.members -= 1;
+        }
+        if old.queued && !new.queued {
+            shape.queue.remove(&key);
+        }
+    }
+
+    /// Puts into line and queues those that come there.
+    pub(crate) fn enter(&mut self, entering: Entering) {
+        merge(&mut self.line, entering.line);
+        let mut queues = entering.queues;
+        queues.sort_unstable_by_key(|(shape, _)| *shape);
+        for of_one in queues.chunk_by(|(a, _), (b, _)| a == b) {
+            if let Some(shape) = of_one
+                .first()
+                .and_then(|(id, _)| self.shapes.shape_mut(*id))
+            {
+                merge(
+                    &mut shape.queue,
+                    of_one.iter().map(|(_, key)| *key).collect(),
+                );
+            }
+        }
+    }
+}
+
+/// Adds to a set: one by one if there are few, else all at once.
+fn merge(set: &mut BTreeSet<OrderKey>, keys: Vec<OrderKey>) {
+    if keys.len() < 8 + set.len() / 8 {
+        set.extend(keys);
+    } else {
+        set.append(&mut keys.into_iter().collect());
+    }
+}
+
+fn counted(case: &Case, no: CaseNo) -> Counted {
+    let (Some(entry), Some(key)) = (&case.entry, case.order(no)) else {
+        return Counted::default();
+    };
+    let claimed = case.claims.iter().any(|c| c.phase.may_run());
+    let hard = case.booking.as_ref().is_some_and(|b| b.hard);
+    let starting = claimed || case.in_flight.iter().any(|d| matches!(d, Doing::Start(..)));
+    let waits = matches!(entry.state, ContainerState::Queued | ContainerState::Locked)
+        && entry.priority >= 1
+        && !starting;
+    let active = entry.state == ContainerState::Running
+        || (entry.state == ContainerState::Locked && claimed)
+        || hard;
+    Counted {
+        line: waits.then_some(key),
+        queued: waits && case.standing == Standing::Waiting && !hard,
+        active: active.then_some(entry.supervisor),
     }
 }
 
 /// Whether a locked container can be started on one instance only.
 fn is_bound(case: &Case) -> bool {
-    case.entry.as_ref().is_some_and(|e| {
-        e.container.state == ContainerState::Locked && e.container.placed_on.is_some()
-    })
-}
-
-/// Whether two actions do the same to the same object.
-fn same_act(a: &Action, b: &Action) -> bool {
-    match (a, b) {
-        (
-            Action::Kill {
-                uuid: u,
-                instance: i,
-                ..
-            },
-            Action::Kill {
-                uuid: v,
-                instance: j,
-                ..
-            },
-        ) => u == v && i == j,
-        _ => a == b,
-    }
+    case.entry
+        .as_ref()
+        .is_some_and(|e| e.state == ContainerState::Locked && e.placed_on.is_some())
 }

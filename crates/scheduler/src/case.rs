@@ -1,17 +1,49 @@
 //! What is known of one container: its entry, who claims to have it, what was done about it.
 
-use std::cmp::Reverse;
-
 use longshore_types::{
     Attempt, ContainerState, ContainerUuid, HeldPhase, InstanceId, Instant, QueueEntry, Reason,
-    Timestamp,
+    Resources, Timestamp,
 };
 
 use crate::action::Action;
-use crate::slots::SlotId;
+use crate::ids::{CaseNo, OrderKey, SlotNo, UuidKey};
 
-/// The place in line: Locked before Queued, then priority, age, and UUID.
-pub(crate) type OrderKey = (bool, Reverse<i64>, Timestamp, ContainerUuid);
+/// The entry of a container, without what its shape stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) uuid: ContainerUuid,
+    pub(crate) state: ContainerState,
+    pub(crate) supervisor: bool,
+    pub(crate) locked_by_us: bool,
+    pub(crate) call_in_flight: bool,
+    pub(crate) lock_count: u32,
+    pub(crate) priority: i64,
+    pub(crate) created_at: Timestamp,
+    pub(crate) placed_on: Option<InstanceId>,
+    pub(crate) as_of: Instant,
+}
+
+impl Record {
+    pub(crate) fn of(entry: QueueEntry) -> Self {
+        let container = entry.container;
+        Self {
+            uuid: container.uuid,
+            state: container.state,
+            supervisor: container.supervisor,
+            locked_by_us: container.locked_by_us,
+            call_in_flight: entry.call_in_flight,
+            lock_count: container.lock_count,
+            priority: container.priority,
+            created_at: container.created_at,
+            placed_on: container.placed_on,
+            as_of: entry.as_of,
+        }
+    }
+
+    pub(crate) fn attempt(&self) -> Attempt {
+        Attempt(self.lock_count)
+    }
+}
 
 /// A container on a worker, as that worker says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +109,77 @@ pub(crate) struct Pause {
 }
 
 /// Room promised to a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Booking {
-    pub(crate) slot: SlotId,
+    pub(crate) slot: SlotNo,
     /// Whether an action relies on it; otherwise it is made anew in each pass.
     pub(crate) hard: bool,
+    pub(crate) need: Resources,
+}
+
+/// An action that was emitted and of which nothing has been heard yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// A call about the entry; what it begins, if anything: the entry shows what came of it.
+    Call(Call),
+    /// The worker shows what came of it.
+    Start(InstanceId, Attempt),
+    Kill(InstanceId, Attempt),
+    Acknowledge(InstanceId, Attempt),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Lock,
+    Place,
+    /// It is unlocked, lost, cancelled or forgotten: nothing is begun.
+    End,
+}
+
+impl Doing {
+    /// What an action of a container is once it is under way.
+    pub(crate) fn of(action: &Action) -> Option<Self> {
+        Some(match action {
+            Action::Lock { .. } => Self::Call(Call::Lock),
+            Action::Place { .. } => Self::Call(Call::Place),
+            Action::Unlock { .. }
+            | Action::Lost { .. }
+            | Action::Forget { .. }
+            | Action::Cancel { .. } => Self::Call(Call::End),
+            Action::Start {
+                instance, attempt, ..
+            } => Self::Start(instance.clone(), *attempt),
+            Action::Kill {
+                instance, attempt, ..
+            } => Self::Kill(instance.clone(), *attempt),
+            Action::Acknowledge {
+                instance, attempt, ..
+            } => Self::Acknowledge(instance.clone(), *attempt),
+            Action::Create { .. } | Action::GiveBack { .. } => return None,
+        })
+    }
+
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self, Self::Call(_))
+    }
+
+    /// Whether the next delta of this instance shows what came of it.
+    pub(crate) fn is_on(&self, id: &InstanceId) -> bool {
+        match self {
+            Self::Call(_) => false,
+            Self::Start(instance, _) | Self::Kill(instance, _) | Self::Acknowledge(instance, _) => {
+                instance == id
+            }
+        }
+    }
+
+    /// Whether an action would do to the same object what is being done.
+    pub(crate) fn covers(&self, action: &Action) -> bool {
+        match (self, action) {
+            (Self::Kill(on, _), Action::Kill { instance, .. }) => on == instance,
+            _ => Self::of(action).as_ref() == Some(self),
+        }
+    }
 }
 
 /// What the rules say about a container apart from room.
@@ -91,6 +189,8 @@ pub(crate) enum Standing {
     Absent,
     /// Nothing can be started; this is why.
     Settled(Box<Reason>),
+    /// The controller has to answer.
+    Calling,
     /// Something failed a moment ago.
     Paused,
     /// It needs a place.
@@ -102,7 +202,8 @@ pub(crate) enum Standing {
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) uuid: ContainerUuid,
-    pub(crate) entry: Option<QueueEntry>,
+    pub(crate) key: UuidKey,
+    pub(crate) entry: Option<Record>,
     /// As of when the controller surely does not have it.
     pub(crate) absent_as_of: Option<Instant>,
     /// Index of its shape; meaningful while there is an entry.
@@ -115,10 +216,11 @@ pub(crate) struct Case {
     pub(crate) cleared_at: Option<Instant>,
     /// Whether the latest attempt was seen on a worker.
     pub(crate) ran: bool,
-    pub(crate) kill: Option<KillMark>,
-    pub(crate) avoid: Option<SlotId>,
-    pub(crate) in_flight: Vec<Action>,
-    pub(crate) pause: Option<Pause>,
+    pub(crate) kill: Option<Box<KillMark>>,
+    /// The instance where its last start failed.
+    pub(crate) avoid: Option<InstanceId>,
+    pub(crate) in_flight: Vec<Doing>,
+    pub(crate) pause: Option<Box<Pause>>,
     pub(crate) booking: Option<Booking>,
     pub(crate) standing: Standing,
     pub(crate) wants: Vec<Action>,
@@ -126,9 +228,11 @@ pub(crate) struct Case {
     pub(crate) watch: Option<InstanceId>,
     /// How it is counted: nothing, or the place in line, or as active.
     pub(crate) counted: Counted,
+    /// Whether it has to be judged again.
+    pub(crate) touched: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     /// Its place in line, while it is in line.
     pub(crate) line: Option<OrderKey>,
@@ -139,9 +243,10 @@ pub(crate) struct Counted {
 }
 
 impl Case {
-    pub(crate) fn new(uuid: ContainerUuid) -> Self {
+    pub(crate) fn new(uuid: ContainerUuid, key: UuidKey) -> Self {
         Self {
             uuid,
+            key,
             entry: None,
             absent_as_of: None,
             shape: 0,
@@ -159,32 +264,31 @@ impl Case {
             wants: Vec::new(),
             watch: None,
             counted: Counted::default(),
+            touched: false,
         }
     }
 
-    pub(crate) fn order(&self) -> Option<OrderKey> {
-        let container = &self.entry.as_ref()?.container;
-        Some((
-            container.state != ContainerState::Locked,
-            Reverse(container.priority),
-            container.created_at,
-            container.uuid,
+    pub(crate) fn order(&self, no: CaseNo) -> Option<OrderKey> {
+        let entry = self.entry.as_ref()?;
+        Some(OrderKey::new(
+            entry.state == ContainerState::Locked,
+            entry.priority,
+            entry.created_at,
+            self.key,
+            no,
         ))
     }
 
     /// Whether a call about the entry is under way, or about to be.
     pub(crate) fn entry_busy(&self) -> bool {
         self.entry.as_ref().is_some_and(|e| e.call_in_flight)
-            || self
-                .in_flight
-                .iter()
-                .any(|a| a.settled_by_worker().is_none())
+            || self.in_flight.iter().any(Doing::is_call)
     }
 
     /// The instance that a start under way goes to.
     pub(crate) fn starting_on(&self) -> Option<&InstanceId> {
-        self.in_flight.iter().find_map(|action| match action {
-            Action::Start { instance, .. } => Some(instance),
+        self.in_flight.iter().find_map(|doing| match doing {
+            Doing::Start(instance, _) => Some(instance),
             _ => None,
         })
     }
@@ -196,10 +300,9 @@ impl Case {
     /// Whether a claim is about something else than what the entry stands for now.
     ///
     /// Attempt 0 is one whose number the runner does not know.
-    pub(crate) fn is_outdated(entry: &QueueEntry, claim: &Claim) -> bool {
-        let container = &entry.container;
-        let (of_entry, of_claim) = (container.attempt(), claim.attempt);
-        match container.state {
+    pub(crate) fn is_outdated(entry: &Record, claim: &Claim) -> bool {
+        let (of_entry, of_claim) = (entry.attempt(), claim.attempt);
+        match entry.state {
             ContainerState::Complete | ContainerState::Cancelled => true,
             ContainerState::Queued => of_claim <= of_entry || claim.first_seen < entry.as_of,
             ContainerState::Locked | ContainerState::Running => {

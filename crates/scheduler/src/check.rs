@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::Core;
-use crate::slots::SlotId;
+use crate::slots::SlotOn;
 
 impl Core {
     /// Walks the whole state and says what is wrong with it, if anything; for tests.
@@ -12,7 +12,11 @@ impl Core {
         self.check_bookings()?;
         let (mut active, mut supervisors, mut line) = (0, 0, 0);
         let mut members: BTreeMap<usize, u32> = BTreeMap::new();
-        for (uuid, case) in &self.cases {
+        for (no, case) in self.cases.iter() {
+            let uuid = case.uuid;
+            if self.known(uuid) != Some(no) {
+                return Err(format!("{uuid} has another number than it should"));
+            }
             if let Some(supervisor) = case.counted.active {
                 active += 1;
                 supervisors += u32::from(supervisor);
@@ -45,26 +49,38 @@ impl Core {
 
     fn check_bookings(&self) -> Result<(), String> {
         let mut booked = 0;
-        for (id, slot) in self.slots.iter() {
+        for (slot_no, slot) in self.slots.iter() {
             booked += slot.holders.len();
-            for uuid in slot.holders.keys() {
-                let booking = self.cases.get(uuid).and_then(|c| c.booking.as_ref());
-                if booking.is_none_or(|b| b.slot != *id) {
-                    return Err(format!("{id:?} holds room for {uuid}, which does not know"));
+            for (no, need) in &slot.holders {
+                let booking = self.cases.get(*no).and_then(|c| c.booking.as_ref());
+                if booking.is_none_or(|b| b.slot != slot_no || b.need != *need) {
+                    return Err(format!("{:?} holds room for who does not know", slot.on));
                 }
             }
-            if let SlotId::Worker(instance) = id
-                && !self.dirty_slots.contains(id)
-                && !self.workers.contains_key(instance)
-            {
-                return Err(format!("{id:?} is no worker"));
+            if let SlotOn::Worker(worker) = slot.on {
+                let worker = self.workers.worker(worker);
+                if worker.and_then(|worker| worker.slot) != Some(slot_no) {
+                    return Err(format!("{:?} is no worker", slot.on));
+                }
             }
         }
-        let known = self.cases.values().filter(|c| c.booking.is_some()).count();
+        let known = self
+            .cases
+            .iter()
+            .filter(|(_, c)| c.booking.is_some())
+            .count();
         if known != booked {
             return Err(format!(
                 "{known} containers have a place, {booked} places are taken"
             ));
+        }
+        for (no, worker) in self.workers.iter() {
+            if worker.view.is_none() && !worker.dirty {
+                return Err(format!("{} is gone and still known", worker.id));
+            }
+            if self.workers.no(&worker.id) != Some(no) {
+                return Err(format!("{} has another number than it should", worker.id));
+            }
         }
         Ok(())
     }

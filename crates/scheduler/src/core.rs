@@ -1,19 +1,23 @@
 //! The state of a scheduler, and what changes it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_types::{
-    ContainerState, ContainerUuid, HeldPhase, InstanceId, Instant, PendingView, QueueEntry,
-    TypeName, WorkerView,
+    ContainerState, ContainerUuid, ExitCause, HeldContainer, HeldPhase, InstanceId, Instant,
+    PendingView, QueueEntry, TypeName, WorkerView,
 };
 
 use crate::action::Action;
-use crate::case::{Case, Claim, ClaimPhase, Origin, Pause};
+use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Pause, Record};
 use crate::gone::Gone;
+use crate::ids::{CaseNo, OrderKey, Slab, SlotNo, UuidKey};
+use crate::pass::Planned;
 use crate::reserve::Reservation;
 use crate::shape::Shapes;
-use crate::slots::{SlotId, Slots};
+use crate::slots::Slots;
+use crate::workers::Workers;
 use crate::{Config, Limits};
 
 /// The scheduler: deltas in, actions out, reasons on demand. See the crate's documentation for
@@ -22,119 +26,155 @@ use crate::{Config, Limits};
 pub struct Core {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
-    pub(crate) workers: BTreeMap<InstanceId, WorkerView>,
-    /// Workers by when they last answered.
-    pub(crate) by_probe: BTreeSet<(Option<Instant>, InstanceId)>,
-    pub(crate) pendings: BTreeMap<u64, PendingView>,
+    /// Places of the types in the configuration.
+    pub(crate) type_indexes: BTreeMap<TypeName, usize>,
+    /// What the limits say of each type.
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) workers: Workers,
+    pub(crate) pendings: BTreeMap<u64, Pending>,
     pub(crate) gone: Gone,
-    pub(crate) cases: BTreeMap<ContainerUuid, Case>,
+    pub(crate) numbers: BTreeMap<UuidKey, CaseNo>,
+    pub(crate) cases: Slab<CaseNo, Case>,
     /// Which verdicts depend on an instance.
-    pub(crate) watch: BTreeMap<InstanceId, BTreeSet<ContainerUuid>>,
+    pub(crate) watch: BTreeMap<InstanceId, BTreeSet<CaseNo>>,
     pub(crate) shapes: Shapes,
     pub(crate) slots: Slots,
     /// Creates that were asked for and are not known as pending yet, by type.
-    pub(crate) creating: Vec<u32>,
-    /// How many slots there are for new instances, by type.
-    pub(crate) new_slots: Vec<u32>,
-    pub(crate) type_pauses: BTreeMap<TypeName, Pause>,
-    pub(crate) type_wakes: BTreeSet<(Instant, TypeName)>,
-    pub(crate) pauses: BTreeSet<(Instant, ContainerUuid)>,
-    /// Instances that are being given back.
-    pub(crate) giving_back: BTreeSet<InstanceId>,
+    pub(crate) creating: Vec<usize>,
+    /// The slots for new instances, by type: those of creates that were asked for come first.
+    pub(crate) new_slots: Vec<Vec<SlotNo>>,
+    /// Types of which the first two differ, or may.
+    pub(crate) dirty_types: BTreeSet<usize>,
+    pub(crate) type_pauses: BTreeMap<usize, Pause>,
+    pub(crate) type_wakes: BTreeSet<(Instant, usize)>,
+    pub(crate) pauses: BTreeSet<(Instant, UuidKey, CaseNo)>,
     pub(crate) reservation: Reservation,
     /// Containers that run or are being started, and how many of them are supervisors.
     pub(crate) active: u32,
     pub(crate) active_supervisors: u32,
     /// Everything that waits, in order.
-    pub(crate) line: BTreeSet<crate::case::OrderKey>,
+    pub(crate) line: BTreeSet<OrderKey>,
 
     /// What changed since the last pass.
-    pub(crate) touched: BTreeSet<ContainerUuid>,
-    pub(crate) dirty_slots: BTreeSet<SlotId>,
+    pub(crate) touched: Vec<(UuidKey, CaseNo)>,
+    pub(crate) dirty_pendings: BTreeSet<u64>,
     pub(crate) dirty: bool,
     /// What the last pass decided and is not carried out yet.
-    pub(crate) todo: BTreeSet<ContainerUuid>,
-    pub(crate) planned: VecDeque<Action>,
-    pub(crate) soft: BTreeSet<ContainerUuid>,
+    pub(crate) todo: BTreeSet<(UuidKey, CaseNo)>,
+    pub(crate) planned: VecDeque<Planned>,
+    /// Those whose room is promised until the next pass only.
+    pub(crate) soft: Vec<CaseNo>,
+}
+
+/// What the limits say of a type.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate {
+    /// Why none can be created.
+    pub(crate) blocked: Option<Arc<str>>,
+    pub(crate) quota: bool,
+}
+
+/// An instance that was asked for, until the pass after it was removed.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) view: Option<PendingView>,
+    pub(crate) slot: Option<SlotNo>,
 }
 
 impl Core {
     /// A scheduler that knows nothing yet.
     pub fn new(config: Config) -> Self {
         let types = config.types.len();
+        let mut type_indexes = BTreeMap::new();
+        for (index, t) in config.types.iter().enumerate() {
+            type_indexes.entry(t.name.clone()).or_insert(index);
+        }
         Self {
             config,
             limits: Limits::default(),
-            workers: BTreeMap::new(),
-            by_probe: BTreeSet::new(),
+            type_indexes,
+            gates: vec![Gate::default(); types],
+            workers: Workers::default(),
             pendings: BTreeMap::new(),
             gone: Gone::default(),
-            cases: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            cases: Slab::default(),
             watch: BTreeMap::new(),
             shapes: Shapes::default(),
             slots: Slots::new(types),
             creating: vec![0; types],
-            new_slots: vec![0; types],
+            new_slots: vec![Vec::new(); types],
+            dirty_types: BTreeSet::new(),
             type_pauses: BTreeMap::new(),
             type_wakes: BTreeSet::new(),
             pauses: BTreeSet::new(),
-            giving_back: BTreeSet::new(),
             reservation: Reservation::default(),
             active: 0,
             active_supervisors: 0,
             line: BTreeSet::new(),
-            touched: BTreeSet::new(),
-            dirty_slots: BTreeSet::new(),
+            touched: Vec::new(),
+            dirty_pendings: BTreeSet::new(),
             dirty: false,
             todo: BTreeSet::new(),
             planned: VecDeque::new(),
-            soft: BTreeSet::new(),
+            soft: Vec::new(),
         }
     }
 
     /// Takes the newest record of a container.
-    pub fn upsert_entry(&mut self, entry: QueueEntry, now: Instant) {
-        let uuid = entry.container.uuid;
+    pub fn upsert_entry(&mut self, entry: QueueEntry, _now: Instant) {
         let shape = self.shapes.acquire(&entry.container, &self.config);
-        let case = self.cases.entry(uuid).or_insert_with(|| Case::new(uuid));
+        let record = Record::of(entry);
+        let no = self.case_no(record.uuid);
+        let Some(case) = self.cases.get_mut(no) else {
+            return;
+        };
         let old_shape = case.entry.is_some().then_some(case.shape);
-        note_progress(case, &entry);
-        if !entry.call_in_flight {
-            case.in_flight.retain(|a| a.settled_by_worker().is_some());
+        note_progress(case, &record);
+        if !record.call_in_flight {
+            case.in_flight.retain(|doing| !doing.is_call());
         }
-        case.entry = Some(entry);
+        case.entry = Some(record);
         case.absent_as_of = None;
         case.shape = shape;
-        // Its place in line is by the old record; it leaves before the old shape can go.
-        self.leave_line(uuid, old_shape);
         if let Some(old) = old_shape {
+            // Its place in line is by the old record; it leaves before the old shape can go.
+            let place = case.counted.line;
+            if old != shape || place.is_some_and(|key| Some(key) != case.order(no)) {
+                self.leave_line(no, old);
+            }
             self.shapes.release(old);
         }
-        self.touch(uuid, now);
+        self.touch(no);
     }
 
     /// Forgets the record of a container. What workers claim of it is left alone.
-    pub fn remove_entry(&mut self, uuid: ContainerUuid, now: Instant) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
+    pub fn remove_entry(&mut self, uuid: ContainerUuid, _now: Instant) {
+        let Some(no) = self.known(uuid) else {
             return;
         };
-        let Some(_) = case.entry.take() else {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
+        if case.entry.take().is_none() {
+            return;
+        }
         let shape = case.shape;
-        case.in_flight.retain(|a| a.settled_by_worker().is_some());
-        self.leave_line(uuid, Some(shape));
+        case.in_flight.retain(|doing| !doing.is_call());
+        self.leave_line(no, shape);
         self.shapes.release(shape);
-        self.touch(uuid, now);
+        self.touch(no);
     }
 
     /// Takes it that the controller surely does not have a container, as of `as_of`: what workers
     /// have claimed of it before then is ended.
     pub fn confirm_absent(&mut self, uuid: ContainerUuid, as_of: Instant, now: Instant) {
         self.remove_entry(uuid, now);
-        if let Some(case) = self.cases.get_mut(&uuid) {
+        if let Some(no) = self.known(uuid)
+            && let Some(case) = self.cases.get_mut(no)
+        {
             case.absent_as_of = Some(as_of);
-            self.touch(uuid, now);
+            self.touch(no);
         }
     }
 
@@ -145,55 +185,50 @@ impl Core {
     pub fn upsert_worker(&mut self, view: WorkerView, now: Instant) {
         let id = view.instance.clone();
         self.gone.remove(&id);
-        self.giving_back.remove(&id);
-        self.settle_worker(&id, now);
-        if let Some(old) = self.workers.get(&id) {
-            let old_probe = (old.probed_at, id.clone());
-            let claimed: Vec<ContainerUuid> = old.containers.iter().map(|c| c.uuid).collect();
-            self.by_probe.remove(&old_probe);
-            for uuid in claimed {
-                if !view.containers.iter().any(|c| c.uuid == uuid) {
-                    self.drop_claim(uuid, &id, now);
-                }
-            }
-        }
+        self.settle_worker(&id);
         for held in &view.containers {
             self.take_claim(&id, held, now);
         }
+        let type_index = view.type_name.as_ref().and_then(|n| self.type_index(n));
+        let has: Vec<ContainerUuid> = view.containers.iter().map(|c| c.uuid).collect();
+        if let Some(old) = self.workers.set(view, type_index) {
+            for held in old.containers {
+                if !has.contains(&held.uuid) {
+                    self.drop_claim(held.uuid, &id);
+                }
+            }
+        }
         self.confirm_kills(&id);
-        self.by_probe.insert((view.probed_at, id.clone()));
-        self.workers.insert(id.clone(), view);
-        self.dirty_slots.insert(SlotId::Worker(id));
         self.dirty = true;
     }
 
     /// Forgets a worker that is surely gone: nothing can run there any more.
     pub fn remove_worker(&mut self, id: &InstanceId, now: Instant) {
         self.gone.insert(id.clone());
-        self.giving_back.remove(id);
-        self.settle_worker(id, now);
-        if let Some(old) = self.workers.remove(id) {
-            self.by_probe.remove(&(old.probed_at, id.clone()));
+        self.settle_worker(id);
+        if let Some(old) = self.workers.clear(id) {
             for held in &old.containers {
-                self.drop_claim(held.uuid, id, now);
+                self.drop_claim(held.uuid, id);
             }
         }
         self.reservation.worker_gone(id, now);
-        self.dirty_slots.insert(SlotId::Worker(id.clone()));
         self.dirty = true;
     }
 
-    /// Takes the newest view of an instance that was asked for.
+    /// Takes an instance that was asked for and is not known as a worker yet.
     pub fn upsert_pending(&mut self, view: PendingView, _now: Instant) {
         let index = self.type_index(&view.type_name);
-        if !self.pendings.contains_key(&view.id)
-            && let Some(index) = index
-        {
+        let pending = self.pendings.entry(view.id).or_insert(Pending {
+            view: None,
+            slot: None,
+        });
+        self.dirty_pendings.insert(view.id);
+        let new = pending.view.replace(view).is_none();
+        if new && let Some(index) = index {
             self.creating[index] = self.creating[index].saturating_sub(1);
-            self.type_pauses.remove(&view.type_name);
+            self.dirty_types.insert(index);
+            self.type_pauses.remove(&index);
         }
-        self.dirty_slots.insert(SlotId::Pending(view.id));
-        self.pendings.insert(view.id, view);
         self.dirty = true;
     }
 
@@ -201,8 +236,10 @@ impl Core {
     ///
     /// Tell of the worker first, so that its place never seems to be missing.
     pub fn remove_pending(&mut self, id: u64, _now: Instant) {
-        self.pendings.remove(&id);
-        self.dirty_slots.insert(SlotId::Pending(id));
+        if let Some(pending) = self.pendings.get_mut(&id) {
+            pending.view = None;
+            self.dirty_pendings.insert(id);
+        }
         self.dirty = true;
     }
 
@@ -215,11 +252,28 @@ impl Core {
         if old.absence_is_evidence != self.limits.absence_is_evidence
             || old.accept_new != self.limits.accept_new
         {
-            self.touched.extend(self.cases.keys().copied());
+            let all: Vec<CaseNo> = self.cases.iter().map(|(no, _)| no).collect();
+            for no in all {
+                self.touch(no);
+            }
         }
+        self.read_gates();
         // What was planned was planned under other limits.
         self.planned.clear();
         self.dirty = true;
+    }
+
+    fn read_gates(&mut self) {
+        let mut last: Option<Arc<str>> = None;
+        for (t, gate) in self.config.types.iter().zip(&mut self.gates) {
+            let cause = self.limits.create_blocked.get(&t.name).map(String::as_str);
+            // Most have the same cause.
+            if cause.is_some() && cause != last.as_deref() {
+                last = cause.map(Arc::from);
+            }
+            gate.blocked = cause.and_then(|_| last.clone());
+            gate.quota = self.limits.quota_blocked.contains(&t.name);
+        }
     }
 
     /// Says that an action was surely not carried out; it is tried again after a growing pause.
@@ -231,65 +285,61 @@ impl Core {
             Action::Create { type_name } => {
                 if let Some(index) = self.type_index(type_name) {
                     self.creating[index] = self.creating[index].saturating_sub(1);
+                    self.dirty_types.insert(index);
+                    let old = self.type_pauses.remove(&index);
+                    let pause = self.longer_pause(old.as_ref(), error, now);
+                    self.type_wakes.insert((pause.until, index));
+                    self.type_pauses.insert(index, pause);
                 }
-                let old = self.type_pauses.remove(type_name);
-                let pause = self.longer_pause(old, error, now);
-                self.type_wakes.insert((pause.until, type_name.clone()));
-                self.type_pauses.insert(type_name.clone(), pause);
             }
             // Its next delta allows another try.
             Action::GiveBack { .. } => {}
             other => {
-                if let Some(uuid) = other.uuid() {
-                    self.container_action_failed(uuid, other, error, now);
+                if let Some(no) = other.uuid().and_then(|uuid| self.known(uuid)) {
+                    self.container_action_failed(no, other, error, now);
                 }
             }
         }
         self.dirty = true;
     }
 
-    fn container_action_failed(
-        &mut self,
-        uuid: ContainerUuid,
-        action: &Action,
-        error: &str,
-        now: Instant,
-    ) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
+    fn container_action_failed(&mut self, no: CaseNo, action: &Action, error: &str, now: Instant) {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        case.in_flight.retain(|other| other != action);
+        let doing = Doing::of(action);
+        case.in_flight.retain(|other| Some(other) != doing.as_ref());
         match action {
             Action::Kill { .. } => case.kill = None,
             Action::Start { instance, .. } => {
-                case.avoid = Some(SlotId::Worker(instance.clone()));
+                case.avoid = Some(instance.clone());
                 if case.origin == Origin::On(instance.clone()) && !case.ran {
                     case.origin = Origin::Nowhere;
                 }
             }
             _ => {}
         }
-        self.pause_case(uuid, error, now);
-        self.touch(uuid, now);
+        self.pause_case(no, error, now);
+        self.touch(no);
     }
 
-    pub(crate) fn pause_case(&mut self, uuid: ContainerUuid, error: &str, now: Instant) {
-        let Some(case) = self.cases.get_mut(&uuid) else {
+    pub(crate) fn pause_case(&mut self, no: CaseNo, error: &str, now: Instant) {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let old = case.pause.take();
+        let (key, old) = (case.key, case.pause.take());
         if let Some(old) = &old {
-            self.pauses.remove(&(old.until, uuid));
+            self.pauses.remove(&(old.until, key, no));
         }
-        let pause = self.longer_pause(old, error, now);
-        self.pauses.insert((pause.until, uuid));
-        if let Some(case) = self.cases.get_mut(&uuid) {
-            case.pause = Some(pause);
+        let pause = self.longer_pause(old.as_deref(), error, now);
+        self.pauses.insert((pause.until, key, no));
+        if let Some(case) = self.cases.get_mut(no) {
+            case.pause = Some(Box::new(pause));
         }
     }
 
-    fn longer_pause(&self, old: Option<Pause>, error: &str, now: Instant) -> Pause {
-        let failures = old.as_ref().map_or(1, |p| p.failures.saturating_add(1));
+    fn longer_pause(&self, old: Option<&Pause>, error: &str, now: Instant) -> Pause {
+        let failures = old.map_or(1, |p| p.failures.saturating_add(1));
         let doublings = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
         let length = self.config.first_pause.saturating_mul(doublings);
         let length: Duration = length.min(self.config.longest_pause);
@@ -301,29 +351,58 @@ impl Core {
     }
 
     pub(crate) fn type_index(&self, name: &TypeName) -> Option<usize> {
-        self.config.types.iter().position(|t| t.name == *name)
+        // A list is quicker to look through while it is short.
+        if self.config.types.len() <= 4 {
+            return self.config.types.iter().position(|t| t.name == *name);
+        }
+        self.type_indexes.get(name).copied()
     }
 
-    pub(crate) fn touch(&mut self, uuid: ContainerUuid, _now: Instant) {
-        self.touched.insert(uuid);
+    /// The number of a container's case, if there is one.
+    pub(crate) fn known(&self, uuid: ContainerUuid) -> Option<CaseNo> {
+        self.numbers.get(&UuidKey::of(uuid)).copied()
+    }
+
+    pub(crate) fn case(&self, uuid: ContainerUuid) -> Option<&Case> {
+        self.cases.get(self.known(uuid)?)
+    }
+
+    fn case_no(&mut self, uuid: ContainerUuid) -> CaseNo {
+        let key = UuidKey::of(uuid);
+        let cases = &mut self.cases;
+        *self
+            .numbers
+            .entry(key)
+            .or_insert_with(|| cases.insert(Case::new(uuid, key)))
+    }
+
+    pub(crate) fn touch(&mut self, no: CaseNo) {
+        if let Some(case) = self.cases.get_mut(no)
+            && !case.touched
+        {
+            case.touched = true;
+            self.touched.push((case.key, no));
+        }
         self.dirty = true;
     }
 
     /// Whatever was under way on a worker is settled by its next delta.
-    fn settle_worker(&mut self, id: &InstanceId, now: Instant) {
-        let slot = SlotId::Worker(id.clone());
-        let mut concerned: BTreeSet<ContainerUuid> =
-            self.watch.get(id).cloned().unwrap_or_default();
-        if let Some(slot) = self.slots.slot(&slot) {
-            concerned.extend(slot.holders.keys().copied());
+    fn settle_worker(&mut self, id: &InstanceId) {
+        let mut concerned: Vec<CaseNo> = Vec::new();
+        if let Some(watching) = self.watch.get(id) {
+            concerned.extend(watching);
         }
-        if let Some(view) = self.workers.get(id) {
-            concerned.extend(view.containers.iter().map(|c| c.uuid));
+        if let Some(worker) = self.workers.no(id).and_then(|no| self.workers.worker(no)) {
+            if let Some(slot) = worker.slot.and_then(|slot| self.slots.slot(slot)) {
+                concerned.extend(slot.holders.iter().map(|(no, _)| *no));
+            }
+            let held = worker.view.iter().flat_map(|view| &view.containers);
+            concerned.extend(held.filter_map(|held| self.known(held.uuid)));
         }
-        for uuid in concerned {
-            if let Some(case) = self.cases.get_mut(&uuid) {
-                case.in_flight.retain(|a| a.settled_by_worker() != Some(id));
-                self.touch(uuid, now);
+        for no in concerned {
+            if let Some(case) = self.cases.get_mut(no) {
+                case.in_flight.retain(|doing| !doing.is_on(id));
+                self.touch(no);
             }
         }
     }
@@ -333,8 +412,8 @@ impl Core {
         let Some(watching) = self.watch.get(id) else {
             return;
         };
-        for uuid in watching {
-            if let Some(case) = self.cases.get_mut(uuid) {
+        for no in watching {
+            if let Some(case) = self.cases.get_mut(*no) {
                 let claimed = case.claim_on(id).is_some_and(|c| c.phase.may_run());
                 if let Some(kill) = &mut case.kill
                     && kill.instance == *id
@@ -346,11 +425,11 @@ impl Core {
         }
     }
 
-    fn take_claim(&mut self, id: &InstanceId, held: &longshore_types::HeldContainer, now: Instant) {
-        let case = self
-            .cases
-            .entry(held.uuid)
-            .or_insert_with(|| Case::new(held.uuid));
+    fn take_claim(&mut self, id: &InstanceId, held: &HeldContainer, now: Instant) {
+        let no = self.case_no(held.uuid);
+        let Some(case) = self.cases.get_mut(no) else {
+            return;
+        };
         let phase = ClaimPhase::of(&held.phase);
         let known = case
             .claims
@@ -372,33 +451,35 @@ impl Core {
         }
         if let HeldPhase::Ended(exit) = &held.phase
             && newly_ended
-            && let longshore_types::ExitCause::NotStarted { error } = &exit.cause
+            && let ExitCause::NotStarted { error } = &exit.cause
         {
-            case.avoid = Some(SlotId::Worker(id.clone()));
+            case.avoid = Some(id.clone());
             let error = error.clone();
-            self.pause_case(held.uuid, &error, now);
+            self.pause_case(no, &error, now);
         }
-        self.touch(held.uuid, now);
+        self.touch(no);
     }
 
-    fn drop_claim(&mut self, uuid: ContainerUuid, id: &InstanceId, now: Instant) {
-        if let Some(case) = self.cases.get_mut(&uuid) {
+    fn drop_claim(&mut self, uuid: ContainerUuid, id: &InstanceId) {
+        if let Some(no) = self.known(uuid)
+            && let Some(case) = self.cases.get_mut(no)
+        {
             case.claims.retain(|c| c.instance != *id);
             if let Some(kill) = &mut case.kill
                 && kill.instance == *id
             {
                 kill.gone = true;
             }
-            self.touch(uuid, now);
+            self.touch(no);
         }
     }
 }
 
 /// Compares a new record with what is known, and keeps what that says about the latest attempt.
-fn note_progress(case: &mut Case, new: &QueueEntry) {
-    let container = &new.container;
+fn note_progress(case: &mut Case, new: &Record) {
+    let container = new;
     let attempt = container.attempt();
-    let old = case.entry.as_ref().map(|e| &e.container);
+    let old = case.entry.as_ref();
     let same_attempt = old.is_some_and(|c| {
         c.attempt() == attempt
             && (c.state == ContainerState::Queued) == (container.state == ContainerState::Queued)
@@ -406,12 +487,10 @@ fn note_progress(case: &mut Case, new: &QueueEntry) {
     if !same_attempt {
         let locked_by_this = container.state == ContainerState::Locked
             && old.is_some_and(|c| {
-                c.state == ContainerState::Queued && c.lock_count + 1 == container.lock_count
+                c.state == ContainerState::Queued
+                    && c.lock_count.checked_add(1) == Some(container.lock_count)
             })
-            && case
-                .in_flight
-                .iter()
-                .any(|a| matches!(a, Action::Lock { .. }));
+            && case.in_flight.contains(&Doing::Call(Call::Lock));
         case.origin = if locked_by_this {
             Origin::Nowhere
         } else {

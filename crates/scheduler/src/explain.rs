@@ -5,16 +5,16 @@ use longshore_types::{ContainerState, ContainerUuid, Instant, Reason};
 use crate::case::{Case, Standing};
 use crate::core::Core;
 use crate::shape::Stop;
-use crate::slots::{SlotId, Tier};
+use crate::slots::{SlotOn, Tier};
 
 impl Core {
     /// Why a container is not being started, as of the last time that all actions were drained;
     /// none if there is no entry of it.
     pub fn reason(&self, uuid: ContainerUuid, now: Instant) -> Option<Reason> {
-        let case = self.cases.get(&uuid)?;
+        let case = self.case(uuid)?;
         let entry = case.entry.as_ref()?;
         if let Some(instance) = case.starting_on()
-            && entry.container.state == ContainerState::Locked
+            && entry.state == ContainerState::Locked
         {
             return Some(Reason::Starting {
                 instance: instance.clone(),
@@ -22,6 +22,7 @@ impl Core {
         }
         Some(match &case.standing {
             Standing::Settled(reason) => (**reason).clone(),
+            Standing::Calling => Reason::CallInFlight,
             Standing::Paused => pausing(case, now),
             Standing::Bound(instance) if case.booking.is_some() => Reason::Ready {
                 instance: instance.clone(),
@@ -43,26 +44,29 @@ impl Core {
     ///
     /// Takes time in proportion to the result; for many at once use [`Core::waiting`].
     pub fn position(&self, uuid: ContainerUuid) -> Option<usize> {
-        let key = self.cases.get(&uuid)?.counted.line?;
+        let key = self.case(uuid)?.counted.line?;
         Some(self.line.range(..=key).count())
     }
 
     /// Those that wait, the first in line first.
     pub fn waiting(&self) -> impl Iterator<Item = ContainerUuid> + '_ {
-        self.line.iter().map(|key| key.3)
+        self.line
+            .iter()
+            .filter_map(|key| Some(self.cases.get(key.case)?.uuid))
     }
 
     fn waiting_reason(&self, case: &Case) -> Reason {
         if let Some(booking) = &case.booking {
-            let slot = self.slots.slot(&booking.slot);
+            let slot = self.slots.slot(booking.slot);
             let tier = slot.map_or(Tier::New, |s| s.base.tier);
             if case.entry_busy() && tier == Tier::Ready {
                 return Reason::CallInFlight;
             }
-            let instance = match &booking.slot {
-                SlotId::Worker(instance) => Some(instance.clone()),
+            let worker = match slot.map(|s| s.on) {
+                Some(SlotOn::Worker(no)) => self.workers.worker(no),
                 _ => None,
             };
+            let instance = worker.map(|worker| worker.id.clone());
             if let (Some(instance), Tier::Ready) = (&instance, tier) {
                 return Reason::Ready {
                     instance: instance.clone(),
@@ -72,10 +76,10 @@ impl Core {
             let Some(t) = type_index.and_then(|index| self.config.types.get(index)) else {
                 return Reason::CallInFlight;
             };
-            let worker = instance.as_ref().and_then(|id| self.workers.get(id));
+            let view = worker.and_then(|worker| worker.view.as_ref());
             return Reason::WaitingForBoot {
                 type_name: t.name.clone(),
-                last_error: worker.and_then(|worker| worker.last_error.clone()),
+                last_error: view.and_then(|view| view.last_error.clone()),
                 instance,
             };
         }

@@ -2,27 +2,23 @@
 //!
 //! The question behind each of them: where could a process of it be?
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use longshore_types::{
-    ContainerState, ExitCause, InstanceId, Instant, QueueEntry, Reason, WorkerState, WorkerView,
-};
+use longshore_types::{ContainerState, ExitCause, InstanceId, Instant, Reason, WorkerState};
 
 use crate::action::Action;
-use crate::case::{Case, Claim, ClaimPhase, Origin, Standing};
+use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Record, Standing};
 use crate::gone::Gone;
+use crate::shape::Eligible;
+use crate::workers::{Worker, Workers};
 use crate::{Config, Limits};
 
 /// What the rules look at beside the container itself.
 pub(crate) struct World<'a> {
     pub(crate) config: &'a Config,
     pub(crate) limits: &'a Limits,
-    pub(crate) workers: &'a BTreeMap<InstanceId, WorkerView>,
+    pub(crate) workers: &'a Workers,
     pub(crate) gone: &'a Gone,
-    /// Workers by when they last answered.
-    pub(crate) by_probe: &'a BTreeSet<(Option<Instant>, InstanceId)>,
-    /// The names of the types that satisfy the container, or why there is none.
-    pub(crate) eligible: Result<&'a BTreeSet<longshore_types::TypeName>, &'a str>,
+    /// The types that satisfy the container, or why there is none.
+    pub(crate) eligible: Result<&'a Eligible, &'a str>,
     pub(crate) now: Instant,
 }
 
@@ -77,8 +73,8 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
     if case.entry_busy() {
         return busy(case, entry);
     }
-    let ours = match entry.container.state {
-        ContainerState::Locked | ContainerState::Running => entry.container.locked_by_us,
+    let ours = match entry.state {
+        ContainerState::Locked | ContainerState::Running => entry.locked_by_us,
         _ => true,
     };
     if !ours {
@@ -87,13 +83,11 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
             unblock: "another dispatcher has locked it, and has to run it or give it back".into(),
         });
     }
-    let mut verdict = match entry.container.state {
+    let mut verdict = match entry.state {
         ContainerState::Complete | ContainerState::Cancelled => {
             let verdict = Verdict::settled(Reason::NotWaiting);
             if case.claims.is_empty() {
-                verdict.wanting(Action::Forget {
-                    uuid: entry.container.uuid,
-                })
+                verdict.wanting(Action::Forget { uuid: entry.uuid })
             } else {
                 verdict
             }
@@ -121,8 +115,8 @@ fn orphan(case: &Case) -> Verdict {
     verdict
 }
 
-fn busy(case: &Case, entry: &QueueEntry) -> Verdict {
-    let container = &entry.container;
+fn busy(case: &Case, entry: &Record) -> Verdict {
+    let container = entry;
     if container.state.is_final() || container.state == ContainerState::Running {
         return Verdict::settled(Reason::NotWaiting);
     }
@@ -131,18 +125,10 @@ fn busy(case: &Case, entry: &QueueEntry) -> Verdict {
     }
     let claimed = case.claims.iter().any(|c| c.phase.may_run());
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
-    let ending = case.in_flight.iter().any(|a| {
-        matches!(
-            a,
-            Action::Unlock { .. }
-                | Action::Lost { .. }
-                | Action::Forget { .. }
-                | Action::Cancel { .. }
-        )
-    });
+    let ending = case.in_flight.contains(&Doing::Call(Call::End));
     let placeless = container.state == ContainerState::Queued || container.placed_on.is_none();
     if container.priority < 1 || claimed || hard || ending || !placeless {
-        Verdict::settled(Reason::CallInFlight)
+        Verdict::new(Standing::Calling)
     } else {
         // It keeps its claim to a place that boots while the controller answers.
         Verdict::new(Standing::Waiting)
@@ -150,8 +136,8 @@ fn busy(case: &Case, entry: &QueueEntry) -> Verdict {
 }
 
 /// Ends or acknowledges the claims that are not about what the entry stands for now.
-fn clean_up(case: &Case, entry: &QueueEntry, verdict: &mut Verdict) {
-    let why = match entry.container.state {
+fn clean_up(case: &Case, entry: &Record, verdict: &mut Verdict) {
+    let why = match entry.state {
         ContainerState::Complete => "it is complete",
         ContainerState::Cancelled => "it was cancelled",
         ContainerState::Queued => "it went back to the queue",
@@ -182,8 +168,8 @@ fn end_claim(case: &Case, claim: &Claim, why: &str) -> Option<Action> {
     }
 }
 
-fn queued(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
-    let container = &entry.container;
+fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
+    let container = entry;
     if let Some(claim) = case.claims.iter().find(|c| c.phase.may_run()) {
         return Verdict::settled(Reason::Stopping {
             instance: claim.instance.clone(),
@@ -229,11 +215,11 @@ fn startable(case: &Case, world: &World<'_>) -> Verdict {
 }
 
 /// A container that we have locked, or that runs.
-fn taken(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
-    let container = &entry.container;
+fn taken(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
+    let container = entry;
     let running = container.state == ContainerState::Running;
     let current = || case.claims.iter().filter(|c| !Case::is_outdated(entry, c));
-    let place = place(case, entry, world);
+    let place = place(case, entry, world.config);
     let here = |c: &&Claim| match place {
         Place::On(instance) => c.instance == *instance,
         Place::Nowhere => false,
@@ -268,9 +254,20 @@ fn taken(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
     }
 }
 
-fn place<'a>(case: &'a Case, entry: &'a QueueEntry, world: &World<'_>) -> Place<'a> {
-    let container = &entry.container;
-    if world.config.records_placement {
+/// Whether a process of the latest attempt could be on any worker.
+pub(crate) fn is_anywhere(case: &Case, config: &Config) -> bool {
+    case.entry.as_ref().is_some_and(|entry| {
+        let taken = matches!(
+            entry.state,
+            ContainerState::Locked | ContainerState::Running
+        );
+        taken && matches!(place(case, entry, config), Place::Anywhere)
+    })
+}
+
+fn place<'a>(case: &'a Case, entry: &'a Record, config: &Config) -> Place<'a> {
+    let container = entry;
+    if config.records_placement {
         return match &container.placed_on {
             Some(instance) => Place::On(instance),
             None if container.state == ContainerState::Locked => Place::Nowhere,
@@ -285,8 +282,8 @@ fn place<'a>(case: &'a Case, entry: &'a QueueEntry, world: &World<'_>) -> Place<
 }
 
 /// The worker has it.
-fn held(case: &Case, entry: &QueueEntry, claim: &Claim) -> Verdict {
-    let container = &entry.container;
+fn held(case: &Case, entry: &Record, claim: &Claim) -> Verdict {
+    let container = entry;
     let instance = claim.instance.clone();
     if container.priority < 1 {
         let verdict = Verdict::settled(Reason::Stopping { instance });
@@ -308,9 +305,9 @@ fn held(case: &Case, entry: &QueueEntry, claim: &Claim) -> Verdict {
 }
 
 /// Locked, and surely started nowhere.
-fn never_started(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
-    let uuid = entry.container.uuid;
-    if entry.container.priority < 1 {
+fn never_started(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
+    let uuid = entry.uuid;
+    if entry.priority < 1 {
         return Verdict::settled(Reason::PriorityZero).wanting(Action::Unlock { uuid });
     }
     if let Err(error) = world.eligible {
@@ -323,10 +320,10 @@ fn never_started(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict 
     startable(case, world)
 }
 
-fn lost(entry: &QueueEntry, cause: ExitCause) -> Verdict {
-    Verdict::settled(Reason::CallInFlight).wanting(Action::Lost {
-        uuid: entry.container.uuid,
-        attempt: entry.container.attempt(),
+fn lost(entry: &Record, cause: ExitCause) -> Verdict {
+    Verdict::new(Standing::Calling).wanting(Action::Lost {
+        uuid: entry.uuid,
+        attempt: entry.attempt(),
         cause,
     })
 }
@@ -340,8 +337,8 @@ fn may_run_on(instance: &InstanceId, unblock: &str) -> Verdict {
 }
 
 /// It can be on this instance and nowhere else; no process of it is known there.
-fn placed(case: &Case, entry: &QueueEntry, instance: &InstanceId, world: &World<'_>) -> Verdict {
-    let container = &entry.container;
+fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>) -> Verdict {
+    let container = entry;
     let Some(worker) = world.workers.get(instance) else {
         return if world.gone.contains(instance) || world.limits.absence_is_evidence {
             lost(entry, ExitCause::InstanceLost)
@@ -364,7 +361,7 @@ fn placed(case: &Case, entry: &QueueEntry, instance: &InstanceId, world: &World<
         .filter(|k| k.instance == *instance && k.attempt == container.attempt());
     match kill {
         Some(kill) if kill.gone => {
-            return Verdict::settled(Reason::CallInFlight).wanting(Action::Unlock {
+            return Verdict::new(Standing::Calling).wanting(Action::Unlock {
                 uuid: container.uuid,
             });
         }
@@ -417,7 +414,7 @@ fn placed(case: &Case, entry: &QueueEntry, instance: &InstanceId, world: &World<
 }
 
 /// No process is there; decides whether what is known is new enough to say that it is lost.
-fn process_gone(case: &Case, entry: &QueueEntry, world: &World<'_>, probed_at: Instant) -> Verdict {
+fn process_gone(case: &Case, entry: &Record, world: &World<'_>, probed_at: Instant) -> Verdict {
     if world.config.records_placement {
         return if probed_at > entry.as_of {
             lost(entry, ExitCause::SupervisorLost)
@@ -435,8 +432,8 @@ fn process_gone(case: &Case, entry: &QueueEntry, world: &World<'_>, probed_at: I
     verdict
 }
 
-fn unproven(entry: &QueueEntry) -> Verdict {
-    Verdict::settled(if entry.container.state == ContainerState::Running {
+fn unproven(entry: &Record) -> Verdict {
+    Verdict::settled(if entry.state == ContainerState::Running {
         Reason::NotWaiting
     } else {
         Reason::MayRunOn {
@@ -447,15 +444,15 @@ fn unproven(entry: &QueueEntry) -> Verdict {
 }
 
 /// It could be on any worker that has not answered since.
-fn anywhere(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
-    let running = entry.container.state == ContainerState::Running;
+fn anywhere(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
+    let running = entry.state == ContainerState::Running;
     let suspect = world
-        .by_probe
-        .iter()
+        .workers
+        .by_probe()
         .take_while(|(probed_at, _)| probed_at.is_none_or(|at| at <= case.seen_as_of))
-        .find(|(_, instance)| could_hold(instance, world));
-    if let Some((_, instance)) = suspect {
-        return may_run_on(instance, "that instance has to answer, or to go");
+        .find(|(_, worker)| could_hold(worker, world));
+    if let Some((_, worker)) = suspect {
+        return may_run_on(&worker.id, "that instance has to answer, or to go");
     }
     if !world.limits.absence_is_evidence {
         return Verdict::settled(Reason::MayRunOn {
@@ -477,15 +474,10 @@ fn anywhere(case: &Case, entry: &QueueEntry, world: &World<'_>) -> Verdict {
 }
 
 /// Whether a container of these needs could have been started on a worker.
-fn could_hold(instance: &InstanceId, world: &World<'_>) -> bool {
-    let Some(worker) = world.workers.get(instance) else {
-        return false;
-    };
-    match (&worker.type_name, world.eligible) {
-        (Some(name), Ok(eligible)) => {
-            // What is eligible may have changed since it was started, if its type is not known.
-            eligible.contains(name) || !world.config.types.iter().any(|t| t.name == *name)
-        }
+fn could_hold(worker: &Worker, world: &World<'_>) -> bool {
+    match (worker.type_index, world.eligible) {
+        (Some(index), Ok(eligible)) => eligible.contains(index),
+        // What is eligible may have changed since it was started, if its type is not known.
         _ => true,
     }
 }

@@ -50,6 +50,7 @@ mod config;
 mod core;
 mod explain;
 mod gone;
+mod ids;
 mod judge;
 mod pass;
 mod place;
@@ -58,6 +59,7 @@ mod reserve;
 mod shape;
 mod slots;
 pub mod type_choice;
+mod workers;
 
 pub use crate::action::Action;
 pub use crate::config::{Config, Limits};

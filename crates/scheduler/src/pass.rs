@@ -1,11 +1,23 @@
 //! From what changed to what is to be done.
 
-use longshore_types::{ContainerUuid, Deadline, Instant, Resources};
+use longshore_types::{Deadline, InstanceId, Instant, Resources};
 
 use crate::action::Action;
-use crate::case::{Case, KillMark, Origin};
+use crate::apply::Entering;
+use crate::case::{Case, Doing, KillMark, Origin};
 use crate::core::Core;
-use crate::slots::{Base, SlotId, Tier};
+use crate::ids::{CaseNo, NameKey, SlotNo, UuidKey, WorkerNo};
+use crate::slots::{Base, SlotOn, Tier};
+
+/// What a pass wants done about room; the rest of the action is in the books.
+#[derive(Clone, Debug)]
+pub(crate) enum Planned {
+    Lock(CaseNo),
+    Place(CaseNo),
+    Start(CaseNo),
+    Create(usize),
+    GiveBack(InstanceId),
+}
 
 impl Core {
     /// The next thing to do now, none if there is nothing.
@@ -18,15 +30,14 @@ impl Core {
             if self.dirty && self.planned.is_empty() {
                 self.pass(now);
             }
-            while let Some(&uuid) = self.todo.first() {
-                if let Some(action) = self.next_wanted(uuid, now) {
-                    self.emit(&action, now);
+            while let Some(&(key, no)) = self.todo.first() {
+                if let Some(action) = self.next_wanted(key, no, now) {
+                    self.emit(no, &action, now);
                     return Some(action);
                 }
             }
-            while let Some(action) = self.planned.pop_front() {
-                if self.still_right(&action, now) {
-                    self.emit(&action, now);
+            while let Some(planned) = self.planned.pop_front() {
+                if let Some(action) = self.carry_on(planned, now) {
                     return Some(action);
                 }
             }
@@ -38,7 +49,7 @@ impl Core {
 
     /// When [`Core::poll_action`] should be called again even if nothing changes.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let pause = self.pauses.first().map(|(at, _)| *at);
+        let pause = self.pauses.first().map(|(at, ..)| *at);
         let type_pause = self.type_wakes.first().map(|(at, _)| *at);
         let deadline = |at: Option<Instant>, why| at.map(|at| Deadline { at, why });
         let pauses = Deadline::earliest(
@@ -54,12 +65,12 @@ impl Core {
 
     /// Notices what the time alone has changed.
     fn wake(&mut self, now: Instant) {
-        while let Some(&(until, uuid)) = self.pauses.first() {
+        while let Some(&(until, _, no)) = self.pauses.first() {
             if until > now {
                 break;
             }
             self.pauses.pop_first();
-            self.touch(uuid, now);
+            self.touch(no);
         }
         while let Some((until, _)) = self.type_wakes.first()
             && *until <= now
@@ -80,185 +91,227 @@ impl Core {
         self.dirty = false;
         self.release_soft();
         self.sync_slots();
-        while let Some(uuid) = self.touched.pop_first() {
-            self.judge(uuid, now);
+        let mut entering = Entering::default();
+        let mut touched = std::mem::take(&mut self.touched);
+        // In an order that does not depend on how the news came.
+        touched.sort_unstable();
+        for (_, no) in touched {
+            if self.cases.get(no).is_some_and(|case| case.touched) {
+                self.judge_later(no, now, &mut entering);
+            }
         }
+        self.enter(entering);
         self.place_all(now);
         self.reserve_and_give_back(now);
     }
 
     fn release_soft(&mut self) {
-        for uuid in std::mem::take(&mut self.soft) {
-            let Some(case) = self.cases.get_mut(&uuid) else {
+        for no in std::mem::take(&mut self.soft) {
+            let Some(case) = self.cases.get_mut(no) else {
                 continue;
             };
             if let Some(booking) = case.booking.take_if(|b| !b.hard) {
-                self.slots.release(&booking.slot, uuid);
+                self.slots.release(booking.slot, no);
             }
         }
     }
 
     fn sync_slots(&mut self) {
-        for id in std::mem::take(&mut self.dirty_slots) {
-            match self.base_of(&id) {
-                Some(base) => self.slots.set(&id, base),
-                None => {
-                    for uuid in self.slots.remove(&id) {
-                        self.lose_booking(uuid);
-                    }
-                }
-            }
+        for no in std::mem::take(&mut self.workers.dirty) {
+            self.sync_worker(no);
         }
-        for index in 0..self.creating.len() {
+        for number in std::mem::take(&mut self.dirty_pendings) {
+            self.sync_pending(number);
+        }
+        for index in std::mem::take(&mut self.dirty_types) {
             let wanted = self.creating[index];
-            while self.new_slots[index] > wanted {
-                self.new_slots[index] -= 1;
-                let id = SlotId::New(index, self.new_slots[index]);
-                for uuid in self.slots.remove(&id) {
-                    self.lose_booking(uuid);
+            while self.new_slots[index].len() > wanted {
+                if let Some(slot) = self.new_slots[index].pop() {
+                    self.remove_slot(slot);
                 }
             }
-            while self.new_slots[index] < wanted {
+            while self.new_slots[index].len() < wanted {
                 self.add_new_slot(index);
             }
         }
     }
 
-    fn lose_booking(&mut self, uuid: ContainerUuid) {
-        if let Some(case) = self.cases.get_mut(&uuid) {
-            case.booking = None;
-            self.touched.insert(uuid);
+    fn sync_worker(&mut self, no: WorkerNo) {
+        let Some(worker) = self.workers.worker_mut(no) else {
+            return;
+        };
+        worker.dirty = false;
+        let slot = worker.slot;
+        let Some(view) = &worker.view else {
+            self.workers.drop_cleared(no);
+            if let Some(slot) = slot {
+                self.remove_slot(slot);
+            }
+            return;
+        };
+        let count = view.containers.iter().filter(|c| c.phase.may_run()).count();
+        let base = Base {
+            type_index: worker.type_index,
+            tier: if view.takes_containers() {
+                Tier::Ready
+            } else {
+                Tier::Booting
+            },
+            open: view.will_take_containers() && !worker.giving_back,
+            capacity: view.capacity,
+            used: view.granted,
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+        };
+        match slot {
+            Some(slot) => self.slots.set(slot, base),
+            None => {
+                let key = NameKey::of(&worker.id);
+                worker.slot = Some(self.slots.add(SlotOn::Worker(no), key, base));
+            }
         }
     }
 
-    pub(crate) fn add_new_slot(&mut self, type_index: usize) -> SlotId {
-        let id = SlotId::New(type_index, self.new_slots[type_index]);
-        self.new_slots[type_index] += 1;
+    fn sync_pending(&mut self, number: u64) {
+        let Some(pending) = self.pendings.get_mut(&number) else {
+            return;
+        };
+        let slot = pending.slot;
+        let Some(view) = &pending.view else {
+            self.pendings.remove(&number);
+            if let Some(slot) = slot {
+                self.remove_slot(slot);
+            }
+            return;
+        };
+        let (name, capacity) = (view.type_name.clone(), view.capacity);
         let base = Base {
-            type_index: Some(type_index),
-            tier: Tier::New,
+            type_index: self.type_index(&name),
+            tier: Tier::Pending,
             open: true,
-            capacity: self.config.types[type_index].resources(),
+            capacity,
             used: Resources::NONE,
             count: 0,
         };
-        self.slots.set(&id, base);
-        id
-    }
-
-    fn base_of(&self, id: &SlotId) -> Option<Base> {
-        match id {
-            SlotId::Worker(instance) => {
-                let view = self.workers.get(instance)?;
-                let count = view.containers.iter().filter(|c| c.phase.may_run()).count();
-                Some(Base {
-                    type_index: view.type_name.as_ref().and_then(|n| self.type_index(n)),
-                    tier: if view.takes_containers() {
-                        Tier::Ready
-                    } else {
-                        Tier::Booting
-                    },
-                    open: view.will_take_containers() && !self.giving_back.contains(instance),
-                    capacity: view.capacity,
-                    used: view.granted,
-                    count: u32::try_from(count).unwrap_or(u32::MAX),
-                })
-            }
-            SlotId::Pending(number) => {
-                let view = self.pendings.get(number)?;
-                Some(Base {
-                    type_index: self.type_index(&view.type_name),
-                    tier: Tier::Pending,
-                    open: true,
-                    capacity: view.capacity,
-                    used: Resources::NONE,
-                    count: 0,
-                })
-            }
-            SlotId::New(..) => None,
-        }
-    }
-
-    fn next_wanted(&mut self, uuid: ContainerUuid, now: Instant) -> Option<Action> {
-        // What was touched since is judged again before anything is done about it.
-        if self.touched.remove(&uuid) {
-            self.judge(uuid, now);
-        }
-        let case = self.cases.get_mut(&uuid);
-        let action = case.and_then(|case| (!case.wants.is_empty()).then(|| case.wants.remove(0)));
-        if action.is_none() {
-            self.todo.remove(&uuid);
-        }
-        action
-    }
-
-    /// Whether nothing that came in since the pass speaks against an action.
-    fn still_right(&self, action: &Action, now: Instant) -> bool {
-        match action {
-            Action::Create { type_name } => self
-                .type_index(type_name)
-                .is_some_and(|index| self.create_blocked(index, now).is_none()),
-            Action::GiveBack { instance } => {
-                let slot = SlotId::Worker(instance.clone());
-                !self.dirty_slots.contains(&slot)
-            }
-            other => other.uuid().is_some_and(|uuid| {
-                let booking = self.cases.get(&uuid).and_then(|c| c.booking.as_ref());
-                !self.touched.contains(&uuid)
-                    && booking.is_some_and(|b| !b.hard && !self.dirty_slots.contains(&b.slot))
-            }),
-        }
-    }
-
-    fn emit(&mut self, action: &Action, now: Instant) {
-        match action {
-            Action::Create { type_name } => {
-                if let Some(index) = self.type_index(type_name) {
-                    self.creating[index] += 1;
+        match slot {
+            Some(slot) => self.slots.set(slot, base),
+            None => {
+                let key = NameKey::number(number);
+                let slot = self.slots.add(SlotOn::Pending(number), key, base);
+                if let Some(pending) = self.pendings.get_mut(&number) {
+                    pending.slot = Some(slot);
                 }
-                return;
             }
-            Action::GiveBack { instance } => {
-                self.giving_back.insert(instance.clone());
-                self.dirty_slots.insert(SlotId::Worker(instance.clone()));
-                return;
-            }
-            _ => {}
         }
-        let Some(uuid) = action.uuid() else {
+    }
+
+    /// Removes a slot; those who had room there are judged again.
+    fn remove_slot(&mut self, slot: SlotNo) {
+        for no in self.slots.remove(slot) {
+            if let Some(case) = self.cases.get_mut(no) {
+                case.booking = None;
+                self.touch(no);
+            }
+        }
+    }
+
+    fn next_wanted(&mut self, key: UuidKey, no: CaseNo, now: Instant) -> Option<Action> {
+        // What was touched since is judged again before anything is done about it.
+        if self.cases.get(no).is_some_and(|case| case.touched) {
+            self.judge(no, now);
+        }
+        let wants = self.cases.get_mut(no).map(|case| &mut case.wants);
+        if let Some(wants) = wants {
+            if !wants.is_empty() {
+                return Some(wants.remove(0));
+            }
+            *wants = Vec::new();
+        }
+        self.todo.remove(&(key, no));
+        None
+    }
+
+    /// Begins what was planned, unless what came in since the pass speaks against it.
+    fn carry_on(&mut self, planned: Planned, now: Instant) -> Option<Action> {
+        match planned {
+            Planned::Create(index) => {
+                if self.create_blocked(index, now).is_some() {
+                    return None;
+                }
+                self.creating[index] += 1;
+                let type_name = self.config.types[index].name.clone();
+                Some(Action::Create { type_name })
+            }
+            Planned::GiveBack(instance) => {
+                let no = self.workers.no(&instance)?;
+                if self.workers.worker(no).is_none_or(|worker| worker.dirty) {
+                    return None;
+                }
+                self.workers.set_giving_back(no, true);
+                self.workers.mark_dirty(no);
+                Some(Action::GiveBack { instance })
+            }
+            Planned::Lock(no) | Planned::Place(no) | Planned::Start(no) => {
+                let action = self.planned_action(&planned, no)?;
+                self.emit(no, &action, now);
+                Some(action)
+            }
+        }
+    }
+
+    fn planned_action(&self, planned: &Planned, no: CaseNo) -> Option<Action> {
+        let case = self.cases.get(no).filter(|case| !case.touched)?;
+        let booking = case.booking.filter(|booking| !booking.hard)?;
+        let slot = self.slots.slot(booking.slot)?;
+        let instance = match slot.on {
+            SlotOn::Worker(worker) => {
+                let worker = self.workers.worker(worker).filter(|w| !w.dirty)?;
+                (slot.base.tier == Tier::Ready).then(|| worker.id.clone())
+            }
+            SlotOn::Pending(number) if self.dirty_pendings.contains(&number) => return None,
+            _ => None,
+        };
+        let uuid = case.uuid;
+        Some(match (planned, instance) {
+            (Planned::Place(_), Some(instance)) => Action::Place { uuid, instance },
+            (Planned::Start(_), Some(instance)) => Action::Start {
+                uuid,
+                attempt: case.entry.as_ref()?.attempt(),
+                instance,
+                resources: booking.need,
+            },
+            (Planned::Lock(_), instance) => Action::Lock { uuid, instance },
+            _ => return None,
+        })
+    }
+
+    fn emit(&mut self, no: CaseNo, action: &Action, now: Instant) {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let Some(case) = self.cases.get_mut(&uuid) else {
-            return;
-        };
-        case.in_flight.push(action.clone());
+        case.in_flight.extend(Doing::of(action));
         match action {
             Action::Start { instance, .. } => {
                 case.origin = Origin::On(instance.clone());
                 harden(case);
-                self.soft.remove(&uuid);
             }
             Action::Lock {
                 instance: Some(_), ..
             }
-            | Action::Place { .. } => {
-                harden(case);
-                self.soft.remove(&uuid);
-            }
+            | Action::Place { .. } => harden(case),
             Action::Kill {
                 instance, attempt, ..
             } => {
-                case.kill = Some(KillMark {
+                case.kill = Some(Box::new(KillMark {
                     instance: instance.clone(),
                     attempt: *attempt,
                     gone: false,
-                });
+                }));
             }
             _ => {}
         }
         // One less in line: an instance that only it could use may be of no use any more.
         self.dirty |= !self.limits.quota_blocked.is_empty();
-        self.judge(uuid, now);
+        self.judge(no, now);
     }
 }
 

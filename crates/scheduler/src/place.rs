@@ -1,35 +1,74 @@
 //! Who gets which room.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::cmp::Reverse;
+use std::collections::btree_set::Iter;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use longshore_types::{ContainerState, Instant, Resources};
 
-use crate::action::Action;
-use crate::case::{Booking, OrderKey};
+use crate::case::Booking;
 use crate::core::Core;
-use crate::shape::Stop;
-use crate::slots::{SlotId, Tier};
+use crate::ids::{NameKey, OrderKey, SlotNo};
+use crate::pass::Planned;
+use crate::shape::{Shape, Shapes, Stop};
+use crate::slots::{Base, SlotOn, Tier};
+
+/// The queues of all shapes as one, in order of the line.
+#[derive(Default)]
+struct Heads<'a> {
+    queues: BTreeMap<usize, Iter<'a, OrderKey>>,
+    first: BinaryHeap<Reverse<(OrderKey, usize)>>,
+}
+
+impl<'a> Heads<'a> {
+    fn of(shapes: &'a Shapes) -> Self {
+        let mut heads = Self::default();
+        for (id, shape) in shapes.iter() {
+            let mut queue = shape.queue.iter();
+            if let Some(key) = queue.next() {
+                heads.first.push(Reverse((*key, id)));
+                heads.queues.insert(id, queue);
+            }
+        }
+        heads
+    }
+
+    fn pop(&mut self) -> Option<(OrderKey, usize)> {
+        self.first.pop().map(|Reverse(head)| head)
+    }
+
+    /// The one that is next after one of this shape was placed.
+    fn after(&mut self, shape: usize) -> Option<(OrderKey, usize)> {
+        let next = self.queues.get_mut(&shape).and_then(Iter::next);
+        let Some(key) = next else {
+            return self.pop();
+        };
+        let own = (*key, shape);
+        match self.first.peek_mut() {
+            Some(mut other) if other.0 < own => {
+                Some(std::mem::replace(&mut *other, Reverse(own)).0)
+            }
+            _ => Some(own),
+        }
+    }
+}
 
 impl Core {
     /// Finds a place for everybody in line, in order, as far as there is room.
     pub(crate) fn place_all(&mut self, now: Instant) {
-        let mut heads: BTreeSet<(OrderKey, usize)> = self
-            .shapes
-            .iter()
-            .filter_map(|(id, shape)| shape.queue.first().map(|key| (*key, id)))
-            .collect();
-        for shape in self.shapes.iter_mut() {
-            shape.stop = None;
-        }
-        let (mut active, mut supervisors) = (self.active, self.active_supervisors);
+        let mut shapes = std::mem::take(&mut self.shapes);
+        let mut stops: BTreeMap<usize, (OrderKey, Stop)> = BTreeMap::new();
+        let mut heads = Heads::of(&shapes);
         let caps: BTreeMap<usize, u32> = heads
-            .iter()
-            .filter_map(|&(_, id)| Some((id, self.supervisor_cap(id, now)?)))
+            .queues
+            .keys()
+            .filter_map(|&id| Some((id, self.supervisor_cap(shapes.shape(id)?, now)?)))
             .collect();
-        while let Some((key, id)) = heads.pop_first() {
-            let Some(shape) = self.shapes.shape(id) else {
-                continue;
+        let (mut active, mut supervisors) = (self.active, self.active_supervisors);
+        let mut next = heads.pop();
+        while let Some((key, id)) = next {
+            let Some(shape) = shapes.shape(id) else {
+                break;
             };
             let stop = if !self.limits.accept_new {
                 Some(Stop::NotAccepting)
@@ -38,32 +77,31 @@ impl Core {
                 && active >= limit.max(supervisors.saturating_add(1))
             {
                 Some(Stop::Containers(limit))
-            } else if let Some(cap) = caps.get(&id).filter(|cap| supervisors >= **cap) {
+            } else if shape.supervisor
+                && let Some(cap) = caps.get(&id).filter(|cap| supervisors >= **cap)
+            {
                 Some(Stop::Supervisors(*cap))
             } else {
-                let supervisor = u32::from(shape.supervisor);
-                let stop = self.place_one(&key, id, now).err();
-                if stop.is_none() {
-                    active += 1;
-                    supervisors += supervisor;
-                }
-                stop
+                self.place_one(&key, shape, now).err()
             };
-            let Some(shape) = self.shapes.shape_mut(id) else {
-                continue;
-            };
-            if let Some(stop) = stop {
-                shape.stop = Some((key, stop));
+            next = if let Some(stop) = stop {
+                stops.insert(id, (key, stop));
+                heads.pop()
             } else {
-                let after = (Bound::Excluded(key), Bound::Unbounded);
-                heads.extend(shape.queue.range(after).next().map(|key| (*key, id)));
-            }
+                active += 1;
+                supervisors += u32::from(shape.supervisor);
+                heads.after(id)
+            };
         }
+        shapes.set_stops(stops);
+        self.shapes = shapes;
     }
 
     /// The most containers of a supervisors' shape that may run at once, none without a limit.
-    fn supervisor_cap(&self, id: usize, now: Instant) -> Option<u32> {
-        let shape = self.shapes.shape(id).filter(|s| s.supervisor)?;
+    fn supervisor_cap(&self, shape: &Shape, now: Instant) -> Option<u32> {
+        if !shape.supervisor {
+            return None;
+        }
         let blocked = shape
             .types()
             .iter()
@@ -90,83 +128,91 @@ impl Core {
 
     /// Why no instance of a type can be created now, none if one can.
     pub(crate) fn create_blocked(&self, type_index: usize, now: Instant) -> Option<&str> {
-        let name = &self.config.types[type_index].name;
-        if let Some(why) = self.limits.create_blocked.get(name) {
+        if let Some(why) = &self.gates[type_index].blocked {
             return Some(why);
         }
-        let pause = self.type_pauses.get(name)?;
+        let pause = self.type_pauses.get(&type_index)?;
         (pause.until > now).then_some(pause.error.as_str())
     }
 
-    fn place_one(&mut self, key: &OrderKey, id: usize, now: Instant) -> Result<(), Stop> {
-        let uuid = key.3;
-        let (Some(shape), Some(case)) = (self.shapes.shape(id), self.cases.get(&uuid)) else {
+    fn place_one(&mut self, key: &OrderKey, shape: &Shape, now: Instant) -> Result<(), Stop> {
+        let no = key.case;
+        let Some(case) = self.cases.get(no) else {
             return Ok(());
         };
         let need = shape.need;
-        let found = self
-            .slots
-            .find(shape.types(), &need, case.avoid.as_ref())
-            .or_else(|| self.reserved_slot(uuid, &need));
+        let avoid = case.avoid.as_ref().and_then(|id| {
+            let worker = self.workers.worker(self.workers.no(id)?)?;
+            worker.slot
+        });
+        let eligible = shape.eligible.as_ref().ok();
+        let found = eligible
+            .and_then(|eligible| self.slots.find(eligible, &need, avoid))
+            .or_else(|| self.reserved_slot(case.uuid, shape));
         let slot = match found {
             Some(slot) => slot,
-            None => self.new_slot(id, now)?,
+            None => self.new_slot(shape, now)?,
         };
-        let Some(tier) = self.slots.slot(&slot).map(|s| s.base.tier) else {
+        let Some(tier) = self.slots.slot(slot).map(|s| s.base.tier) else {
             return Ok(());
         };
-        self.slots.book(&slot, uuid, need);
-        self.soft.insert(uuid);
-        let Some(case) = self.cases.get_mut(&uuid) else {
+        self.slots.book(slot, no, need);
+        self.soft.push(no);
+        let Some(case) = self.cases.get_mut(no) else {
             return Ok(());
         };
         case.booking = Some(Booking {
-            slot: slot.clone(),
+            slot,
             hard: false,
+            need,
         });
         let Some(entry) = case.entry.as_ref().filter(|_| !case.entry_busy()) else {
             return Ok(());
         };
-        let instance = match (slot, tier) {
-            (SlotId::Worker(instance), Tier::Ready) => Some(instance),
-            _ => None,
+        let ready = tier == Tier::Ready;
+        let planned = match entry.state {
+            ContainerState::Queued => (tier != Tier::New).then_some(Planned::Lock(no)),
+            _ if !ready => None,
+            _ if self.config.records_placement => Some(Planned::Place(no)),
+            _ => Some(Planned::Start(no)),
         };
-        let action = match (entry.container.state, instance) {
-            (ContainerState::Queued, instance) => {
-                (tier != Tier::New).then_some(Action::Lock { uuid, instance })
-            }
-            (_, Some(instance)) if self.config.records_placement => {
-                Some(Action::Place { uuid, instance })
-            }
-            (_, Some(instance)) => Some(Action::Start {
-                uuid,
-                attempt: entry.container.attempt(),
-                instance,
-                resources: need,
-            }),
-            (_, None) => None,
-        };
-        self.planned.extend(action);
+        self.planned.extend(planned);
         Ok(())
     }
 
     /// A slot on an instance to be created, of the best type that can be.
-    fn new_slot(&mut self, shape: usize, now: Instant) -> Result<SlotId, Stop> {
-        let types = self.shapes.shape(shape).map_or(&[][..], |s| s.types());
-        let mut causes: Vec<&str> = Vec::new();
-        for &index in types {
-            match self.create_blocked(index, now) {
-                None => {
-                    self.planned.push_back(Action::Create {
-                        type_name: self.config.types[index].name.clone(),
-                    });
-                    return Ok(self.add_new_slot(index));
-                }
-                Some(why) if !causes.contains(&why) => causes.push(why),
-                Some(_) => {}
-            }
+    fn new_slot(&mut self, shape: &Shape, now: Instant) -> Result<SlotNo, Stop> {
+        let free = |index: &&usize| self.create_blocked(**index, now).is_none();
+        if let Some(&index) = shape.types().iter().find(free) {
+            self.planned.push_back(Planned::Create(index));
+            // The next pass keeps it only if the create was begun.
+            self.dirty_types.insert(index);
+            return Ok(self.add_new_slot(index));
         }
+        let mut seen = BTreeSet::new();
+        let causes: Vec<&str> = shape
+            .types()
+            .iter()
+            .filter_map(|&index| self.create_blocked(index, now))
+            .filter(|why| seen.insert(*why))
+            .collect();
         Err(Stop::NoRoom(causes.join("; ")))
+    }
+
+    pub(crate) fn add_new_slot(&mut self, type_index: usize) -> SlotNo {
+        let slots = &mut self.new_slots[type_index];
+        let base = Base {
+            type_index: Some(type_index),
+            tier: Tier::New,
+            open: true,
+            capacity: self.config.types[type_index].resources(),
+            used: Resources::NONE,
+            count: 0,
+        };
+        let key = NameKey::number(slots.len() as u64);
+        let no = self.slots.add(SlotOn::New, key, base);
+        slots.push(no);
+        no
     }
 }
 

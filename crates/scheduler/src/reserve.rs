@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use longshore_types::{ContainerUuid, InstanceId, Instant, Resources};
+use longshore_types::{ContainerUuid, InstanceId, Instant};
 
-use crate::action::Action;
 use crate::core::Core;
-use crate::shape::Stop;
-use crate::slots::{SlotId, Tier};
+use crate::ids::SlotNo;
+use crate::pass::Planned;
+use crate::shape::{Shape, Stop};
+use crate::slots::{SlotOn, Tier};
 
 /// Who is first in line without a place, since when, and what is kept free for it.
 #[derive(Debug, Default)]
@@ -38,20 +39,21 @@ impl Reservation {
 }
 
 impl Core {
+    fn worker_slot(&self, instance: &InstanceId) -> Option<SlotNo> {
+        self.workers.worker(self.workers.no(instance)?)?.slot
+    }
+
     /// The reserved instance, if it is ready, has room, and is this container's.
-    pub(crate) fn reserved_slot(&self, uuid: ContainerUuid, need: &Resources) -> Option<SlotId> {
+    pub(crate) fn reserved_slot(&self, uuid: ContainerUuid, shape: &Shape) -> Option<SlotNo> {
         let instance = self.reservation.instance.as_ref()?;
         if self.reservation.head.map(|(head, _)| head) != Some(uuid) {
             return None;
         }
-        let id = SlotId::Worker(instance.clone());
-        let slot = self.slots.slot(&id)?;
-        let eligible = {
-            let shape = self.shapes.shape(self.cases.get(&uuid)?.shape)?;
-            shape.types().contains(&slot.base.type_index?)
-        };
+        let no = self.worker_slot(instance)?;
+        let slot = self.slots.slot(no)?;
+        let eligible = shape.types().contains(&slot.base.type_index?);
         let usable = slot.base.open && slot.base.tier == Tier::Ready;
-        (usable && eligible && need.fits_in(&slot.spare())).then_some(id)
+        (usable && eligible && shape.need.fits_in(&slot.spare())).then_some(no)
     }
 
     pub(crate) fn reserve_and_give_back(&mut self, now: Instant) {
@@ -63,7 +65,10 @@ impl Core {
                 _ => None,
             })
             .min();
-        self.follow_head(unplaced.map(|(key, _)| key.3), now);
+        self.follow_head(
+            unplaced.and_then(|(key, _)| Some(self.cases.get(key.case)?.uuid)),
+            now,
+        );
         let Some((_, shape)) = unplaced else {
             return;
         };
@@ -85,16 +90,22 @@ impl Core {
         }
         // The head that has its place on the reserved instance keeps it.
         if let (Some(old), Some(instance)) = (old, &self.reservation.instance) {
-            let id = SlotId::Worker(instance.clone());
-            let placed = self.cases.get(&old).and_then(|c| c.booking.as_ref());
-            if placed.is_some_and(|b| b.slot == id && !b.hard) {
+            let slot = self.worker_slot(instance);
+            let placed = self.case(old).and_then(|c| c.booking);
+            if placed.is_some_and(|b| Some(b.slot) == slot && !b.hard) {
                 return;
             }
         }
         self.reservation.head = head.map(|uuid| (uuid, now));
         if let Some(instance) = self.reservation.instance.take() {
-            self.slots.reserve(&SlotId::Worker(instance), false);
+            self.set_reserved(&instance, false);
             self.dirty = true;
+        }
+    }
+
+    fn set_reserved(&mut self, instance: &InstanceId, reserved: bool) {
+        if let Some(slot) = self.worker_slot(instance) {
+            self.slots.reserve(slot, reserved);
         }
     }
 
@@ -108,22 +119,23 @@ impl Core {
             .slots
             .iter()
             .filter(|(_, slot)| slot.base.open && slot.base.tier <= Tier::Booting)
-            .filter_map(|(id, slot)| {
+            .filter_map(|(_, slot)| {
                 let usable = slot
                     .base
                     .type_index
                     .is_some_and(|t| shape.types().contains(&t))
                     && shape.need.fits_in(&slot.base.capacity);
-                let SlotId::Worker(instance) = id else {
+                let SlotOn::Worker(worker) = slot.on else {
                     return None;
                 };
+                let instance = &self.workers.worker(worker)?.id;
                 (usable || quota).then_some((!usable, slot.load(), instance))
             })
             .min()
             .map(|(_, _, instance)| instance.clone());
         match best {
             Some(instance) => {
-                self.slots.reserve(&SlotId::Worker(instance.clone()), true);
+                self.set_reserved(&instance, true);
                 self.reservation.instance = Some(instance);
             }
             // Looked for again after another while.
@@ -136,10 +148,7 @@ impl Core {
     }
 
     fn quota_is_short(&self, types: &[usize]) -> bool {
-        types.iter().any(|&index| {
-            let name = &self.config.types[index].name;
-            self.limits.quota_blocked.contains(name)
-        })
+        types.iter().any(|&index| self.gates[index].quota)
     }
 
     /// Gives empty instances back that nobody in line can use, one for each kind of container
@@ -151,7 +160,7 @@ impl Core {
             .filter(|(_, s)| matches!(s.stop, Some((_, Stop::NoRoom(_)))))
             .filter(|(_, s)| self.quota_is_short(s.types()))
             .count();
-        let allowed = short.saturating_sub(self.giving_back.len());
+        let allowed = short.saturating_sub(self.workers.giving_back);
         if allowed == 0 {
             return;
         }
@@ -163,37 +172,27 @@ impl Core {
             .collect();
         let unused = (0..self.config.types.len()).filter(|index| !wanted.contains(index));
         let empty = unused.flat_map(|index| self.slots.empty_ready(index));
-        let reserved = self.reservation.instance.iter().filter(|instance| {
-            let slot = self.slots.slot(&SlotId::Worker((*instance).clone()));
-            slot.is_some_and(|slot| {
-                let of_use = slot.base.type_index.is_some_and(|t| self.head_can_use(t));
-                slot.base.open && slot.base.tier == Tier::Ready && slot.load() == 0 && !of_use
-            })
+        let reserved = self.reservation.instance.iter().filter_map(|instance| {
+            let no = self.worker_slot(instance)?;
+            let slot = self.slots.slot(no)?;
+            let of_use = slot.base.type_index.is_some_and(|t| self.head_can_use(t));
+            let ready = slot.base.open && slot.base.tier == Tier::Ready && slot.load() == 0;
+            (ready && !of_use).then_some(no)
         });
-        let candidates = reserved.chain(empty.filter_map(|id| match id {
-            SlotId::Worker(instance) => Some(instance),
-            _ => None,
-        }));
-        let actions: Vec<Action> = candidates
-            .filter(|i| {
-                self.workers
-                    .get(*i)
-                    .is_some_and(|w| w.containers.is_empty())
-            })
-            .take(allowed)
-            .map(|instance| Action::GiveBack {
-                instance: instance.clone(),
-            })
-            .collect();
-        self.planned.extend(actions);
+        let instances = reserved.chain(empty).filter_map(|no| {
+            let SlotOn::Worker(worker) = self.slots.slot(no)?.on else {
+                return None;
+            };
+            let worker = self.workers.worker(worker)?;
+            let empty = worker.view.as_ref()?.containers.is_empty();
+            empty.then(|| worker.id.clone())
+        });
+        let planned: Vec<Planned> = instances.take(allowed).map(Planned::GiveBack).collect();
+        self.planned.extend(planned);
     }
 
     fn head_can_use(&self, type_index: usize) -> bool {
-        let head = self
-            .reservation
-            .head
-            .and_then(|(uuid, _)| self.cases.get(&uuid));
-        head.and_then(|case| self.shapes.shape(case.shape))
-            .is_some_and(|shape| shape.types().contains(&type_index))
+        let head = self.reservation.head.and_then(|(uuid, _)| self.case(uuid));
+        head.is_some_and(|case| self.shapes.types(case.shape).contains(&type_index))
     }
 }

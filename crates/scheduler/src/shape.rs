@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_types::{
-    ByteSize, Container, GpuRequest, GpuStack, ResourceRequest, Resources, TypeName,
-};
+use longshore_types::{ByteSize, Container, GpuRequest, GpuStack, ResourceRequest, Resources};
 
 use crate::Config;
-use crate::case::OrderKey;
-use crate::type_choice::{eligible, need};
+use crate::ids::OrderKey;
+use crate::type_choice::{eligible_indexes, need};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ShapeKey {
@@ -56,15 +54,42 @@ pub(crate) enum Stop {
 }
 
 /// The types that satisfy a shape, best first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Eligible {
     pub(crate) indexes: Vec<usize>,
-    pub(crate) names: BTreeSet<TypeName>,
+    /// Each type with its place in `indexes`, ordered by type.
+    ranks: Vec<(usize, usize)>,
+}
+
+impl Eligible {
+    fn new(indexes: Vec<usize>) -> Self {
+        let ranked = indexes.iter().enumerate();
+        let mut ranks: Vec<_> = ranked.map(|(rank, index)| (*index, rank)).collect();
+        ranks.sort_unstable();
+        Self { indexes, ranks }
+    }
+
+    fn rank(&self, index: usize) -> Option<usize> {
+        let at = self.ranks.binary_search_by_key(&index, |(index, _)| *index);
+        Some(self.ranks[at.ok()?].1)
+    }
+
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        self.rank(index).is_some()
+    }
+
+    /// Those of these types that satisfy the shape, best first.
+    pub(crate) fn among(&self, types: &BTreeSet<usize>) -> Vec<usize> {
+        let mut ranks: Vec<usize> = types.iter().filter_map(|t| self.rank(*t)).collect();
+        ranks.sort_unstable();
+        ranks.into_iter().map(|rank| self.indexes[rank]).collect()
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Shape {
     key: ShapeKey,
+    request: ResourceRequest,
     /// Entries of this shape; the shape goes with the last one.
     refs: usize,
     pub(crate) supervisor: bool,
@@ -80,17 +105,12 @@ pub(crate) struct Shape {
 
 impl Shape {
     fn new(key: ShapeKey, container: &Container, config: &Config) -> Self {
-        let eligible = eligible(&container.request, config)
-            .map(|types| Eligible {
-                indexes: types
-                    .iter()
-                    .filter_map(|t| config.types.iter().position(|c| c.name == t.name))
-                    .collect(),
-                names: types.iter().map(|t| t.name.clone()).collect(),
-            })
+        let eligible = eligible_indexes(&container.request, config)
+            .map(Eligible::new)
             .map_err(|error| error.to_string());
         Self {
             key,
+            request: container.request.clone(),
             refs: 0,
             supervisor: container.supervisor,
             need: need(&container.request, config),
@@ -113,10 +133,19 @@ pub(crate) struct Shapes {
     list: Vec<Option<Shape>>,
     ids: BTreeMap<ShapeKey, usize>,
     free: Vec<usize>,
+    /// The one that was asked for last: the next is often the same.
+    last: usize,
 }
 
 impl Shapes {
     pub(crate) fn acquire(&mut self, container: &Container, config: &Config) -> usize {
+        if let Some(Some(shape)) = self.list.get_mut(self.last)
+            && shape.supervisor == container.supervisor
+            && shape.request == container.request
+        {
+            shape.refs += 1;
+            return self.last;
+        }
         let key = ShapeKey::of(&container.request, container.supervisor);
         let id = match self.ids.get(&key) {
             Some(&id) => id,
@@ -135,11 +164,12 @@ impl Shapes {
         if let Some(shape) = &mut self.list[id] {
             shape.refs += 1;
         }
+        self.last = id;
         id
     }
 
     pub(crate) fn release(&mut self, id: usize) {
-        let Some(shape) = &mut self.list[id] else {
+        let Some(shape) = self.list.get_mut(id).and_then(Option::as_mut) else {
             return;
         };
         shape.refs -= 1;
@@ -165,7 +195,17 @@ impl Shapes {
             .filter_map(|(id, shape)| shape.as_ref().map(|s| (id, s)))
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Shape> {
-        self.list.iter_mut().flatten()
+    /// Sets why the rest of some shapes got nothing; the rest of the others got something.
+    pub(crate) fn set_stops(&mut self, mut stops: BTreeMap<usize, (OrderKey, Stop)>) {
+        for (id, shape) in self.list.iter_mut().enumerate() {
+            if let Some(shape) = shape {
+                shape.stop = stops.remove(&id);
+            }
+        }
+    }
+
+    /// The types that satisfy a shape, none if there is no such shape or type.
+    pub(crate) fn types(&self, id: usize) -> &[usize] {
+        self.shape(id).map_or(&[], Shape::types)
     }
 }

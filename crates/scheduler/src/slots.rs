@@ -3,17 +3,20 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_types::{ContainerUuid, InstanceId, Resources};
+use longshore_types::{ByteSize, Resources};
 
-/// Something that containers can be placed on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum SlotId {
+use crate::ids::{CaseNo, NameKey, Slab, SlotNo, WorkerNo};
+use crate::shape::Eligible;
+
+/// What a slot is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotOn {
     /// A worker.
-    Worker(InstanceId),
+    Worker(WorkerNo),
     /// A create that was asked for, by its number.
     Pending(u64),
-    /// A create that this core wants or has just asked for: type and running number.
-    New(usize, u32),
+    /// A create that this core wants or has just asked for.
+    New,
 }
 
 /// How soon a slot can run something; the soonest first.
@@ -43,20 +46,19 @@ pub(crate) struct Base {
     pub(crate) count: u32,
 }
 
-#[derive(Clone, Debug)]
+/// Something that containers can be placed on.
+#[derive(Debug)]
 pub(crate) struct Slot {
+    pub(crate) on: SlotOn,
+    /// Where it stands among equals.
+    key: NameKey,
     pub(crate) base: Base,
     /// What is promised here, to whom.
-    pub(crate) holders: BTreeMap<ContainerUuid, Resources>,
+    pub(crate) holders: Vec<(CaseNo, Resources)>,
     /// Set while the slot is kept free for one container.
     pub(crate) reserved: bool,
     booked: Resources,
 }
-
-/// Slots with the same room and the same number of containers share a bucket, so that a search
-/// looks at each kind of slot once, however many there are.
-type BucketKey = (Reverse<u32>, u32, u64, u64, u32);
-type Shelf = [BTreeMap<BucketKey, BTreeSet<SlotId>>; 4];
 
 impl Slot {
     pub(crate) fn spare(&self) -> Resources {
@@ -71,15 +73,8 @@ impl Slot {
         self.base.count.saturating_add(holders)
     }
 
-    fn key(&self) -> BucketKey {
-        let spare = self.spare();
-        (
-            Reverse(self.load()),
-            spare.vcpus,
-            spare.ram.0,
-            spare.scratch.0,
-            spare.gpus,
-        )
+    fn sum(&self) -> Resources {
+        self.holders.iter().map(|(_, need)| *need).sum()
     }
 
     /// Where it stands in the index, none if nothing may be placed on it.
@@ -89,20 +84,56 @@ impl Slot {
     }
 }
 
-fn key_room(key: &BucketKey) -> Resources {
+/// Spare room, ordered.
+type Room = (u32, u64, u64, u32);
+
+fn room(of: &Resources) -> Room {
+    (of.vcpus, of.ram.0, of.scratch.0, of.gpus)
+}
+
+fn resources(of: &Room) -> Resources {
     Resources {
-        vcpus: key.1,
-        ram: longshore_types::ByteSize(key.2),
-        scratch: longshore_types::ByteSize(key.3),
-        gpus: key.4,
+        vcpus: of.0,
+        ram: ByteSize(of.1),
+        scratch: ByteSize(of.2),
+        gpus: of.3,
     }
+}
+
+/// Slots with the same room and the same number of containers share a bucket, so that a search
+/// looks at each kind of slot once, however many there are.
+type Bucket = BTreeSet<(NameKey, SlotNo)>;
+
+/// Slots with the same number of containers.
+#[derive(Debug, Default)]
+struct Level {
+    buckets: BTreeMap<Room, Bucket>,
+}
+
+impl Level {
+    /// Buckets with room for this, the least room first.
+    fn fitting<'a>(&'a self, need: &'a Resources) -> impl Iterator<Item = &'a Bucket> {
+        let from = (need.vcpus, need.ram.0, 0, 0);
+        self.buckets
+            .range(from..)
+            .filter(|(room, _)| need.fits_in(&resources(room)))
+            .map(|(_, bucket)| bucket)
+    }
+}
+
+/// The open slots of one type and tier, the fullest first.
+#[derive(Debug, Default)]
+struct Shelf {
+    levels: BTreeMap<Reverse<u32>, Level>,
 }
 
 /// All slots, with the index over those that are open.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    slots: BTreeMap<SlotId, Slot>,
-    shelves: Vec<Shelf>,
+    slots: Slab<SlotNo, Slot>,
+    shelves: Vec<[Shelf; 4]>,
+    /// Types that have any open slot of a tier.
+    stocked: [BTreeSet<usize>; 4],
     /// Open slots by type.
     open_by_type: Vec<u32>,
 }
@@ -110,17 +141,20 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn new(types: usize) -> Self {
         Self {
-            slots: BTreeMap::new(),
-            shelves: vec![Shelf::default(); types],
+            slots: Slab::default(),
+            shelves: std::iter::repeat_with(Default::default)
+                .take(types)
+                .collect(),
+            stocked: Default::default(),
             open_by_type: vec![0; types],
         }
     }
 
-    pub(crate) fn slot(&self, id: &SlotId) -> Option<&Slot> {
-        self.slots.get(id)
+    pub(crate) fn slot(&self, no: SlotNo) -> Option<&Slot> {
+        self.slots.get(no)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&SlotId, &Slot)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotNo, &Slot)> {
         self.slots.iter()
     }
 
@@ -128,61 +162,76 @@ impl Slots {
         self.open_by_type.get(type_index).copied().unwrap_or(0)
     }
 
-    /// Sets what is known of a slot; promises on it stay.
-    pub(crate) fn set(&mut self, id: &SlotId, base: Base) {
-        if let Some(slot) = self.slots.get(id) {
-            if slot.base == base {
-                return;
-            }
-            self.change(id, |slot| slot.base = base);
-            return;
-        }
-        let slot = Slot {
+    pub(crate) fn add(&mut self, on: SlotOn, key: NameKey, base: Base) -> SlotNo {
+        let no = self.slots.insert(Slot {
+            on,
+            key,
             base,
-            holders: BTreeMap::new(),
+            holders: Vec::new(),
             reserved: false,
             booked: Resources::NONE,
-        };
-        self.slots.insert(id.clone(), slot);
-        self.enter(id);
+        });
+        self.enter(no);
+        no
+    }
+
+    /// Sets what is known of a slot; promises on it stay.
+    pub(crate) fn set(&mut self, no: SlotNo, base: Base) {
+        if self.slots.get(no).is_some_and(|slot| slot.base != base) {
+            self.change(no, |slot| slot.base = base);
+        }
     }
 
     /// Removes a slot; returns who was promised room there.
-    pub(crate) fn remove(&mut self, id: &SlotId) -> Vec<ContainerUuid> {
-        self.leave(id);
-        let slot = self.slots.remove(id);
-        slot.map_or_else(Vec::new, |slot| slot.holders.into_keys().collect())
+    pub(crate) fn remove(&mut self, no: SlotNo) -> Vec<CaseNo> {
+        self.leave(no);
+        let slot = self.slots.remove(no);
+        slot.map_or_else(Vec::new, |slot| {
+            slot.holders.into_iter().map(|(case, _)| case).collect()
+        })
     }
 
-    pub(crate) fn reserve(&mut self, id: &SlotId, reserved: bool) {
-        self.change(id, |slot| slot.reserved = reserved);
+    pub(crate) fn reserve(&mut self, no: SlotNo, reserved: bool) {
+        self.change(no, |slot| slot.reserved = reserved);
     }
 
-    pub(crate) fn book(&mut self, id: &SlotId, uuid: ContainerUuid, need: Resources) {
-        self.change(id, |slot| {
-            slot.holders.insert(uuid, need);
-            slot.booked = slot.holders.values().copied().sum();
+    pub(crate) fn book(&mut self, no: SlotNo, case: CaseNo, need: Resources) {
+        self.change(no, |slot| {
+            slot.holders.push((case, need));
+            slot.booked = slot.booked.saturating_add(need);
         });
     }
 
-    pub(crate) fn release(&mut self, id: &SlotId, uuid: ContainerUuid) {
-        self.change(id, |slot| {
-            slot.holders.remove(&uuid);
-            slot.booked = slot.holders.values().copied().sum();
+    pub(crate) fn release(&mut self, no: SlotNo, case: CaseNo) {
+        self.change(no, |slot| {
+            slot.holders.retain(|(holder, _)| *holder != case);
+            slot.booked = slot.sum();
         });
     }
 
-    /// The best slot with room: the soonest; of those the fullest; of those the one of the type
-    /// that comes first; `avoid` only if there is no other of its tier.
+    /// The best slot with room among these types, best first: the soonest; of those the fullest;
+    /// of those the one of the type that comes first; `avoid` only if there is no other of its
+    /// tier.
     pub(crate) fn find(
         &self,
-        types: &[usize],
+        types: &Eligible,
         need: &Resources,
-        avoid: Option<&SlotId>,
-    ) -> Option<SlotId> {
+        avoid: Option<SlotNo>,
+    ) -> Option<SlotNo> {
         Tier::ALL.into_iter().find_map(|tier| {
-            self.find_in(types, need, tier, avoid)
-                .or_else(|| self.find_in(types, need, tier, None))
+            let stocked = &self.stocked[tier as usize];
+            let few: Vec<usize>;
+            let types = if stocked.len() < types.indexes.len() {
+                few = types.among(stocked);
+                &few
+            } else {
+                &types.indexes
+            };
+            let found = self.find_in(types, need, tier, avoid);
+            if avoid.is_some() && found.is_none() {
+                return self.find_in(types, need, tier, None);
+            }
+            found
         })
     }
 
@@ -191,102 +240,133 @@ impl Slots {
         types: &[usize],
         need: &Resources,
         tier: Tier,
-        avoid: Option<&SlotId>,
-    ) -> Option<SlotId> {
-        let mut best: Option<(Reverse<u32>, &SlotId)> = None;
+        avoid: Option<SlotNo>,
+    ) -> Option<SlotNo> {
+        let mut best: Option<(Reverse<u32>, SlotNo)> = None;
         for &type_index in types {
             let shelf = &self.shelves[type_index][tier as usize];
-            for (key, ids) in shelf {
-                // Within a type buckets come fullest first; an equal load of an earlier type wins.
-                if best.is_some_and(|(load, _)| load <= key.0) {
+            for (load, level) in &shelf.levels {
+                // The fullest come first; an equal load of an earlier type wins.
+                if best.is_some_and(|(best, _)| best <= *load) {
                     break;
                 }
-                if !need.fits_in(&key_room(key)) {
-                    continue;
-                }
-                if let Some(id) = ids.iter().find(|&id| Some(id) != avoid) {
-                    best = Some((key.0, id));
+                let other = |bucket: &Bucket| {
+                    let mut slots = bucket.iter().map(|(_, no)| *no);
+                    slots.find(|no| Some(*no) != avoid)
+                };
+                if let Some(no) = level.fitting(need).find_map(other) {
+                    best = Some((*load, no));
                     break;
                 }
             }
         }
-        best.map(|(_, id)| id.clone())
+        best.map(|(_, no)| no)
     }
 
-    /// Open, ready workers of a type on which there is nothing, by id.
-    pub(crate) fn empty_ready(&self, type_index: usize) -> impl Iterator<Item = &SlotId> {
-        self.shelves[type_index][Tier::Ready as usize]
-            .iter()
-            .rev()
-            .take_while(|(key, _)| key.0 == Reverse(0))
-            .flat_map(|(_, ids)| ids.iter())
+    /// Open, ready slots of a type on which there is nothing, those with most room first.
+    pub(crate) fn empty_ready(&self, type_index: usize) -> impl Iterator<Item = SlotNo> {
+        let level = self.shelves[type_index][Tier::Ready as usize]
+            .levels
+            .get(&Reverse(0));
+        level
+            .into_iter()
+            .flat_map(|level| level.buckets.values().rev())
+            .flat_map(|bucket| bucket.iter().map(|(_, no)| *no))
     }
 
-    fn change(&mut self, id: &SlotId, change: impl FnOnce(&mut Slot)) {
-        self.leave(id);
-        if let Some(slot) = self.slots.get_mut(id) {
+    fn change(&mut self, no: SlotNo, change: impl FnOnce(&mut Slot)) {
+        self.leave(no);
+        if let Some(slot) = self.slots.get_mut(no) {
             change(slot);
         }
-        self.enter(id);
+        self.enter(no);
     }
 
-    fn leave(&mut self, id: &SlotId) {
-        let Some(slot) = self.slots.get(id) else {
+    fn leave(&mut self, no: SlotNo) {
+        let Some(slot) = self.slots.get(no) else {
             return;
         };
-        if let Some((type_index, tier)) = slot.shelf() {
-            self.open_by_type[type_index] -= 1;
-            let shelf = &mut self.shelves[type_index][tier];
-            let key = slot.key();
-            if let Some(ids) = shelf.get_mut(&key) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    shelf.remove(&key);
-                }
+        let Some((type_index, tier)) = slot.shelf() else {
+            return;
+        };
+        self.open_by_type[type_index] -= 1;
+        let shelf = &mut self.shelves[type_index][tier];
+        let (load, room) = (Reverse(slot.load()), room(&slot.spare()));
+        let Some(level) = shelf.levels.get_mut(&load) else {
+            return;
+        };
+        if let Some(bucket) = level.buckets.get_mut(&room) {
+            bucket.remove(&(slot.key.clone(), no));
+            if bucket.is_empty() {
+                level.buckets.remove(&room);
             }
         }
+        if level.buckets.is_empty() {
+            shelf.levels.remove(&load);
+        }
+        if shelf.levels.is_empty() {
+            self.stocked[tier].remove(&type_index);
+        }
     }
 
-    fn enter(&mut self, id: &SlotId) {
-        let Some(slot) = self.slots.get(id) else {
+    fn enter(&mut self, no: SlotNo) {
+        let Some(slot) = self.slots.get(no) else {
             return;
         };
-        if let Some((type_index, tier)) = slot.shelf() {
-            self.open_by_type[type_index] += 1;
-            self.shelves[type_index][tier]
-                .entry(slot.key())
-                .or_default()
-                .insert(id.clone());
+        let Some((type_index, tier)) = slot.shelf() else {
+            return;
+        };
+        self.open_by_type[type_index] += 1;
+        let shelf = &mut self.shelves[type_index][tier];
+        if shelf.levels.is_empty() {
+            self.stocked[tier].insert(type_index);
         }
+        shelf
+            .levels
+            .entry(Reverse(slot.load()))
+            .or_default()
+            .buckets
+            .entry(room(&slot.spare()))
+            .or_default()
+            .insert((slot.key.clone(), no));
     }
 
     /// Compares the index with the slots.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut indexed = 0;
-        for (id, slot) in &self.slots {
-            if slot.booked != slot.holders.values().copied().sum() {
-                return Err(format!("{id:?}: the sum of its promises is wrong"));
+        for (no, slot) in self.slots.iter() {
+            if slot.booked != slot.sum() {
+                return Err(format!("{:?}: the sum of its promises is wrong", slot.on));
             }
             if let Some((type_index, tier)) = slot.shelf() {
                 indexed += 1;
-                let bucket = self.shelves[type_index][tier].get(&slot.key());
-                if !bucket.is_some_and(|ids| ids.contains(id)) {
-                    return Err(format!("{id:?} is not where the index has it"));
+                let level = self.shelves[type_index][tier]
+                    .levels
+                    .get(&Reverse(slot.load()));
+                let bucket = level.and_then(|level| level.buckets.get(&room(&slot.spare())));
+                if !bucket.is_some_and(|bucket| bucket.contains(&(slot.key.clone(), no))) {
+                    return Err(format!("{:?} is not where the index has it", slot.on));
                 }
             }
         }
-        let on_shelves: usize = self
-            .shelves
-            .iter()
-            .flatten()
-            .flat_map(BTreeMap::values)
-            .map(BTreeSet::len)
-            .sum();
+        let shelves = self.shelves.iter().flatten();
+        let levels = shelves.flat_map(|shelf| shelf.levels.values());
+        let buckets = levels.flat_map(|level| level.buckets.values());
+        let on_shelves: usize = buckets.map(BTreeSet::len).sum();
         let open: u32 = self.open_by_type.iter().sum();
         if on_shelves != indexed || u32::try_from(indexed) != Ok(open) {
             return Err(format!(
                 "{indexed} open slots, {on_shelves} in the index, {open} counted"
             ));
+        }
+        for (tier, stocked) in self.stocked.iter().enumerate() {
+            let full = |&index: &usize| !self.shelves[index][tier].levels.is_empty();
+            if !(0..self.shelves.len())
+                .filter(full)
+                .eq(stocked.iter().copied())
+            {
+                return Err(format!("the types with slots of tier {tier} are wrong"));
+            }
         }
         Ok(())
     }

@@ -36,24 +36,32 @@ pub fn eligible<'a>(
     request: &ResourceRequest,
     config: &'a Config,
 ) -> Result<Vec<&'a InstanceType>, Unsatisfiable> {
+    let indexes = eligible_indexes(request, config)?;
+    Ok(indexes.into_iter().map(|i| &config.types[i]).collect())
+}
+
+/// The same as places in the list of types.
+pub(crate) fn eligible_indexes(
+    request: &ResourceRequest,
+    config: &Config,
+) -> Result<Vec<usize>, Unsatisfiable> {
     if config.types.is_empty() {
         return Err(Unsatisfiable::NoTypes);
     }
     let need = need(request, config);
-    let mut fitting: Vec<&InstanceType> = config
-        .types
-        .iter()
-        .filter(|t| lacks(request, &need, t).is_empty())
+    let types = config.types.iter().enumerate();
+    let mut fitting: Vec<(usize, &InstanceType)> = types
+        .filter(|(_, t)| lacks(request, &need, t).is_empty())
         .collect();
-    fitting.sort_by(|a, b| preference(a, b));
-    let Some(cheapest) = fitting.first() else {
+    fitting.sort_by(|(_, a), (_, b)| preference(a, b));
+    let Some((_, cheapest)) = fitting.first() else {
         return Err(Unsatisfiable::NoneFits {
             nearest: nearest(request, &need, config),
         });
     };
     let cap = cheapest.price.scaled(config.maximum_price_factor);
-    fitting.retain(|t| t.price <= cap);
-    Ok(fitting)
+    fitting.retain(|(_, t)| t.price <= cap);
+    Ok(fitting.into_iter().map(|(index, _)| index).collect())
 }
 
 /// What a container is granted: what it asks for, and what its supervisor and the reserve need.

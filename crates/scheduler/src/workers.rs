@@ -1,0 +1,173 @@
+//! What is known of the workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_types::{InstanceId, Instant, WorkerView};
+
+use crate::ids::{NameKey, Slab, SlotNo, WorkerNo};
+
+/// A worker, until the pass after it was removed.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) id: InstanceId,
+    /// None once it was removed.
+    pub(crate) view: Option<WorkerView>,
+    /// Its type, none if that is not configured.
+    pub(crate) type_index: Option<usize>,
+    /// Its books, from the first pass on.
+    pub(crate) slot: Option<SlotNo>,
+    /// Whether its books may differ from its view.
+    pub(crate) dirty: bool,
+    pub(crate) giving_back: bool,
+    /// How it stands in the index by probe, none if it is not there.
+    probe: Option<Option<Instant>>,
+    /// Whether it may not stand there as it should.
+    probe_dirty: bool,
+}
+
+/// All workers, by name and by when they last answered.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    list: Slab<WorkerNo, Worker>,
+    by_name: BTreeMap<NameKey, WorkerNo>,
+    by_probe: BTreeSet<(Option<Instant>, NameKey, WorkerNo)>,
+    probe_dirty: Vec<WorkerNo>,
+    /// Those whose books may differ from their views.
+    pub(crate) dirty: Vec<WorkerNo>,
+    pub(crate) giving_back: usize,
+}
+
+impl Workers {
+    pub(crate) fn no(&self, id: &InstanceId) -> Option<WorkerNo> {
+        self.by_name.get(&NameKey::of(id)).copied()
+    }
+
+    pub(crate) fn get(&self, id: &InstanceId) -> Option<&WorkerView> {
+        self.list.get(self.no(id)?)?.view.as_ref()
+    }
+
+    pub(crate) fn worker(&self, no: WorkerNo) -> Option<&Worker> {
+        self.list.get(no)
+    }
+
+    pub(crate) fn worker_mut(&mut self, no: WorkerNo) -> Option<&mut Worker> {
+        self.list.get_mut(no)
+    }
+
+    /// Takes the newest view of a worker; returns the one before.
+    pub(crate) fn set(
+        &mut self,
+        view: WorkerView,
+        type_index: Option<usize>,
+    ) -> Option<WorkerView> {
+        let id = view.instance.clone();
+        let no = match self.no(&id) {
+            Some(no) => no,
+            None => {
+                let key = NameKey::of(&id);
+                let no = self.list.insert(Worker {
+                    id,
+                    view: None,
+                    type_index: None,
+                    slot: None,
+                    dirty: false,
+                    giving_back: false,
+                    probe: None,
+                    probe_dirty: false,
+                });
+                self.by_name.insert(key, no);
+                no
+            }
+        };
+        let worker = self.list.get_mut(no)?;
+        worker.type_index = type_index;
+        let old = worker.view.replace(view);
+        self.changed(no);
+        old
+    }
+
+    /// Takes a worker's view away; the worker itself goes with the next pass.
+    pub(crate) fn clear(&mut self, id: &InstanceId) -> Option<WorkerView> {
+        let no = self.no(id)?;
+        let old = self.list.get_mut(no)?.view.take();
+        self.changed(no);
+        old
+    }
+
+    fn changed(&mut self, no: WorkerNo) {
+        self.set_giving_back(no, false);
+        self.mark_dirty(no);
+        if let Some(worker) = self.list.get_mut(no)
+            && !worker.probe_dirty
+        {
+            worker.probe_dirty = true;
+            self.probe_dirty.push(no);
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self, no: WorkerNo) {
+        if let Some(worker) = self.list.get_mut(no)
+            && !worker.dirty
+        {
+            worker.dirty = true;
+            self.dirty.push(no);
+        }
+    }
+
+    pub(crate) fn set_giving_back(&mut self, no: WorkerNo, giving_back: bool) {
+        if let Some(worker) = self.list.get_mut(no)
+            && worker.giving_back != giving_back
+        {
+            worker.giving_back = giving_back;
+            if giving_back {
+                self.giving_back += 1;
+            } else {
+                self.giving_back -= 1;
+            }
+        }
+    }
+
+    /// Drops a worker without a view.
+    pub(crate) fn drop_cleared(&mut self, no: WorkerNo) {
+        self.sync_probe(no);
+        if let Some(worker) = self.list.remove(no) {
+            self.by_name.remove(&NameKey::of(&worker.id));
+        }
+    }
+
+    /// Brings the index by probe up to date. It is asked for seldom, and kept for those who ask.
+    pub(crate) fn sync_probes(&mut self) {
+        for no in std::mem::take(&mut self.probe_dirty) {
+            self.sync_probe(no);
+        }
+    }
+
+    fn sync_probe(&mut self, no: WorkerNo) {
+        let Some(worker) = self.list.get_mut(no) else {
+            return;
+        };
+        worker.probe_dirty = false;
+        let new = worker.view.as_ref().map(|view| view.probed_at);
+        if worker.probe == new {
+            return;
+        }
+        let key = NameKey::of(&worker.id);
+        if let Some(old) = worker.probe {
+            self.by_probe.remove(&(old, key.clone(), no));
+        }
+        if let Some(new) = new {
+            self.by_probe.insert((new, key, no));
+        }
+        worker.probe = new;
+    }
+
+    /// Workers by when they last answered, as of the last [`Workers::sync_probes`].
+    pub(crate) fn by_probe(&self) -> impl Iterator<Item = (Option<Instant>, &Worker)> {
+        let workers = self.by_probe.iter();
+        workers.filter_map(|(at, _, no)| Some((*at, self.list.get(*no)?)))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerNo, &Worker)> {
+        self.list.iter()
+    }
+}
