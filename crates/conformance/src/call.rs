@@ -77,7 +77,7 @@ impl Lab {
         match tokio::time::timeout(timeout + slack, &mut job).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Stop::Broken(format!(
-                "Done: {what}.\nSeen: the driver panicked: {}.\nContract: each call ends with an \
+                "Done: called {what}.\nSeen: the driver panicked: {}.\nContract: each call ends with an \
                  answer or a CloudError; there is none that panics.\nTo fix: return a CloudError \
                  where it panics now.",
                 panic_message(error)
@@ -85,7 +85,7 @@ impl Lab {
             Err(_) => {
                 job.abort();
                 Err(Stop::Broken(format!(
-                    "Done: {what}, with a timeout of {}.\nSeen: no answer {} after the timeout, \
+                    "Done: called {what}, with a timeout of {}.\nSeen: no answer {} after the timeout, \
                      so it was given up.\nContract: {CONTRACT}\nTo fix: bound everything the call \
                      waits for by the timeout: the provider's answer, locks, its turn in a queue.",
                     format_duration(timeout),

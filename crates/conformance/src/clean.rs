@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_cloud::Tags;
+use longshore_cloud::{ErrorKind, Tags};
 use longshore_types::InstanceId;
 use tokio::time::Instant;
 
@@ -127,6 +127,10 @@ impl Lab {
                     Some((_, Ok(()))) => {
                         progress.accepted.insert(id.clone());
                     }
+                    // Not what is promised, but gone it is; if not, listings say so.
+                    Some((_, Err(error))) if error.kind == ErrorKind::NotFound => {
+                        progress.accepted.insert(id.clone());
+                    }
                     Some((_, Err(error))) => {
                         progress.trouble.insert(id.clone(), error.chain());
                     }
@@ -164,4 +168,15 @@ impl Stop {
 pub(crate) fn tag_list(tags: &Tags) -> String {
     let pairs: Vec<_> = tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
     pairs.join(", ")
+}
+
+/// A value as a person reads it: quoted, and not too long.
+pub(crate) fn shown(value: &str) -> String {
+    const LONG: usize = 60;
+    let length = value.chars().count();
+    if length <= LONG {
+        return format!("{value:?}");
+    }
+    let begin: String = value.chars().take(LONG / 3).collect();
+    format!("{begin:?}... ({length} characters)")
 }

@@ -264,7 +264,16 @@ pub(crate) async fn bare(lab: Arc<Lab>) -> Step<()> {
     let mut request = lab.request();
     request.init_script = String::new();
     request.public_key = None;
-    let made = lab.create(&request).await?;
+    let made = match lab.create_or_hear_why_not(&request).await? {
+        Ok(made) => made,
+        Err(error) => {
+            let saw = format!("it failed: {}", error.chain());
+            let fix = "send the provider no script when it is empty, and no key when there is \
+                       none";
+            let did = "created an instance without a script and a key";
+            return Err(lab.broken(did, &saw, fix));
+        }
+    };
     let did = format!("created {} without a script and a key", made.id);
     lab.await_listed(&did, &[made.id]).await.map(drop)
 }

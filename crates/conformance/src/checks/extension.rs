@@ -44,9 +44,9 @@ pub(crate) async fn forwarded(lab: Arc<Lab>) -> Step<()> {
     ] {
         if inner != outer {
             let did = "compared the extensions with those of what is wrapped";
-            let word = |has| if has { "has" } else { "has no" };
+            let word = |has| if has { "has it" } else { "has not" };
             let saw = format!(
-                "the instance set inside {} {name}, the layer {} it",
+                "{name}: the instance set inside {}, the layer around it {}",
                 word(inner),
                 word(outer)
             );

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use longshore_cloud::{ErrorKind, Tags};
+use longshore_cloud::{CloudError, ErrorKind, Tags};
 use longshore_types::InstanceId;
 
 use crate::checks::destroy::LARGE_BATCH;
+use crate::clean::shown;
 use crate::lab::{Answers, Lab, Listing, Step};
 
 const ADDED: &str = "longshore-conformance-added";
@@ -45,11 +46,10 @@ async fn expect_tags(lab: &Lab, did: &str, id: &InstanceId, wanted: &Tags, fix: 
             .find(|(k, v)| instance.tags.get(*k) != Some(v))
         {
             None => Ok(()),
-            Some((key, value)) => Err(format!(
-                "its tag {key} is {:?}, not {:?}",
-                instance.tags.get(key),
-                Some(value)
-            )),
+            Some((key, value)) => Err(match instance.tags.get(key) {
+                Some(has) => format!("its tag {key} is {}, not {}", shown(has), shown(value)),
+                None => format!("it has no tag {key}, which should be {}", shown(value)),
+            }),
         }
     };
     let appear = lab.subject.timing.appear;
@@ -175,8 +175,15 @@ pub(crate) async fn batch(lab: Arc<Lab>) -> Step<()> {
         most - 1
     );
     let answers = lab.set_tags(&changes).await?;
-    expect_answers(&lab, &did, &changes, &answers, &[id])?;
     let fix = "declare the largest batch that works, or make several calls to the provider";
+    let not_found = |error: &CloudError| error.kind == ErrorKind::NotFound;
+    let mut errors = answers
+        .iter()
+        .filter_map(|(_, answer)| answer.as_ref().err());
+    if let Some(error) = errors.find(|error| !not_found(error)) {
+        return Err(lab.broken(&did, &format!("the error: {}", error.chain()), fix));
+    }
+    expect_answers(&lab, &did, &changes, &answers, &[id])?;
     expect_tags(&lab, &did, id, &new, fix).await
 }
 
@@ -189,7 +196,7 @@ pub(crate) async fn odd(lab: Arc<Lab>) -> Step<()> {
     for (number, value) in odd_values().into_iter().enumerate() {
         let key = format!("longshore-conformance-odd-{number}");
         let one = tags(&[(&key, &value)]);
-        let did = format!("set the tag {key} of {id} to {value:?}");
+        let did = format!("set the tag {key} of {id} to {}", shown(&value));
         let answers = lab.set_tags(&[(id.clone(), one.clone())]).await?;
         lab.check_ids(&did, std::slice::from_ref(id), &answers)?;
         match &answers[0].1 {
@@ -198,7 +205,10 @@ pub(crate) async fn odd(lab: Arc<Lab>) -> Step<()> {
                 taken.extend(one);
             }
             Err(error) if error.kind == ErrorKind::InvalidRequest => {}
-            Err(error) => return Err(lab.refused(&did, error)),
+            Err(error) => {
+                let saw = format!("it failed: {}", error.chain());
+                return Err(lab.broken(&did, &saw, AS_IT_IS));
+            }
         }
     }
     let mut request = lab.request();
