@@ -76,10 +76,7 @@ impl Lab {
     /// The promise is broken: what was done, what was seen instead of what is promised, and where
     /// to look for the mistake.
     pub(crate) fn broken(&self, did: &str, saw: &str, fix: &str) -> Stop {
-        Stop::Broken(format!(
-            "Done: {did}.\nSeen: {saw}.\nContract: {}\nTo fix: {fix}.",
-            self.promise.contract()
-        ))
+        broken(self.promise, did, saw, fix)
     }
 
     /// A request with a token of its own and the tags of this check.
@@ -383,7 +380,7 @@ impl Lab {
         let seen = self.eventually(tags, appear, look).await?;
         let fix = "show in list every instance that create has returned, with its tags; if the \
                    provider only is slower than that, tell the suite by Subject::with_appearance";
-        seen.map_err(|saw| self.broken(did, &saw, fix))
+        seen.map_err(|saw| broken(Promise::EveryCreateIsListed, did, &saw, fix))
     }
 
     /// Waits until none of `ids` is listed as pending or running.
@@ -400,7 +397,7 @@ impl Lab {
         let fix = "destroy what destroy says Ok about, and list it as Stopping, Gone or not at \
                    all; if the provider only is slower than that, tell the suite by \
                    Subject::with_vanishing";
-        seen.map_err(|saw| self.broken(did, &saw, fix))
+        seen.map_err(|saw| broken(Promise::DestroyedInstancesVanish, did, &saw, fix))
     }
 
     /// Waits as long as listings may lag; not at all if they must not.
@@ -426,6 +423,13 @@ impl Lab {
     pub(crate) fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn broken(promise: Promise, did: &str, saw: &str, fix: &str) -> Stop {
+    let contract = promise.contract();
+    Stop::Broken(format!(
+        "Done: {did}.\nSeen: {saw}.\nContract: {contract}\nTo fix: {fix}."
+    ))
 }
 
 /// Whether an instance still costs money for sure.

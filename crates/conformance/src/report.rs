@@ -164,7 +164,7 @@ impl fmt::Display for Finding {
         let took = format_duration(self.took);
         write!(
             f,
-            "{:<8} {:<28} {:>7} {:>9}  {}",
+            "{:<8} {:<42} {:>7} {:>8}  {}",
             self.verdict.word(),
             self.promise.name(),
             self.creates,
@@ -295,7 +295,7 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "{:<8} {:<28} {:>7} {:>9}  what it promises",
+            "{:<8} {:<42} {:>7} {:>8}  what it promises",
             "", "promise", "creates", "took"
         )?;
         for finding in &self.findings {

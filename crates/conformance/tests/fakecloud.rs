@@ -52,6 +52,7 @@ async fn slow_and_late() {
         .with_listing_lag(seconds(40))
         .with_tag_delay(seconds(30))
         .with_stopping(seconds(90));
+    shape.appear = seconds(120);
     keeps_everything_but(shape, WITHOUT_CAPABILITIES).await;
 }
 

@@ -15,6 +15,7 @@ use super::memory::nobodys_key;
 pub(crate) struct Shape {
     pub(crate) settings: Settings,
     pub(crate) at_once: usize,
+    pub(crate) appear: Duration,
 }
 
 impl Shape {
@@ -31,6 +32,7 @@ impl Shape {
         Self {
             settings,
             at_once: 4,
+            appear: Duration::from_secs(60),
         }
     }
 
@@ -72,6 +74,7 @@ pub(crate) fn around<S: InstanceSet + 'static>(
     let set: Arc<dyn InstanceSet> = wrap(cloud.reopen());
     Subject::new(set, request())
         .with_instances_at_once(shape.at_once)
+        .with_appearance(shape.appear)
         .with_reopen(move || {
             let opened: Arc<dyn InstanceSet> = wrap(again.reopen());
             async move { Ok(opened) }
