@@ -7,6 +7,15 @@ use async_trait::async_trait;
 use crate::{Command, ExecError, Executor, ExitStatus, Output, Target};
 
 /// A command that ended, with the beginning of what it said.
+///
+/// ```
+/// use longshore_exec::{Collected, ExitStatus};
+/// let mut done = Collected::default();
+/// // Nobody said how it ended: that is not success.
+/// assert!(!done.succeeded());
+/// done.status = Some(ExitStatus::Code(0));
+/// assert!(done.succeeded());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collected {
@@ -27,14 +36,33 @@ impl Collected {
     }
 }
 
-/// Conveniences for every [`Executor`].
+/// Conveniences for every [`Executor`], `dyn Executor` too.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_exec::{Command, ExecError, Executor, ExecutorExt, Target};
+///
+/// async fn host_name(executor: &dyn Executor, target: &Target) -> Result<String, ExecError> {
+///     let line = Command::new("hostname");
+///     let done = executor.exec(target, &line, &[], Duration::from_secs(10), 256).await?;
+///     Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
+/// }
+/// ```
 #[async_trait]
 pub trait ExecutorExt: Executor {
     /// Runs a command with `stdin` to its end and keeps the first `limit` bytes of each stream.
     ///
+    /// What goes beyond is read and dropped, so that the command is not held up;
+    /// [`Collected::truncated`] says so. `timeout` is that of [`Executor::open`].
+    ///
     /// All of `stdin` is written before output is read: a command that answers much before it has
     /// read everything (`cat`, with megabytes) stalls until the timeout. Use [`Executor::open`]
     /// for such.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Executor::open`] and of [`Process`](crate::Process). A command that ended is none,
+    /// however it ended: ask [`Collected::succeeded`].
     async fn exec(
         &self,
         target: &Target,

@@ -6,6 +6,14 @@ use std::fmt;
 use longshore_types::error_chain;
 
 /// How far things had come when they went wrong.
+///
+/// In order: a later one means that the earlier ones went well.
+///
+/// ```
+/// use longshore_exec::Phase;
+/// assert!(Phase::Connect < Phase::Authentication);
+/// assert_eq!(Phase::HostIdentity.to_string(), "host identity");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
@@ -41,7 +49,22 @@ impl fmt::Display for Phase {
 
 /// A command could not be run, or nobody knows how it ended.
 ///
-/// [`fmt::Display`] names the phase only; the cause is in [`StdError::source`].
+/// [`fmt::Display`] names the phase only; the cause is in [`StdError::source`]. The crate
+/// documentation says when a command may have run.
+///
+/// ```
+/// use longshore_exec::{ExecError, Phase};
+///
+/// // Nothing was sent: it may be tried again.
+/// let refused = ExecError::not_run(Phase::Connect, "connection refused");
+/// assert!(!refused.may_have_run);
+///
+/// // It was sent, and then silence: whoever repeats it may do it twice.
+/// let lost = ExecError::may_have_run(Phase::Command, "connection reset");
+/// assert!(lost.may_have_run);
+/// assert_eq!(lost.to_string(), "command failed (the command may have run)");
+/// assert_eq!(lost.chain(), "command failed (the command may have run): connection reset");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{phase} failed{}", if *.may_have_run { " (the command may have run)" } else { "" })]
 #[non_exhaustive]

@@ -1,68 +1,176 @@
 //! The contract "run a command on a host".
 //!
-//! An [`Executor`] keeps whatever connections it needs and runs [`Command`]s on [`Target`]s. What
-//! it promises:
+//! An [`Executor`] keeps whatever connections it needs and runs [`Command`]s on [`Target`]s; what
+//! it promises is written on the trait. `longshore-ssh` has one over SSH, [`testing::Scripted`] is
+//! one for tests, and anything else that starts processes elsewhere can be one.
 //!
-//! - **Deadlines.** [`Executor::open`] and everything done with the [`Process`] it returns end
-//!   within the timeout given to `open`, with an error if need be, whatever the host does.
-//! - **May have run.** An error says whether the command may have been carried out
-//!   ([`ExecError::may_have_run`]). Whoever acts on an error must not treat "may have run" as "did
-//!   not run".
-//! - **No invented success.** [`Process::wait`] gives `None` if the host did not say how the
-//!   command ended. That is unknown, never success.
-//! - **Bounded.** Output arrives in chunks of at most [`MAX_CHUNK`] bytes, and a host that sends
-//!   faster than the caller reads is made to wait.
-//! - **Identity.** No command but the one that reads the host's secret runs before the host was
-//!   identified as [`Target::identity`] asks.
-//! - **Dropping.** A process that is dropped is closed in the background. The command may go on
-//!   running on the host.
+//! # Using an executor
 //!
-//! An executor for a host that is this very process:
+//! Most callers want [`ExecutorExt::exec`]: one command to its end, with a bounded part of what it
+//! says.
+//!
+//! ```
+//! use std::time::Duration;
+//! use longshore_exec::testing::Scripted;
+//! use longshore_exec::{Command, ExecutorExt, Identity, Target};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let executor = Scripted::new(|_, line| match line {
+//!     "uname" => "Linux\n".into(),
+//!     other => panic!("nobody expected {other}"),
+//! });
+//! let target = Target::new("i-1", "10.0.0.1", "root", Identity::Unchecked);
+//! let ten_seconds = Duration::from_secs(10);
+//! let done = executor.exec(&target, &Command::new("uname"), &[], ten_seconds, 1024).await?;
+//! assert!(done.succeeded());
+//! assert_eq!(done.stdout, b"Linux\n");
+//! # Ok::<(), longshore_exec::ExecError>(()) }).unwrap();
+//! ```
+//!
+//! # May have run
+//!
+//! A command is not repeated as if nothing had happened only because it failed: its effect may be
+//! there. So every [`ExecError`] says whether the command may have been carried out, wholly or in
+//! part. "May have run" is never to be treated as "did not run".
+//!
+//! | what happened | `may_have_run` |
+//! |---|---|
+//! | the address does not answer, the login fails, the host's key is wrong | no |
+//! | the time was up while the command waited for its turn | no |
+//! | the line has a NUL byte and cannot be sent | no |
+//! | the host refused the request to run it, and said so | perhaps: an executor that cannot be sure says yes |
+//! | the request was sent and the connection broke before any answer | yes |
+//! | it ran and the time was up, or the connection broke, before it ended | yes |
+//! | it ended and the host did not say how | no error: [`Process::wait`] gives `None`, which is not success |
+//!
+//! # Writing an executor
+//!
+//! Two traits, six methods. A complete one, which runs commands on this very machine, whatever the
+//! target:
 //!
 //! ```
 //! use std::time::Duration;
 //! use async_trait::async_trait;
 //! use longshore_exec::*;
 //! use longshore_types::InstanceId;
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//! use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+//! use tokio::time::{Instant, timeout_at};
 //!
 //! #[derive(Debug)]
-//! struct Echo;
+//! struct Local;
 //!
 //! #[derive(Debug)]
-//! struct Echoed(Option<Vec<u8>>);
+//! struct LocalProcess {
+//!     child: Child,
+//!     stdin: Option<ChildStdin>,
+//!     stdout: Option<ChildStdout>,
+//!     stderr: Option<ChildStderr>,
+//!     deadline: Instant,
+//! }
 //!
 //! #[async_trait]
-//! impl Executor for Echo {
-//!     async fn open(&self, _: &Target, command: &Command, _: Duration)
+//! impl Executor for Local {
+//!     async fn open(&self, _: &Target, command: &Command, timeout: Duration)
 //!         -> Result<Box<dyn Process>, ExecError> {
-//!         Ok(Box::new(Echoed(Some(command.line.clone().into_bytes()))))
+//!         // Deadlines: everything from here on has until then. A sum that does not fit is never.
+//!         let now = Instant::now();
+//!         let never = now + Duration::from_secs(30 * 365 * 24 * 3600);
+//!         let deadline = now.checked_add(timeout).unwrap_or(never);
+//!         if command.line.contains('\0') {
+//!             return Err(ExecError::not_run(Phase::Open, "the line has a NUL byte"));
+//!         }
+//!         let pipe = std::process::Stdio::piped;
+//!         let mut child = tokio::process::Command::new("sh").args(["-c", &command.line])
+//!             .stdin(pipe()).stdout(pipe()).stderr(pipe())
+//!             .spawn().map_err(|error| ExecError::not_run(Phase::Open, error))?;
+//!         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+//!         let stderr = child.stderr.take();
+//!         Ok(Box::new(LocalProcess { child, stdin, stdout, stderr, deadline }))
 //!     }
+//!
+//!     // There are no connections.
 //!     async fn disconnect(&self, _: &InstanceId) {}
 //! }
 //!
-//! #[async_trait]
-//! impl Process for Echoed {
-//!     async fn write_stdin(&mut self, _: &[u8]) -> Result<(), ExecError> { Ok(()) }
-//!     async fn close_stdin(&mut self) -> Result<(), ExecError> { Ok(()) }
-//!     async fn output(&mut self) -> Result<Option<Output>, ExecError> {
-//!         Ok(self.0.take().map(Output::Stdout))
+//! /// From here on nobody knows what the command did.
+//! fn broke(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExecError {
+//!     ExecError::may_have_run(Phase::Command, error)
+//! }
+//!
+//! /// One read, or nothing for ever once the stream has ended. Dropping it loses nothing.
+//! async fn read(stream: &mut Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+//!     let Some(open) = stream else { return std::future::pending().await };
+//!     let mut bytes = vec![0; MAX_CHUNK];
+//!     let count = open.read(&mut bytes).await?;
+//!     bytes.truncate(count);
+//!     if count == 0 {
+//!         *stream = None;
 //!     }
+//!     Ok(bytes)
+//! }
+//!
+//! #[async_trait]
+//! impl Process for LocalProcess {
+//!     async fn write_stdin(&mut self, bytes: &[u8]) -> Result<(), ExecError> {
+//!         let Some(stdin) = &mut self.stdin else { return Err(broke("its input is closed")) };
+//!         match timeout_at(self.deadline, stdin.write_all(bytes)).await {
+//!             // A command that does not want its input: the rest is dropped.
+//!             Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+//!             Ok(written) => written.map_err(broke),
+//!             Err(_) => Err(broke("the time is up")),
+//!         }
+//!     }
+//!
+//!     async fn close_stdin(&mut self) -> Result<(), ExecError> {
+//!         self.stdin = None;
+//!         Ok(())
+//!     }
+//!
+//!     async fn output(&mut self) -> Result<Option<Output>, ExecError> {
+//!         while self.stdout.is_some() || self.stderr.is_some() {
+//!             let (stdout, stderr) = (&mut self.stdout, &mut self.stderr);
+//!             let either = async {
+//!                 tokio::select! {
+//!                     bytes = read(stdout) => bytes.map(Output::Stdout),
+//!                     bytes = read(stderr) => bytes.map(Output::Stderr),
+//!                 }
+//!             };
+//!             let output = timeout_at(self.deadline, either).await;
+//!             match output.map_err(|_| broke("the time is up"))?.map_err(broke)? {
+//!                 // The end of one of them.
+//!                 Output::Stdout(bytes) | Output::Stderr(bytes) if bytes.is_empty() => {}
+//!                 output => return Ok(Some(output)),
+//!             }
+//!         }
+//!         Ok(None)
+//!     }
+//!
 //!     async fn wait(&mut self) -> Result<Option<ExitStatus>, ExecError> {
-//!         Ok(Some(ExitStatus::Code(0)))
+//!         while self.output().await?.is_some() {}
+//!         let status = timeout_at(self.deadline, self.child.wait()).await
+//!             .map_err(|_| broke("the time is up"))?.map_err(broke)?;
+//!         // No code: a signal ended it. That is not success, and not a code.
+//!         Ok(status.code().map(|code| ExitStatus::Code(code.cast_unsigned())))
 //!     }
 //! }
 //!
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let target = Target::new("i-1", "127.0.0.1:22", "root", Identity::Unchecked);
-//! let done = Echo.exec(&target, &Command::new("hello"), &[], Duration::from_secs(1), 1024).await?;
-//! assert_eq!(done.stdout, b"hello");
-//! assert!(done.succeeded());
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let target = Target::new("here", "127.0.0.1", "me", Identity::Unchecked);
+//! let line = Command::new("read name; echo hello $name; exit 3");
+//! let done = Local.exec(&target, &line, b"you\n", Duration::from_secs(10), 1024).await?;
+//! assert_eq!(done.stdout, b"hello you\n");
+//! assert_eq!(done.status, Some(ExitStatus::Code(3)));
+//! let sleep = Command::new("sleep 5");
+//! let late = Local.exec(&target, &sleep, &[], Duration::from_millis(10), 1024).await.unwrap_err();
+//! assert!(late.may_have_run);
 //! # Ok::<(), ExecError>(()) }).unwrap();
 //! ```
 
 mod collect;
 mod error;
 mod output_store;
+pub mod testing;
 
 use std::fmt;
 use std::sync::Arc;
@@ -78,12 +186,61 @@ pub use output_store::{OutputSink, OutputStore};
 /// The most bytes in one piece of output.
 pub const MAX_CHUNK: usize = 64 * 1024;
 
-/// Runs commands on hosts. See the crate documentation for what it promises.
+/// Runs commands on hosts.
+///
+/// The crate documentation has a complete one.
+///
+/// # Deadlines
+///
+/// [`Executor::open`] and everything done with the [`Process`] it returns end within the timeout
+/// given to `open`, with an error if need be, whatever the host does: also one that sends without
+/// end, a byte at a time, or nothing. A timeout too long to be added to the clock is no limit.
+///
+/// # May have run
+///
+/// An error says whether the command may have been carried out
+/// ([`ExecError::may_have_run`](field@ExecError::may_have_run)). An executor that is not sure says
+/// yes. It may try a command again by itself only while it surely was not sent.
+///
+/// # No invented success
+///
+/// [`Process::wait`] gives `None` if the host did not say how the command ended. That is unknown,
+/// never success.
+///
+/// # Bounds
+///
+/// Output arrives in pieces of at most [`MAX_CHUNK`] bytes. What is kept for a caller who does not
+/// read is bounded, and a host that sends faster is made to wait. Neither one command nor one host
+/// holds up another.
+///
+/// # Identity
+///
+/// No command, but the one that reads the host's secret, runs before the host was identified as
+/// [`Target::identity`] asks. A connection that was made without a check does not serve a target
+/// that asks for one.
+///
+/// # Dropping
+///
+/// Every future may be dropped at any await. A command whose `open` is dropped may have run, or may
+/// still run. A process that is dropped is closed in the background; the command may go on running
+/// on the host.
+///
+/// # Concurrency
+///
+/// Commands on one target run side by side, as far as the host allows; those that cannot, wait in
+/// the order in which they came. Targets with the same instance share a connection. One with
+/// another address or user replaces it.
 #[async_trait]
 pub trait Executor: fmt::Debug + Send + Sync {
     /// Starts `command` on `target`, connecting first where there is no connection.
     ///
-    /// `timeout` bounds everything from here to the end of the process, connecting included.
+    /// Returns when the host has said that it runs. `timeout` bounds everything from here to the end
+    /// of the process, connecting included.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the command from being started, with the [`Phase`] that it came to. A line, a
+    /// user or an address that cannot be sent or reached is an error that says "not run".
     async fn open(
         &self,
         target: &Target,
@@ -93,31 +250,81 @@ pub trait Executor: fmt::Debug + Send + Sync {
 
     /// Closes the connection to an instance, if there is one, and forgets it.
     ///
-    /// Its processes fail with "may have run". A later `open` connects anew.
+    /// Its processes fail with "may have run". A later `open` connects anew. Returns soon, whatever
+    /// the host does.
     async fn disconnect(&self, instance: &InstanceId);
 }
 
 /// A command that was started on a host.
+///
+/// Its input and its two streams of output. All errors are of phase [`Phase::Command`] and say "may
+/// have run"; after one, the others fail likewise.
+///
+/// ```
+/// use longshore_exec::{ExecError, Output, Process};
+///
+/// /// Gives it a line, and counts what comes back.
+/// async fn ask(mut process: Box<dyn Process>) -> Result<usize, ExecError> {
+///     process.write_stdin(b"a question\n").await?;
+///     process.close_stdin().await?;
+///     let mut bytes = 0;
+///     while let Some(output) = process.output().await? {
+///         bytes += match output {
+///             Output::Stdout(bytes) | Output::Stderr(bytes) => bytes.len(),
+///         };
+///     }
+///     // `None` is not success: the host did not say.
+///     let _status = process.wait().await?;
+///     Ok(bytes)
+/// }
+/// ```
 #[async_trait]
 pub trait Process: fmt::Debug + Send {
     /// Writes to its standard input; returns when everything was handed over.
     ///
-    /// A host that closed its standard input early is no error: the rest is dropped.
+    /// A host that closed its standard input early is no error: the rest is dropped. If this is
+    /// dropped before it returns, a beginning of `bytes` of unknown length was written.
+    ///
+    /// # Errors
+    ///
+    /// When the time is up or the connection is gone, and after [`Process::close_stdin`].
     async fn write_stdin(&mut self, bytes: &[u8]) -> Result<(), ExecError>;
 
-    /// Ends its standard input. Doing it twice is no error.
+    /// Ends its standard input, after what was written. Doing it twice is no error.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone. An executor may leave that to the next call.
     async fn close_stdin(&mut self) -> Result<(), ExecError>;
 
     /// The next piece of output, at most [`MAX_CHUNK`] bytes; `None` once both streams ended.
     ///
-    /// Safe to drop at any await: no output is lost.
+    /// The order within a stream is that of the command; between the two it is not known. Safe to
+    /// drop at any await: no output is lost.
+    ///
+    /// # Errors
+    ///
+    /// When the time is up or the connection is gone, after all output that came before.
     async fn output(&mut self) -> Result<Option<Output>, ExecError>;
 
     /// How it ended, reading and dropping output that is left; `None` if the host did not say.
+    ///
+    /// May return before the streams end, if something that the command left behind holds them
+    /// open. May be called again, with the same answer.
+    ///
+    /// # Errors
+    ///
+    /// When the time is up or the connection is gone before the end was known.
     async fn wait(&mut self) -> Result<Option<ExitStatus>, ExecError>;
 }
 
 /// A host to run commands on.
+///
+/// ```
+/// use longshore_exec::{Identity, Target};
+/// let target = Target::new("i-1", "[fd00::1]:2222", "admin", Identity::Unchecked);
+/// assert_eq!(target.user, "admin");
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Target {
@@ -149,6 +356,34 @@ impl Target {
 }
 
 /// How a host proves that it is the instance it is taken for.
+///
+/// ```
+/// use std::sync::Arc;
+/// use async_trait::async_trait;
+/// use longshore_exec::{HostKey, HostKeyVerdict, HostKeyVerifier, Identity};
+/// use longshore_types::InstanceId;
+///
+/// /// Keys as `known_hosts` writes them: `ssh-ed25519 AAAA...`.
+/// #[derive(Debug)]
+/// struct Known(Vec<String>);
+///
+/// #[async_trait]
+/// impl HostKeyVerifier for Known {
+///     async fn verify(&self, _: &InstanceId, key: &HostKey) -> HostKeyVerdict {
+///         match self.0.contains(&key.to_string()) {
+///             true => HostKeyVerdict::Match,
+///             false => HostKeyVerdict::Mismatch,
+///         }
+///     }
+/// }
+///
+/// let identity = Identity::Checked {
+///     verifier: Arc::new(Known(vec!["ssh-ed25519 AAAACw==".to_owned()])),
+///     secret: None,
+///     secret_path: String::new(),
+/// };
+/// # let _ = identity;
+/// ```
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_enums,
@@ -170,6 +405,11 @@ pub enum Identity {
 }
 
 /// Somebody who may know the host key of an instance.
+///
+/// An executor may keep an answer until [`Executor::disconnect`] and ask again only about another
+/// key. [`Identity`] has an example.
+///
+/// No example: the one of [`Identity`] is one.
 #[async_trait]
 pub trait HostKeyVerifier: fmt::Debug + Send + Sync {
     /// Whether `key` is the host key of `instance`. Must answer within a few seconds.
@@ -177,10 +417,16 @@ pub trait HostKeyVerifier: fmt::Debug + Send + Sync {
 }
 
 /// A command for the login shell of a host.
+///
+/// ```
+/// use longshore_exec::Command;
+/// assert_eq!(Command::new("exit 3").line, "exit 3");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Command {
-    /// The line that the shell is given. Quoting is the caller's.
+    /// The line that the shell is given. Quoting is the caller's. Newlines are the shell's; a NUL
+    /// byte is an error, and so may be a length beyond some thousand bytes.
     pub line: String,
 }
 
@@ -192,6 +438,12 @@ impl Command {
 }
 
 /// A piece of output, at most [`MAX_CHUNK`] bytes, never empty.
+///
+/// ```
+/// use longshore_exec::Output;
+/// let output = Output::Stderr(b"no such file\n".to_vec());
+/// assert!(matches!(output, Output::Stderr(bytes) if bytes.starts_with(b"no such")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -205,6 +457,13 @@ pub enum Output {
 }
 
 /// How a command ended, as the host said.
+///
+/// ```
+/// use longshore_exec::ExitStatus;
+/// assert!(ExitStatus::Code(0).is_success());
+/// assert_eq!(ExitStatus::Code(3).to_string(), "exit code 3");
+/// assert_eq!(ExitStatus::Signal("KILL".to_owned()).to_string(), "signal KILL");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,

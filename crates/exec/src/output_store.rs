@@ -7,6 +7,31 @@ use async_trait::async_trait;
 use longshore_types::{Attempt, ContainerUuid};
 
 /// Keeps what containers wrote, so that their machines may go.
+///
+/// One that keeps nothing:
+///
+/// ```
+/// use std::io;
+/// use async_trait::async_trait;
+/// use longshore_exec::{OutputSink, OutputStore};
+/// use longshore_types::{Attempt, ContainerUuid};
+///
+/// #[derive(Debug)]
+/// struct Nowhere;
+///
+/// #[async_trait]
+/// impl OutputStore for Nowhere {
+///     async fn wanted(&self, _: ContainerUuid) -> io::Result<Option<u64>> { Ok(Some(0)) }
+///     async fn begin(&self, _: ContainerUuid, _: Attempt, _: &'static str, _: u64)
+///         -> io::Result<Box<dyn OutputSink>> { Ok(Box::new(Nowhere)) }
+/// }
+///
+/// #[async_trait]
+/// impl OutputSink for Nowhere {
+///     async fn write(&mut self, _: &[u8]) -> io::Result<()> { Ok(()) }
+///     async fn finish(&mut self) -> io::Result<()> { Ok(()) }
+/// }
+/// ```
 #[async_trait]
 pub trait OutputStore: fmt::Debug + Send + Sync {
     /// How much of an output stream is wanted: its last so many bytes, or all of it if none.
@@ -26,6 +51,10 @@ pub trait OutputStore: fmt::Debug + Send + Sync {
 }
 
 /// One stream that is being kept.
+///
+/// Dropping it before [`OutputSink::finish`] keeps nothing.
+///
+/// No example: the one of [`OutputStore`] has one.
 #[async_trait]
 pub trait OutputSink: fmt::Debug + Send {
     /// Adds bytes at the end.
