@@ -1,7 +1,7 @@
 //! One connection: what its task and the executor share, and the task.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -128,6 +128,15 @@ impl Connection {
         let _ = timeout(FINISH, finished.wait_for(|finished| *finished)).await;
     }
 
+    /// Takes back the wish to be woken, by somebody whose wish is about to be seen to.
+    async fn settle(&self) {
+        tokio::select! {
+            biased;
+            () = self.wake.notified() => {}
+            () = ready(()) => {}
+        }
+    }
+
     async fn stopped(&self) {
         while !self.lock().stop {
             self.wake.notified().await;
@@ -204,6 +213,7 @@ pub(crate) async fn serve(
     let mut timer = pin!(sleep(Duration::ZERO));
     let mut armed: Option<Instant> = None;
     loop {
+        connection.settle().await;
         if connection.take(starts, gate) {
             return Fault::late(SshError::Disconnected);
         }

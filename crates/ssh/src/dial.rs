@@ -30,7 +30,11 @@ fn prepare(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let silence = u32::try_from(settings.keepalive.as_secs()).unwrap_or(u32::MAX);
     let silence = silence.clamp(1, 32_767);
-    let patience = u32::try_from(settings.unacknowledged.as_millis()).unwrap_or(u32::MAX);
+    // Zero would be the system's own, and the system knows no more than 31 bits.
+    let patience = settings.unacknowledged.as_millis().clamp(1, 1 << 31);
+    let patience = u32::try_from(patience)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX.cast_unsigned());
     setsockopt(tcp, sockopt::KeepAlive, &true)?;
     setsockopt(tcp, sockopt::TcpKeepIdle, &silence)?;
     setsockopt(tcp, sockopt::TcpKeepInterval, &silence)?;

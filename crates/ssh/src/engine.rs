@@ -91,7 +91,7 @@ impl Engine {
             closing: Vec::new(),
             session,
             opening: None,
-            limit: settings.channels.max(1) + 1,
+            limit: settings.channels + 1,
             refusals: 0,
             paused_until: None,
             starved: None,
@@ -161,7 +161,7 @@ impl Engine {
             && !self.closing.is_empty()
             && self.spare.is_none()
             && self.opening.is_none()
-            && self.jobs.len() < self.settings.channels.max(1)
+            && self.jobs.len() < self.settings.channels
             && self.channels() >= self.limit;
         match starved {
             true => self.starved = self.starved.or_else(|| Some(Instant::now())),
@@ -331,7 +331,7 @@ impl Engine {
 
     /// Gives the open channel to the next command.
     fn start(&mut self, starts: &mut VecDeque<Start>) {
-        if self.jobs.len() >= self.settings.channels.max(1) || starts.is_empty() {
+        if self.jobs.len() >= self.settings.channels || starts.is_empty() {
             return;
         }
         if let Some(channel) = self.spare.take() {

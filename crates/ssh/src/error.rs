@@ -7,6 +7,14 @@ use longshore_exec::{ExecError, Phase};
 
 /// Why a connection or a command failed; the `source` of an
 /// [`ExecError`](longshore_exec::ExecError).
+///
+/// ```
+/// use longshore_exec::{ExecError, Phase};
+/// use longshore_ssh::SshError;
+/// let error = ExecError::not_run(Phase::Connect, SshError::Deadline);
+/// assert!(matches!(error.source.downcast_ref(), Some(SshError::Deadline)));
+/// assert_eq!(error.chain(), "connect failed: the time is up");
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SshError {
@@ -16,7 +24,8 @@ pub enum SshError {
     /// The network or the operating system.
     #[error("the connection broke")]
     Io(#[source] Arc<io::Error>),
-    /// libssh2 says why, with its number.
+    /// libssh2 says why, with its number. Both are for people: another version may say something
+    /// else.
     #[error("{message} (libssh2 error {code})")]
     Protocol {
         /// The number, negative.
@@ -52,6 +61,9 @@ pub enum SshError {
     /// The command is longer than one SSH packet can carry, or has a NUL byte in it.
     #[error("the command cannot be sent: {0}")]
     Line(&'static str),
+    /// Nobody can log in with this name.
+    #[error("not the name of a user: {0}")]
+    User(&'static str),
     /// The standard input was closed before.
     #[error("the standard input is closed")]
     InputClosed,

@@ -17,21 +17,40 @@ use crate::job::Start;
 use crate::key::PrivateKey;
 use crate::pipe::Pipe;
 use crate::process::{NotStarted, SshProcess};
-use crate::settings::Settings;
+use crate::settings::{NEVER, Settings};
 use crate::stats::{Counters, Stats};
 use crate::verdicts::Verdicts;
 use crate::wrap::{NONCE_BYTES, wrap};
 
 /// How many connections one command is tried on, as long as it was surely not sent.
 const ATTEMPTS: usize = 3;
-/// A time that never comes, for timeouts that cannot be added to the clock: 30 years.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+/// The longest name of a user.
+const MAX_USER_BYTES: usize = 255;
 
 /// An [`Executor`] over libssh2: one connection per instance, opened on demand and kept until
 /// [`Executor::disconnect`]. See the crate documentation.
 ///
-/// It must be used inside a tokio runtime with time and network enabled. Dropping it closes its
-/// connections; their processes fail.
+/// It must be used inside a tokio runtime with time and network enabled, which it takes its time
+/// from: a jump of the system's clock has no effect. Dropping it closes its connections; their
+/// processes fail.
+///
+/// What its errors say is an [`SshError`] behind
+/// [`ExecError::source`](longshore_exec::ExecError::source):
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_exec::{Command, ExecError, Executor, Identity, Phase, Target};
+/// use longshore_ssh::{PrivateKey, Settings, SshError, SshExecutor};
+///
+/// # async fn example(executor: &SshExecutor) {
+/// let target = Target::new("i-1", "10.0.0.1", "admin", Identity::Unchecked);
+/// let line = Command::new("ec\0ho");
+/// let error = executor.open(&target, &line, Duration::from_secs(10)).await.unwrap_err();
+/// assert!(!error.may_have_run);
+/// assert!(matches!(error.source.downcast_ref(), Some(SshError::Line(_))));
+/// executor.disconnect(&target.instance).await;
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SshExecutor {
     shared: Arc<Shared>,
@@ -51,12 +70,21 @@ pub(crate) struct Shared {
 
 impl SshExecutor {
     /// An executor that logs in with `key`. Connects to nobody yet.
+    ///
+    /// ```
+    /// # fn example(key: &str) -> Result<(), longshore_ssh::KeyError> {
+    /// use longshore_ssh::{PrivateKey, Settings, SshExecutor};
+    /// let executor = SshExecutor::new(PrivateKey::parse(key)?, Settings::default());
+    /// assert_eq!(executor.stats().connections_made, 0);
+    /// # Ok(()) }
+    /// ```
     pub fn new(key: PrivateKey, settings: Settings) -> Self {
+        let settings = settings.bounded();
         Self {
             shared: Arc::new(Shared {
                 key,
                 counters: Arc::default(),
-                connecting: Semaphore::new(settings.connecting.clamp(1, Semaphore::MAX_PERMITS)),
+                connecting: Semaphore::new(settings.connecting),
                 verdicts: Mutex::new(Verdicts::new(settings.verdicts)),
                 connections: Mutex::default(),
                 settings: Arc::new(settings),
@@ -64,7 +92,7 @@ impl SshExecutor {
         }
     }
 
-    /// What it did so far. Cheap.
+    /// What it did so far. Cheap. [`Stats`] has an example.
     pub fn stats(&self) -> Stats {
         self.shared.counters.snapshot()
     }
@@ -121,6 +149,20 @@ impl Shared {
     }
 }
 
+/// Whether somebody can have this name; the error says why not.
+fn check_user(user: &str) -> Result<(), &'static str> {
+    if user.is_empty() {
+        return Err("it is empty");
+    }
+    if user.len() > MAX_USER_BYTES {
+        return Err("it is longer than 255 bytes");
+    }
+    match user.contains(char::is_control) {
+        true => Err("it has a control character"),
+        false => Ok(()),
+    }
+}
+
 /// Fresh random bytes that mark the end of one command.
 pub(crate) fn nonce() -> Result<[u8; NONCE_BYTES], SshError> {
     let mut nonce = [0; NONCE_BYTES];
@@ -137,6 +179,8 @@ impl Executor for SshExecutor {
         timeout: Duration,
     ) -> Result<Box<dyn Process>, ExecError> {
         let not_run = |error: SshError| ExecError::not_run(Phase::Open, error);
+        check_user(&target.user)
+            .map_err(|reason| ExecError::not_run(Phase::Authentication, SshError::User(reason)))?;
         let now = Instant::now();
         let deadline = now.checked_add(timeout).unwrap_or(now + NEVER);
         let wrapped = wrap(&command.line, nonce().map_err(not_run)?)

@@ -7,11 +7,16 @@ use std::sync::Arc;
 use crate::raw;
 
 /// A text that is not a private key that can be used.
+///
+/// ```
+/// let error = longshore_ssh::PrivateKey::parse("").unwrap_err();
+/// assert_eq!(error.reason, "it does not begin with -----BEGIN");
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("not a usable private key: {reason}")]
 #[non_exhaustive]
 pub struct KeyError {
-    /// What libssh2 says about it.
+    /// What is wrong with it. It never shows any of the text.
     pub reason: String,
 }
 
@@ -28,6 +33,10 @@ impl PrivateKey {
     /// Takes an ed25519, ECDSA or RSA key in OpenSSH or PEM form without a passphrase.
     ///
     /// The key is tried at once, so that a bad one is an error here and not at the first login.
+    ///
+    /// # Errors
+    ///
+    /// If libssh2 cannot read it, or it needs a passphrase.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = format!("{}\n", text.replace("\r\n", "\n").trim());
         if !text.starts_with("-----BEGIN ") || text.contains('\0') {

@@ -39,6 +39,23 @@
 //! The next channel is opened ahead, while a command runs. A process has a bounded buffer in each
 //! direction; a caller that does not read makes its own command wait, and no other.
 
+//!
+//! # Limits
+//!
+//! Everything that can grow has a bound: per process 64 KiB that wait in each direction, 64 KiB that
+//! the host may send on a channel ahead of that, and a line of about 30,000 bytes once quoted; per
+//! connection and executor what [`Settings`] says.
+//!
+//! A command that nobody waits for any more is closed, but an OpenSSH server goes on counting its
+//! channel until the command ends. Until then there is room for one command less; when commands
+//! wait and there is no room left by such channels, the connection is replaced.
+//!
+//! # What shows through
+//!
+//! No type of the `ssh2` crate is part of this interface. libssh2 itself shows in two places: the
+//! text and the number of [`SshError::Protocol`], and the forms of keys that [`PrivateKey::parse`]
+//! takes.
+
 mod connection;
 mod dial;
 mod engine;

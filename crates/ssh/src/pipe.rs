@@ -57,6 +57,11 @@ impl State {
         Some((output, full))
     }
 
+    /// Whether the connection has nothing more to do with it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.fault.is_some()
+    }
+
     /// Takes as much of `bytes` as there is room for.
     pub(crate) fn put_input(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(CAPACITY - self.input.len());
@@ -109,8 +114,11 @@ impl Pipe {
         state.dropped = true;
         state.output.clear();
         state.input = Vec::new();
+        let over = state.is_over();
         drop(state);
-        self.wake_connection();
+        if !over {
+            self.wake_connection();
+        }
     }
 }
 

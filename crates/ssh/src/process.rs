@@ -124,8 +124,11 @@ impl Process for SshProcess {
         let mut state = self.pipe.lock();
         if !state.input_closed {
             state.input_closed = true;
+            let over = state.is_over();
             drop(state);
-            self.pipe.wake_connection();
+            if !over {
+                self.pipe.wake_connection();
+            }
         }
         Ok(())
     }

@@ -3,6 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What an executor did so far; see [`SshExecutor::stats`](crate::SshExecutor::stats).
+///
+/// ```
+/// use longshore_ssh::SshExecutor;
+/// fn log(executor: &SshExecutor) -> String {
+///     let stats = executor.stats();
+///     let open = stats.connections_open;
+///     format!("{open} connections, {} commands, {} bytes", stats.commands, stats.bytes_received)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -26,6 +26,10 @@ pub(crate) struct Wrapped {
 
 /// Wraps a line for a POSIX login shell; an error says why it cannot be sent.
 pub(crate) fn wrap(line: &str, nonce: [u8; NONCE_BYTES]) -> Result<Wrapped, &'static str> {
+    const TOO_LONG: &str = "it is longer than 30,000 bytes";
+    if line.len() > MAX_WRAPPED {
+        return Err(TOO_LONG);
+    }
     if line.contains('\0') {
         return Err("it has a NUL byte");
     }
@@ -34,7 +38,7 @@ pub(crate) fn wrap(line: &str, nonce: [u8; NONCE_BYTES]) -> Result<Wrapped, &'st
     let quoted = quote(&format!(" {line}"));
     let line = format!("(eval {quoted});s=$?;printf '{nonce}:%d;' \"$s\" >&2;exit \"$s\"");
     if line.len() > MAX_WRAPPED {
-        return Err("it is longer than 30,000 bytes");
+        return Err(TOO_LONG);
     }
     Ok(Wrapped {
         line,

@@ -234,6 +234,8 @@ async fn a_reader_that_stalls_stalls_nobody_else() {
     let target = target("i", &server.address());
     let endless = Command::new("yes");
     let mut stalled = executor.open(&target, &endless, PLENTY).await.unwrap();
+    let complaints = Command::new("yes >&2");
+    let unread = executor.open(&target, &complaints, PLENTY).await.unwrap();
     for i in 0..50 {
         let done = run(&executor, &target, &format!("seq {i} 30000")).await;
         assert!(done.stdout.ends_with(b"30000\n"));
@@ -245,7 +247,7 @@ async fn a_reader_that_stalls_stalls_nobody_else() {
             other => panic!("{other:?}"),
         }
     }
-    drop(stalled);
+    drop((stalled, unread));
     assert!(run(&executor, &target, "true").await.succeeded());
     assert_eq!(server.connections(), 1);
 }

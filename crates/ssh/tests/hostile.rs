@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::server::{Behaviour, TestServer};
@@ -321,4 +323,208 @@ async fn a_gigabyte_comes_through_and_is_counted() {
     }
     assert_eq!(got, BYTES);
     assert_eq!(process.wait().await.unwrap(), None);
+}
+
+/// Passes bytes on to `server`, those from it one at a time and slowly as long as `slow` says so.
+async fn relay(server: String, slow: Arc<AtomicBool>) -> String {
+    raw(move |near| {
+        let (server, slow) = (server.clone(), Arc::clone(&slow));
+        async move {
+            let far = TcpStream::connect(server).await.unwrap();
+            let (mut near_in, mut near_out) = near.into_split();
+            let (mut far_in, mut far_out) = far.into_split();
+            let there = tokio::io::copy(&mut near_in, &mut far_out);
+            let back = async {
+                let mut bytes = [0; 4096];
+                loop {
+                    let limit = if slow.load(SeqCst) { 1 } else { bytes.len() };
+                    let count = far_in.read(&mut bytes[..limit]).await.unwrap_or(0);
+                    if count == 0 || near_out.write_all(&bytes[..count]).await.is_err() {
+                        return;
+                    }
+                    if limit == 1 {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                _ = there => {}
+                () = back => {}
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_host_that_drips_meets_the_deadline_and_harms_no_other() {
+    let server = TestServer::start(Behaviour::Run).await;
+    let slow = Arc::new(AtomicBool::new(false));
+    let dripping = relay(server.address(), Arc::clone(&slow)).await;
+    let executor = executor();
+    let (one, two) = (target("i", &dripping), target("j", &server.address()));
+    assert!(run(&executor, &one, "true").await.succeeded());
+    slow.store(true, SeqCst);
+    let (line, soon) = (Command::new("echo x"), Duration::from_millis(500));
+    let begun = Instant::now();
+    let error = executor.exec(&one, &line, &[], soon, 10).await.unwrap_err();
+    assert!(
+        error.may_have_run && error.chain().ends_with("the time is up"),
+        "{error:?}"
+    );
+    assert!(begun.elapsed() >= soon && begun.elapsed() < Duration::from_secs(10));
+    assert!(run(&executor, &two, "true").await.succeeded());
+    // The connection was not given up for it.
+    slow.store(false, SeqCst);
+    assert!(run(&executor, &one, "true").await.succeeded());
+    assert_eq!(executor.stats().connections_made, 2);
+}
+
+#[tokio::test]
+async fn a_thousand_commands_at_once_wait_and_more_are_refused() {
+    let server = TestServer::start(Behaviour::Instant).await;
+    let executor = executor();
+    let target = target("i", &server.address());
+    let line = Command::new("true");
+    let commands = (0..3_000).map(|_| executor.exec(&target, &line, &[], PLENTY, 10));
+    let mut commands: Vec<_> = commands.collect();
+    let (mut done, mut refused) = (0, 0);
+    for result in join_all(&mut commands).await {
+        match result {
+            Ok(result) if result.succeeded() => done += 1,
+            Err(error) if !error.may_have_run => {
+                assert!(
+                    error.chain().ends_with("commands are waiting already"),
+                    "{error:?}"
+                );
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(done >= 1_024, "{done} done, {refused} refused");
+    assert!(
+        refused > 0 && done + refused == 3_000,
+        "{done} done, {refused} refused"
+    );
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_jump_of_the_clock_is_a_deadline_and_no_more() {
+    let server = TestServer::start(Behaviour::Run).await;
+    let executor = executor();
+    let target = target("i", &server.address());
+    let cat = Command::new("cat");
+    let mut process = executor.open(&target, &cat, PLENTY).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(365 * 24 * 3600)).await;
+    tokio::time::resume();
+    let error = process.output().await.unwrap_err();
+    assert!(
+        error.may_have_run && error.chain().ends_with("the time is up"),
+        "{error:?}"
+    );
+    drop(process);
+    assert!(run(&executor, &target, "true").await.succeeded());
+}
+
+#[tokio::test]
+async fn absurd_settings_have_a_meaning() {
+    let server = TestServer::start(Behaviour::Run).await;
+    let target = target("i", &server.address());
+    let absurd = |time: Duration, number: usize, bytes: u64| {
+        let mut settings = Settings::default();
+        settings.connect = time;
+        settings.banner = time;
+        settings.key_exchange = time;
+        settings.authentication = time;
+        settings.handshake = time;
+        settings.answer = time;
+        settings.unacknowledged = time;
+        settings.keepalive = time;
+        settings.connecting = number;
+        settings.channels = number;
+        settings.queue = number;
+        settings.verdicts = number;
+        settings.handshake_bytes = bytes;
+        settings.unexplained_bytes = bytes;
+        settings
+    };
+    let executor = executor_with(absurd(Duration::MAX, usize::MAX, u64::MAX));
+    for timeout in [PLENTY, Duration::MAX] {
+        let line = Command::new("echo x");
+        let done = executor.exec(&target, &line, &[], timeout, 10).await;
+        assert_eq!(done.unwrap().stdout, b"x\n");
+    }
+    let executor = executor_with(absurd(PLENTY, 0, u64::MAX));
+    assert!(run(&executor, &target, "true").await.succeeded());
+    let none = [
+        absurd(Duration::ZERO, 0, 0),
+        absurd(Duration::ZERO, usize::MAX, u64::MAX),
+        absurd(PLENTY, 1, 0),
+    ];
+    for settings in none {
+        let error = try_run(&executor_with(settings), &target, "true").await;
+        assert!(!error.unwrap_err().may_have_run);
+    }
+    let line = Command::new("true");
+    let error = executor.open(&target, &line, Duration::ZERO).await;
+    assert!(error.is_err_and(|error| error.chain().ends_with("the time is up")));
+}
+
+#[tokio::test]
+async fn names_and_lines_that_cannot_be_sent_are_errors_that_say_so() {
+    let server = TestServer::start(Behaviour::Run).await;
+    let executor = executor();
+    let good = target("i", &server.address());
+    for user in ["", "ro\0ot", "root\n", &"r".repeat(1 << 20)] {
+        let mut bad = good.clone();
+        bad.user = user.to_owned();
+        let error = try_run(&executor, &bad, "true").await.unwrap_err();
+        assert_eq!(
+            (error.phase, error.may_have_run),
+            (Phase::Authentication, false)
+        );
+    }
+    for address in [
+        "127.0.0.1\0:22",
+        "127.0.0.1\n",
+        "\n",
+        "",
+        &"a".repeat(1 << 20),
+    ] {
+        let mut bad = good.clone();
+        bad.address = address.to_owned();
+        let error = try_run(&executor, &bad, "true").await.unwrap_err();
+        assert_eq!((error.phase, error.may_have_run), (Phase::Connect, false));
+    }
+    for line in ["a\0b", &"x".repeat(1 << 20)] {
+        let error = try_run(&executor, &good, line).await.unwrap_err();
+        assert_eq!((error.phase, error.may_have_run), (Phase::Open, false));
+    }
+    assert_eq!(
+        run(&executor, &good, "echo a\necho b").await.stdout,
+        b"a\nb\n"
+    );
+    assert_eq!(server.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dropped_disconnect_still_disconnects() {
+    let server = TestServer::start(Behaviour::Run).await;
+    let executor = executor();
+    let target = target("i", &server.address());
+    let cat = Command::new("cat");
+    let mut process = executor.open(&target, &cat, PLENTY).await.unwrap();
+    let mut disconnect = Box::pin(executor.disconnect(&target.instance));
+    std::future::poll_fn(|cx| {
+        let _ = disconnect.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(disconnect);
+    assert!(process.output().await.unwrap_err().may_have_run);
+    assert!(run(&executor, &target, "true").await.succeeded());
+    assert_eq!(server.connections(), 2);
 }

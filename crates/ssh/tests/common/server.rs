@@ -1,6 +1,6 @@
 //! An SSH server in this process that runs commands, or misbehaves.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{Shutdown, SocketAddr};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -185,12 +185,12 @@ struct Client {
 
 /// The commands of one connection, each with whatever it started.
 #[derive(Debug, Default)]
-struct Children(Mutex<HashSet<u32>>);
+struct Children(Mutex<BTreeSet<u32>>);
 
 impl Children {
     /// Ends those that still run.
     fn end(&self) {
-        for id in self.0.lock().unwrap().drain() {
+        for id in std::mem::take(&mut *self.0.lock().unwrap()) {
             let group = nix::unistd::Pid::from_raw(id.cast_signed());
             // It may have ended just now.
             let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
