@@ -47,15 +47,15 @@ pub(crate) struct Made {
     pub(crate) creates: usize,
     /// How many creates have not ended.
     under_way: usize,
-    /// When a create last ended, or was dropped, without saying what it made.
-    doubtful: Option<Instant>,
+    /// The tokens of creates that ended, or were dropped, without saying what they made; and when.
+    doubtful: BTreeMap<String, Instant>,
 }
 
 impl Made {
     /// When something may last have been made that nobody told of.
     pub(crate) fn doubtful(&self) -> Option<Instant> {
         match self.under_way {
-            0 => self.doubtful,
+            0 => self.doubtful.values().max().copied(),
             _ => Some(Instant::now()),
         }
     }
@@ -128,7 +128,7 @@ impl Lab {
     ) -> Step<Result<Instance, CloudError>> {
         self.remember_what_was_there().await?;
         self.begin_create();
-        let request = request.clone();
+        let (request, token) = (request.clone(), &request.token);
         let answer = self
             .call(Operation::Create, timeout, move |set, context| async move {
                 set.create(&context, &request).await
@@ -139,7 +139,7 @@ impl Lab {
             Ok(Err(error)) if error.outcome() == Outcome::NotDone => Some(None),
             _ => None,
         };
-        self.end_create(made);
+        self.end_create(token, made);
         answer
     }
 
@@ -151,13 +151,28 @@ impl Lab {
     }
 
     /// Notes what a create made: something, nothing, or nobody knows.
-    pub(crate) fn end_create(&self, told: Option<Option<InstanceId>>) {
+    pub(crate) fn end_create(&self, token: &str, told: Option<Option<InstanceId>>) {
         let mut made = self.made();
         made.under_way -= 1;
         match told {
             Some(id) => made.ids.extend(id.filter(|id| !id.as_str().is_empty())),
-            None => made.doubtful = Some(Instant::now()),
+            None => drop(made.doubtful.insert(token.to_owned(), Instant::now())),
         }
+    }
+
+    /// Finds out what a create made whose reply is not known, by repeating it, if that is allowed.
+    pub(crate) async fn resolve(&self, request: &CreateRequest) -> Step<()> {
+        let doubtful = self.made().doubtful.contains_key(&request.token);
+        if doubtful && self.capabilities().await?.idempotent_create {
+            self.create(request).await?;
+            self.forget_doubt(request);
+        }
+        Ok(())
+    }
+
+    /// What a create made is known after all.
+    pub(crate) fn forget_doubt(&self, request: &CreateRequest) {
+        self.made().doubtful.remove(&request.token);
     }
 
     /// Makes an instance. Waits if the provider has no room or wants fewer calls.

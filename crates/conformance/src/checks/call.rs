@@ -58,10 +58,10 @@ pub(crate) async fn deadlines(lab: Arc<Lab>) -> Step<()> {
         let answers = lab.destroy_within(id, timeout).await?;
         judge_each(&lab, "destroy", timeout, id, &answers)?;
     }
-    let created = lab
-        .try_create_within(&lab.request(), NEXT_TO_NOTHING)
-        .await?;
-    judge(&lab, "create", NEXT_TO_NOTHING, created.err().as_ref())
+    let request = lab.request();
+    let created = lab.try_create_within(&request, NEXT_TO_NOTHING).await?;
+    judge(&lab, "create", NEXT_TO_NOTHING, created.err().as_ref())?;
+    lab.resolve(&request).await
 }
 
 fn judge_each(
@@ -189,14 +189,19 @@ pub(crate) async fn dropped(lab: Arc<Lab>) -> Step<()> {
         })
         .await?;
     }
-    create_and_drop(&lab, &lab.request(), 1).await?;
-    create_and_drop(&lab, &lab.request(), 2).await?;
+    let requests = [lab.request(), lab.request()];
+    create_and_drop(&lab, &requests[0], 1).await?;
+    create_and_drop(&lab, &requests[1], 2).await?;
     let gone = std::slice::from_ref(id).to_vec();
     lab.call_and_drop(Operation::Destroy, 1, move |set, context| async move {
         set.destroy(&context, &gone).await.len()
     })
     .await?;
-    works_as_before(&lab, id).await
+    works_as_before(&lab, id).await?;
+    for request in &requests {
+        lab.resolve(request).await?;
+    }
+    Ok(())
 }
 
 /// That after all of that a whole life of an instance is possible.

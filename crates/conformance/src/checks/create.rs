@@ -236,6 +236,7 @@ pub(crate) async fn dropped(lab: Arc<Lab>) -> Step<()> {
         );
         let id = std::slice::from_ref(&made.id);
         expect_one(&lab, &request.tags, &did, id).await?;
+        lab.forget_doubt(&request);
         lab.destroy_one(&made.id).await?;
         let did = format!("destroyed {}", made.id);
         lab.await_vanished(&did, id).await?;
@@ -247,16 +248,17 @@ pub(crate) async fn dropped(lab: Arc<Lab>) -> Step<()> {
 pub(crate) async fn create_and_drop(lab: &Lab, request: &CreateRequest, polls: usize) -> Step<()> {
     lab.remember_what_was_there().await?;
     lab.begin_create();
-    let request = request.clone();
+    let (request, token) = (request.clone(), &request.token);
     let answer = lab
         .call_and_drop(Operation::Create, polls, move |set, context| async move {
             set.create(&context, &request).await
         })
         .await;
-    lab.end_create(match &answer {
+    let told = match &answer {
         Ok(Some(Ok(instance))) => Some(Some(instance.id.clone())),
         _ => None,
-    });
+    };
+    lab.end_create(token, told);
     answer.map(drop)
 }
 

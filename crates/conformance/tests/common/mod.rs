@@ -10,6 +10,7 @@
 
 pub(crate) mod fake;
 pub(crate) mod memory;
+pub(crate) mod slow;
 pub(crate) mod wrong;
 
 use std::sync::Arc;
