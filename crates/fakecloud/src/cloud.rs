@@ -3,11 +3,14 @@
 mod asks;
 mod batch;
 mod create;
+mod fleet;
 mod life;
 mod limits;
 mod list;
+mod plan;
 mod rules;
 mod script;
+mod witness;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,11 +18,13 @@ use std::time::Duration;
 use longshore_cloud::{CloudError, ErrorKind};
 use longshore_types::{InstanceId, Instant};
 
-use self::life::Fleet;
+use self::fleet::Fleet;
 use self::limits::Buckets;
+use self::plan::Weather;
 use self::rules::{Fate, Rules};
+use self::witness::Witness;
 use crate::random::Random;
-use crate::{Call, CallId, CallKind, HeldId, Reply, Settings};
+use crate::{Call, CallId, CallKind, Happening, HeldId, Reply, Settings};
 
 /// An in-memory cloud: a pure state machine. See the [crate's documentation](crate) for how to
 /// drive it; [`FakeCloud`](crate::FakeCloud) does.
@@ -58,6 +63,8 @@ pub struct Cloud {
     fleet: Fleet,
     buckets: Buckets,
     rules: Rules,
+    weather: Weather,
+    witness: Witness,
 }
 
 /// What happens at a moment.
@@ -71,6 +78,8 @@ enum Timer {
     GiveUp(CallId),
     /// Something happens to an instance.
     Live(u64, life::Step),
+    /// An episode of a plan begins or ends.
+    Weather(u64),
 }
 
 /// A call between its beginning and its end.
@@ -89,6 +98,8 @@ struct OpenCall {
     /// From acting to the reply.
     after: Duration,
     deadline: Instant,
+    /// The timer of the deadline.
+    give_up: (Instant, u64),
     /// When it next moves by itself; none if it is held or lost.
     next: Option<Instant>,
     /// Whether nobody waits for the reply any more.
@@ -113,7 +124,7 @@ impl Refusal {
 impl Cloud {
     /// An empty cloud; everything random in it comes from `seed`.
     pub fn new(settings: Settings, seed: u64) -> Self {
-        Self {
+        let mut cloud = Self {
             buckets: Buckets::default(),
             settings,
             seed,
@@ -128,7 +139,11 @@ impl Cloud {
             replies: VecDeque::new(),
             fleet: Fleet::default(),
             rules: Rules::default(),
-        }
+            weather: Weather::default(),
+            witness: Witness::default(),
+        };
+        cloud.begin_plan();
+        cloud
     }
 
     /// How it behaves.
@@ -143,21 +158,29 @@ impl Cloud {
         self.calls_made += 1;
         let id = CallId(self.calls_made);
         let (kind, ids) = (call.kind(), call.ids());
+        self.count_mut(kind).begun += 1;
+        self.note(Happening::CallBegan(id, kind));
         if self.calls.len() >= self.settings.calls_max {
             let refusal = Refusal::new(
                 ErrorKind::RateLimited { retry_after: None },
                 "too many calls at a time",
             );
-            self.reply(id, Reply::failed(kind, &ids, || self.error(kind, &refusal)));
+            self.reply(
+                id,
+                kind,
+                Reply::failed(kind, &ids, || self.error(kind, &refusal)),
+            );
             return id;
         }
-        let fate = self.draw_fate(&call);
+        let fate = self.draw_fate(id, &call);
         let latency = self.settings.latency_of(kind);
         let before = self.random.duration(&latency.before);
         let after = self.random.duration(&latency.after);
         let acts = self.now + before.saturating_add(fate.delay_before);
         let deadline = self.now + timeout;
         let (lost, hold) = (fate.lose_request, fate.hold_request);
+        // Set before the deadline, so that it comes first if both are at the same moment.
+        let next = (!lost && !hold).then(|| self.set_timer(acts, Timer::Act(id)).0);
         let token = match &call {
             Call::Create(request) => Some(request.token.clone()),
             _ => None,
@@ -171,17 +194,15 @@ impl Cloud {
             fate,
             reply: None,
             deadline,
-            next: None,
+            give_up: self.set_timer(deadline, Timer::GiveUp(id)),
+            next,
             abandoned: false,
             held: None,
         };
         self.calls.insert(id, open);
         if hold && !lost {
             self.hold(id);
-        } else if !lost {
-            self.schedule_call(id, acts, Timer::Act(id));
         }
-        self.set_timer(deadline, Timer::GiveUp(id));
         self.handle_timeout(self.now);
         id
     }
@@ -191,7 +212,12 @@ impl Cloud {
     pub fn cancel(&mut self, id: CallId, now: Instant) {
         self.handle_timeout(now);
         self.replies.retain(|(replied, _)| *replied != id);
-        self.abandon(id);
+        let open = self.calls.get(&id).filter(|open| !open.abandoned);
+        if let Some(kind) = open.map(|open| open.kind) {
+            self.count_mut(kind).cancelled += 1;
+            self.note(Happening::CallCancelled(id));
+            self.abandon(id);
+        }
     }
 
     /// The next reply, if there is one.
@@ -218,6 +244,7 @@ impl Cloud {
                 Timer::Arrive(id) => self.arrive(id),
                 Timer::GiveUp(id) => self.give_up(id),
                 Timer::Live(serial, step) => self.live(serial, step),
+                Timer::Weather(plan) => self.change_weather(plan, now),
             }
         }
         self.now = self.now.max(now);
@@ -229,9 +256,11 @@ impl Cloud {
         Some(open.next.map_or(open.deadline, |at| at.min(open.deadline)))
     }
 
-    fn set_timer(&mut self, at: Instant, timer: Timer) {
+    fn set_timer(&mut self, at: Instant, timer: Timer) -> (Instant, u64) {
         self.timers_made += 1;
-        self.timers.insert((at, self.timers_made), timer);
+        let key = (at, self.timers_made);
+        self.timers.insert(key, timer);
+        key
     }
 
     fn schedule_call(&mut self, id: CallId, at: Instant, timer: Timer) {
@@ -239,10 +268,6 @@ impl Cloud {
             open.next = Some(at);
             self.set_timer(at, timer);
         }
-    }
-
-    fn reply(&mut self, id: CallId, reply: Reply) {
-        self.replies.push_back((id, reply));
     }
 
     fn error(&self, kind: CallKind, refusal: &Refusal) -> CloudError {
@@ -263,9 +288,11 @@ impl Cloud {
         }) else {
             return;
         };
+        self.count_mut(kind).acted += 1;
+        self.note(Happening::CallActed(id));
         let (reply, pages) = self.perform(kind, call, &fate);
         if abandoned {
-            self.calls.remove(&id);
+            self.end(id);
             return;
         }
         let mut after = self
@@ -298,10 +325,10 @@ impl Cloud {
 
     /// The second of the two moments of a call.
     fn arrive(&mut self, id: CallId) {
-        let reply = self.calls.get_mut(&id).and_then(|open| open.reply.take());
-        if let Some(reply) = reply {
-            self.calls.remove(&id);
-            self.reply(id, reply);
+        let open = self.calls.get_mut(&id);
+        if let Some((kind, reply)) = open.and_then(|open| Some((open.kind, open.reply.take()?))) {
+            self.end(id);
+            self.reply(id, kind, reply);
         }
     }
 
@@ -311,8 +338,9 @@ impl Cloud {
             return;
         };
         let refusal = Refusal::new(ErrorKind::TimedOut, "no answer in time");
-        let failed = Reply::failed(open.kind, &open.ids, || self.error(open.kind, &refusal));
-        self.reply(id, failed);
+        let kind = open.kind;
+        let failed = Reply::failed(kind, &open.ids, || self.error(open.kind, &refusal));
+        self.reply(id, kind, failed);
         self.abandon(id);
     }
 
@@ -322,8 +350,16 @@ impl Cloud {
             return;
         };
         open.abandoned = true;
-        let will_act = open.call.is_some() && !open.fate.lose_request;
-        if !will_act && let Some(open) = self.calls.remove(&id) {
+        self.timers.remove(&open.give_up);
+        if open.call.is_none() || open.fate.lose_request {
+            self.end(id);
+        }
+    }
+
+    /// Forgets a call.
+    fn end(&mut self, id: CallId) {
+        if let Some(open) = self.calls.remove(&id) {
+            self.timers.remove(&open.give_up);
             open.held.and_then(|held| self.held.remove(&held));
         }
     }

@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use longshore_cloud::{Capabilities, InstanceSet as _};
-use longshore_types::Instant;
+use longshore_types::{InstanceId, Instant};
 
-use crate::{CallId, CallKind, Clock, Cloud, ManualClock, Reply, Settings};
+use crate::{
+    CallId, CallKind, Clock, Cloud, Counts, FakeInstance, HeldCall, HeldId, ManualClock,
+    Misfortune, Reply, Rule, RuleId, Settings,
+};
 
 /// A handle to an in-memory cloud that is an [`InstanceSet`](longshore_cloud::InstanceSet) with
 /// every extension. Clones are the same cloud.
@@ -23,7 +26,7 @@ use crate::{CallId, CallKind, Clock, Cloud, ManualClock, Reply, Settings};
 ///
 /// ```
 /// use longshore_cloud::{CallContext, CreateRequest, InstanceSet, Tags};
-/// use longshore_fakecloud::{FakeCloud, Settings};
+/// use longshore_fakecloud::{FakeCloud, Misfortune, Settings};
 /// let (cloud, clock) = FakeCloud::manual(Settings::default(), 1);
 /// let context = CallContext::example();
 /// clock.run(async {
@@ -32,6 +35,10 @@ use crate::{CallId, CallKind, Clock, Cloud, ManualClock, Reply, Settings};
 ///     Ok::<(), longshore_cloud::CloudError>(())
 /// })?;
 /// assert_eq!(cloud.to_string(), "Fake(fake)");
+/// let id = cloud.instances()[0].id.clone();
+/// assert!(cloud.strike(&id, Misfortune::Vanish) && cloud.held().is_empty());
+/// assert_eq!(cloud.with(|core, now| core.total_usage(now).live), 0);
+/// assert_eq!(cloud.reopen().now(), cloud.now());
 /// # Ok::<(), longshore_cloud::CloudError>(())
 /// ```
 #[derive(Clone)]
@@ -143,6 +150,46 @@ impl FakeCloud {
         drop(state);
         woken.into_iter().for_each(Waker::wake);
         seen
+    }
+
+    /// See [`Cloud::inject`].
+    pub fn inject(&self, rule: Rule) -> RuleId {
+        self.with(|cloud, _| cloud.inject(rule))
+    }
+
+    /// See [`Cloud::lift`].
+    pub fn lift(&self, id: RuleId) -> bool {
+        self.with(|cloud, _| cloud.lift(id))
+    }
+
+    /// See [`Cloud::held`].
+    pub fn held(&self) -> Vec<HeldCall> {
+        self.with(|cloud, _| cloud.held())
+    }
+
+    /// See [`Cloud::release`].
+    pub fn release(&self, id: HeldId) -> bool {
+        self.with(|cloud, now| cloud.release(id, now))
+    }
+
+    /// See [`Cloud::strike`].
+    pub fn strike(&self, id: &InstanceId, misfortune: Misfortune) -> bool {
+        self.with(|cloud, now| cloud.strike(id, misfortune, now))
+    }
+
+    /// A copy of [`Cloud::instances`].
+    pub fn instances(&self) -> Vec<FakeInstance> {
+        self.with(|cloud, _| cloud.instances().cloned().collect())
+    }
+
+    /// See [`Cloud::is_booted`].
+    pub fn is_booted(&self, id: &InstanceId) -> bool {
+        self.with(|cloud, now| cloud.is_booted(id, now))
+    }
+
+    /// See [`Cloud::counts`].
+    pub fn counts(&self, kind: CallKind) -> Counts {
+        self.with(|cloud, _| cloud.counts(kind))
     }
 
     fn is_stopped(&self) -> bool {

@@ -7,8 +7,8 @@ use longshore_types::InstanceId;
 
 use super::rules::Fate;
 use super::{Cloud, Refusal};
-use crate::CallKind;
 use crate::call::Results;
+use crate::{CallKind, Happening};
 
 impl Cloud {
     pub(super) fn destroy(&mut self, ids: &[InstanceId], fate: &Fate) -> Results {
@@ -76,6 +76,7 @@ impl Cloud {
         if let Some(instance) = self.fleet.current_mut(serial) {
             instance.tags = Arc::new(merged);
             instance.record(now);
+            self.note(Happening::Tagged(id.clone()));
         }
         self.strike_named(serial, id, fate);
         Ok(())

@@ -9,8 +9,8 @@ use longshore_types::InstanceId;
 use super::life::Step;
 use super::rules::{Fate, WrongId};
 use super::{Cloud, Refusal};
-use crate::FakeInstance;
 use crate::random::mix;
+use crate::{FakeInstance, Happening};
 
 impl Cloud {
     pub(super) fn create(
@@ -209,6 +209,12 @@ impl Cloud {
             console: Vec::new(),
             versions: VecDeque::new(),
         };
+        self.witness.live(&instance, true);
+        self.note(Happening::Born(
+            instance.id.clone(),
+            instance.type_name.clone(),
+            instance.zone.clone(),
+        ));
         self.fleet.add(instance, now);
         for (_, after, misfortune) in &fate.strikes {
             self.strike_later(serial, *after, misfortune.clone());

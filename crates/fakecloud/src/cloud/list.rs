@@ -22,8 +22,10 @@ impl Cloud {
         };
         let age = age.max(fate.stale.unwrap_or_default());
         let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        let at = Instant::from_nanos(self.now.as_nanos().saturating_sub(nanos));
-        let mut listed = self.listed_at(at, tags);
+        // Before the beginning there was nothing.
+        let at = self.now.as_nanos().checked_sub(nanos);
+        let listed = at.map(|at| self.listed_at(Instant::from_nanos(at), tags));
+        let mut listed = listed.unwrap_or_default();
         if !fate.omit.is_empty() {
             listed.retain(|instance| !fate.omit.contains(&instance.id));
         }

@@ -7,7 +7,7 @@ use longshore_cloud::ErrorKind;
 use longshore_types::{InstanceId, Market, TypeName};
 
 use super::Cloud;
-use crate::{Call, Chance, Fault, Match, Misfortune, Rule, RuleId};
+use crate::{Call, CallId, Chance, Fault, Happening, Match, Misfortune, Rule, RuleId};
 
 /// The rules that hold.
 #[derive(Debug, Default)]
@@ -106,16 +106,13 @@ impl Cloud {
     }
 
     /// What goes wrong with a call that begins now.
-    pub(super) fn draw_fate(&mut self, call: &Call) -> Fate {
-        let mut fate = Fate::default();
-        let plan = &self.settings.plan;
-        fate.lose_request = self.random.happens(plan.lose_request);
-        fate.lose_reply = self.random.happens(plan.lose_reply);
+    pub(super) fn draw_fate(&mut self, call_id: CallId, call: &Call) -> Fate {
+        let mut fate = self.draw_bad_luck(call);
         if self.rules.rules.is_empty() {
             return fate;
         }
         let subject = self.subject(call);
-        let mut used_up = Vec::new();
+        let (mut met, mut used_up) = (Vec::new(), Vec::new());
         for (id, injected) in &mut self.rules.rules {
             if !subject.meets(&injected.rule.on) {
                 continue;
@@ -129,6 +126,7 @@ impl Cloud {
                 used_up.push(*id);
                 continue;
             }
+            met.push(*id);
             fate.add(&injected.rule.fault, injected.rule.on.instance.as_ref());
             if let Some(times) = &mut injected.rule.times {
                 *times -= 1;
@@ -139,6 +137,9 @@ impl Cloud {
         }
         for id in used_up {
             self.rules.rules.remove(&id);
+        }
+        for rule in met {
+            self.note(Happening::RuleMet(call_id, rule));
         }
         fate
     }

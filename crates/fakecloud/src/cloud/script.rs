@@ -3,7 +3,9 @@
 use longshore_types::{InstanceId, Instant};
 
 use super::{Cloud, Timer};
-use crate::{CallId, FakeInstance, HeldCall, HeldId, Misfortune, Settings};
+use crate::{CallId, FakeInstance, Happening, HeldCall, HeldId, Misfortune, Settings};
+
+const CONSOLE_BYTES_MAX: usize = 64 << 10;
 
 impl Cloud {
     /// Changes how it behaves from now on. Capabilities and extensions are better left alone:
@@ -21,6 +23,33 @@ impl Cloud {
             return false;
         };
         self.strike_later(serial, std::time::Duration::ZERO, misfortune);
+        true
+    }
+
+    /// Where an instance answers from now on; false if it is not listed.
+    pub fn set_address(&mut self, id: &InstanceId, address: &str, now: Instant) -> bool {
+        self.handle_timeout(now);
+        let at = self.now;
+        let serial = self.serial(id);
+        let Some(instance) = serial.and_then(|serial| self.fleet.current_mut(serial)) else {
+            return false;
+        };
+        instance.address = Some(address.to_owned());
+        instance.record(at);
+        self.note(Happening::Running(id.clone(), address.to_owned()));
+        true
+    }
+
+    /// An instance prints something on its console, of which the last 64 KiB are kept; false if it
+    /// is not listed.
+    pub fn print(&mut self, id: &InstanceId, text: &[u8]) -> bool {
+        let serial = self.serial(id);
+        let Some(instance) = serial.and_then(|serial| self.fleet.current_mut(serial)) else {
+            return false;
+        };
+        instance.console.extend_from_slice(text);
+        let surplus = instance.console.len().saturating_sub(CONSOLE_BYTES_MAX);
+        instance.console.drain(..surplus);
         true
     }
 
@@ -90,6 +119,7 @@ impl Cloud {
         if let Some(open) = self.calls.get_mut(&id) {
             open.held = Some(held);
             self.held.insert(held, id);
+            self.note(Happening::CallHeld(id));
         }
     }
 }

@@ -10,12 +10,14 @@ use longshore_types::Instant;
 use super::{FakeCloud, Slot};
 use crate::{Call, CallId, Reply};
 
+type BoxedSleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The reply of a call. Whoever waits moves the cloud on, whenever something of the call is due.
 pub(super) struct Waiting {
     cloud: FakeCloud,
     call: Option<(Call, Duration)>,
     id: Option<CallId>,
-    sleep: Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    sleep: Option<(Instant, BoxedSleep)>,
 }
 
 impl Waiting {
