@@ -11,7 +11,7 @@ use crate::timers::{Timer, WorkerTimer};
 use crate::worker::{Step, Worker};
 
 impl Core {
-    /// Makes a worker of an instance that this process did not create.
+    /// Makes a worker of a tidied instance that this process did not create.
     pub(crate) fn adopt(&mut self, instance: Instance) {
         let id = instance.id.clone();
         let keys = &self.config.tag_keys;
@@ -114,6 +114,7 @@ impl Core {
             tags_seq: 0,
             tags: instance.tags,
         };
+        self.counted += usize::from(worker.is_counted());
         self.workers.insert(id.clone(), worker);
         if let Some(secret) = secret {
             self.by_secret.entry(secret).or_default().insert(id.clone());

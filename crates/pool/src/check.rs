@@ -51,6 +51,12 @@ impl Core {
             probes == self.probes_in_flight,
             "probes: {probes} are under way"
         );
+        let counted = self.workers.values().filter(|w| w.is_counted()).count();
+        require!(
+            counted == self.counted,
+            "{counted} workers count, not {}",
+            self.counted
+        );
         let limit = self.config.max_probes_in_flight.max(1);
         require!(probes <= limit, "{probes} probes are under way");
         let limit = self.config.max_creates_in_flight;

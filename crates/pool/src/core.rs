@@ -12,6 +12,8 @@ use crate::event::{Changed, Event};
 use crate::holdoff::{HoldKey, HoldOff};
 use crate::listing::Listing;
 use crate::secret::Secrets;
+use crate::tally::Tally;
+use crate::text::one_line;
 use crate::timers::{ContainerTimer, Timer, Timers, WorkerTimer};
 use crate::worker::{Seq, Worker};
 
@@ -19,8 +21,6 @@ use crate::worker::{Seq, Worker};
 pub(crate) const MAX_CONDEMNED: usize = 10_000;
 /// The most alarms that wait to be polled; further ones are dropped.
 const MAX_ALARMS: usize = 1000;
-/// The longest error text that is kept, in characters.
-const MAX_ERROR: usize = 1024;
 
 /// The worker-pool state machine. See the crate documentation for how to drive it.
 #[derive(Debug)]
@@ -54,7 +54,10 @@ pub struct Core {
     /// Workers that have answered before or may run something, and whose last probe failed.
     pub(crate) failing: BTreeSet<InstanceId>,
     pub(crate) outage: bool,
+    /// How many workers neither boot nor shut down: those that could fail all at once.
+    pub(crate) counted: usize,
 
+    pub(crate) tally: Tally,
     pub(crate) timers: Timers,
     pub(crate) in_flight: BTreeMap<EffectId, Flight>,
     effect_ids: u64,
@@ -94,6 +97,27 @@ pub(crate) enum WorkerFlight {
     Collect(ContainerUuid),
 }
 
+impl FlightAction {
+    /// What it is: see [`EffectAction::kind`].
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Create(..) => "create",
+            Self::List => "list",
+            Self::Destroy(_) => "destroy",
+            Self::Disconnect => "disconnect",
+            Self::OnWorker(_, _, flight) => match flight {
+                WorkerFlight::Tags => "tags",
+                WorkerFlight::Boot => "boot",
+                WorkerFlight::Deploy => "deploy",
+                WorkerFlight::Report { .. } => "report",
+                WorkerFlight::Start(_) => "start",
+                WorkerFlight::Kill(_) => "kill",
+                WorkerFlight::Collect(_) => "collect",
+            },
+        }
+    }
+}
+
 impl Core {
     /// A pool that knows nothing yet; it lists instances at once.
     ///
@@ -126,6 +150,8 @@ impl Core {
             probe_queue: VecDeque::new(),
             failing: BTreeSet::new(),
             outage: false,
+            counted: 0,
+            tally: Tally::default(),
             timers: Timers::default(),
             in_flight: BTreeMap::new(),
             effect_ids: 0,
@@ -144,6 +170,7 @@ impl Core {
         let Some(flight) = self.in_flight.remove(&id) else {
             return;
         };
+        let outcome = outcome.bound();
         let Flight {
             began,
             began_at,
@@ -323,7 +350,8 @@ impl Core {
     pub(crate) fn alarm(&mut self, text: impl Into<String>) {
         if self.alarms < MAX_ALARMS {
             self.alarms += 1;
-            self.events.push_back(Event::Alarm { text: text.into() });
+            let text = one_line(&text.into());
+            self.events.push_back(Event::Alarm { text });
         }
     }
 
@@ -337,7 +365,7 @@ impl Core {
 
     pub(crate) fn set_error(&mut self, id: &InstanceId, error: &str) {
         if let Some(worker) = self.workers.get_mut(id) {
-            worker.last_error = Some(error.chars().take(MAX_ERROR).collect());
+            worker.last_error = Some(one_line(error));
             self.worker_changed(id);
         }
     }

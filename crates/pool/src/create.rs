@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use longshore_cloud::{CreateRequest, ErrorKind, Instance, InstanceState};
-use longshore_types::{IdleBehavior, InstanceId, InstanceType, Instant, PendingView, TypeName};
+use longshore_types::{
+    IdleBehavior, InstanceId, InstanceType, Instant, PendingView, TypeName, WorkerState,
+};
 
 use crate::core::{Core, FlightAction};
 use crate::effect::{CloudFailure, EffectAction, EffectId, Outcome};
 use crate::event::{Changed, Event};
 use crate::holdoff::growing;
+use crate::intake::{is_usable_id, tidy};
 use crate::refusal::Refusal;
 use crate::secret::{init_script, set_tags};
+use crate::text::one_line;
 use crate::timers::Timer;
 use crate::worker::Seq;
 
@@ -32,7 +36,8 @@ pub(crate) struct Pending {
     last_look: Option<Seq>,
     /// The request is not repeated any more; only listings may show what it made.
     looking: bool,
-    error: String,
+    /// Why the last try did not show its instance.
+    pub(crate) error: String,
 }
 
 impl Core {
@@ -126,7 +131,7 @@ impl Core {
             pending.in_flight = false;
         }
         match outcome {
-            Outcome::Created(Ok(instance)) if !instance.id.as_str().is_empty() => {
+            Outcome::Created(Ok(instance)) if is_usable_id(instance.id.as_str()) => {
                 self.on_instance_made(id, instance_type, *instance);
             }
             Outcome::Created(Err(failure)) => self.on_create_failed(id, instance_type, failure),
@@ -134,7 +139,7 @@ impl Core {
                 let failure = CloudFailure {
                     kind: ErrorKind::Other,
                     may_have_acted: true,
-                    error: "the provider named no instance".into(),
+                    error: "the provider gave no id that can be used".into(),
                 };
                 self.on_create_failed(id, instance_type, failure);
             }
@@ -142,7 +147,8 @@ impl Core {
         self.create_ended(effect);
     }
 
-    fn on_instance_made(&mut self, id: u64, instance_type: &InstanceType, instance: Instance) {
+    fn on_instance_made(&mut self, id: u64, instance_type: &InstanceType, mut instance: Instance) {
+        let problem = tidy(&mut instance, &self.config);
         self.create_succeeded(instance_type);
         let Some(pending) = self.remove_pending(id) else {
             // A listing showed its instance before. Another one here is a second machine of the
@@ -157,6 +163,10 @@ impl Core {
         // An id that was used before: the provider has given it to a new machine.
         let stale = self.workers.get(&instance.id);
         if stale.is_some_and(|worker| worker.secret != secret) {
+            if !self.may_be_replaced(&instance.id) {
+                self.on_id_given_twice(&instance.id, instance_type);
+                return;
+            }
             self.drop_worker(&instance.id, "the provider gave its id to a new instance");
         }
         self.forgive(&instance.id);
@@ -164,7 +174,29 @@ impl Core {
         if !self.workers.contains_key(&worker_id) {
             self.add_created(instance, instance_type, secret);
         }
+        if let Some(problem) = problem {
+            self.set_error(&worker_id, &problem);
+        }
         self.worker_changed(&worker_id);
+    }
+
+    /// Whether a new machine may take the id of this worker. Not while something may run on the
+    /// old one and nothing but the id speaks against it: a provider that gives an id twice must
+    /// not make us call lost what runs.
+    pub(crate) fn may_be_replaced(&self, id: &InstanceId) -> bool {
+        let worker = self.workers.get(id);
+        worker.is_none_or(|w| w.state == WorkerState::Shutdown || !w.may_run_something())
+    }
+
+    fn on_id_given_twice(&mut self, id: &InstanceId, instance_type: &InstanceType) {
+        let error = format!(
+            "the provider gave the id {id} to a new instance, and something runs on the one that has it"
+        );
+        self.alarm(error.clone());
+        self.event(Event::CreateFailed {
+            type_name: instance_type.name.clone(),
+            error: one_line(&error),
+        });
     }
 
     fn on_create_failed(&mut self, id: u64, instance_type: &InstanceType, failure: CloudFailure) {

@@ -1,5 +1,6 @@
 //! The end of workers: drained, idle for long, condemned, destroyed, gone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_cloud::ErrorKind;
@@ -9,6 +10,7 @@ use crate::core::{Core, FlightAction, MAX_CONDEMNED};
 use crate::effect::{CloudFailure, EffectAction, Outcome};
 use crate::event::{Changed, Event};
 use crate::refusal::Refusal;
+use crate::text::one_line;
 use crate::timers::{Timer, WorkerTimer};
 use crate::worker::Stage;
 
@@ -126,17 +128,27 @@ impl Core {
 
     /// From now on the instance is destroyed until it is gone.
     pub(crate) fn condemn(&mut self, id: &InstanceId, why: &str) {
+        let state = self.workers.get(id).map(|worker| worker.state);
+        if matches!(state, Some(WorkerState::Unknown | WorkerState::Booting)) {
+            self.tally.boots_aborted += 1;
+        }
+        self.condemn_counted(id, why);
+    }
+
+    /// Like [`Core::condemn`], where the boot that did not happen was counted already.
+    pub(crate) fn condemn_counted(&mut self, id: &InstanceId, why: &str) {
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
         if worker.state == WorkerState::Shutdown {
             return;
         }
+        self.counted -= usize::from(worker.is_counted());
         worker.state = WorkerState::Shutdown;
         worker.misses = 0;
         worker.missed_at = None;
         if worker.last_error.is_none() {
-            worker.last_error = Some(format!("shut down: {why}"));
+            worker.last_error = Some(one_line(&format!("shut down: {why}")));
         }
         let held: Vec<_> = worker.held.keys().copied().collect();
         self.failing.remove(id);
@@ -193,9 +205,9 @@ impl Core {
     }
 
     pub(crate) fn on_destroyed(&mut self, ids: Vec<InstanceId>, outcome: Outcome) {
-        let results = match outcome {
-            Outcome::Destroyed(results) => results,
-            _ => Vec::new(),
+        let results: BTreeMap<InstanceId, _> = match outcome {
+            Outcome::Destroyed(results) => results.into_iter().collect(),
+            _ => BTreeMap::new(),
         };
         let seq = self.next_seq();
         let look = if self.config.capabilities.consistent_listing {
@@ -210,8 +222,7 @@ impl Core {
             if worker.state != WorkerState::Shutdown {
                 continue;
             }
-            let result = results.iter().find(|(other, _)| *other == id);
-            match result.map(|(_, result)| result) {
+            match results.get(&id) {
                 Some(Ok(())) => {
                     worker.destroy_accepted.get_or_insert(seq);
                     self.listing_soon(look);
@@ -244,6 +255,8 @@ impl Core {
         let Some(worker) = self.workers.remove(id) else {
             return;
         };
+        self.counted -= usize::from(worker.is_counted());
+        self.tally.count_disappeared(worker.state);
         self.timers.clear_worker(id);
         self.failing.remove(id);
         self.destroy_queue.remove(id);

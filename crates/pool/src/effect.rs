@@ -224,6 +224,38 @@ impl EffectAction {
         }
     }
 
+    /// Every kind of effect: what [`EffectAction::kind`] may give.
+    pub const KINDS: [&'static str; 11] = [
+        "create",
+        "list",
+        "destroy",
+        "tags",
+        "boot",
+        "deploy",
+        "report",
+        "start",
+        "kill",
+        "collect",
+        "disconnect",
+    ];
+
+    /// What it is, as one lower-case word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::List(_) => "list",
+            Self::Destroy(_) => "destroy",
+            Self::SetTags(..) => "tags",
+            Self::Boot(_) => "boot",
+            Self::Deploy(_) => "deploy",
+            Self::Report(..) => "report",
+            Self::Start { .. } => "start",
+            Self::Kill { .. } => "kill",
+            Self::Collect { .. } => "collect",
+            Self::Disconnect(_) => "disconnect",
+        }
+    }
+
     /// The instance that it needs to reach, if it needs to reach one.
     pub fn host(&self) -> Option<&Host> {
         match self {

@@ -82,7 +82,7 @@ pub enum Changed {
     Pending(u64),
     /// Which creates would be refused: see [`Core::create_refusal`](crate::Core::create_refusal).
     CreateGate,
-    /// Whether absence is evidence: see
+    /// What listings have shown so far: see [`Core::is_listed`](crate::Core::is_listed) and
     /// [`Core::absence_is_evidence`](crate::Core::absence_is_evidence).
     Evidence,
 }

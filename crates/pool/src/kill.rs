@@ -5,6 +5,7 @@ use longshore_types::{Attempt, ContainerUuid, InstanceId, Instant, WorkerState};
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, KillOutcome, Outcome};
 use crate::refusal::Refusal;
+use crate::text::one_line;
 use crate::timers::{ContainerTimer, Timer};
 use crate::worker::{Held, Kill, Stage};
 
@@ -43,7 +44,7 @@ impl Core {
             in_flight: false,
             sent_settled: false,
             gone: None,
-            reason: reason.to_owned(),
+            reason: one_line(reason),
         });
         let timer = Timer::Container(instance.clone(), uuid, ContainerTimer::GiveUp);
         self.timers.set(timer, self.now + timeout);

@@ -48,6 +48,7 @@ mod effect;
 mod event;
 mod finish;
 mod holdoff;
+mod intake;
 mod kill;
 mod listing;
 mod probe;
@@ -56,9 +57,12 @@ mod report;
 #[cfg(feature = "runtime")]
 pub mod runtime;
 mod secret;
+mod settings;
 mod silence;
 mod start;
 mod tags;
+mod tally;
+mod text;
 mod timers;
 mod view;
 mod worker;
@@ -71,5 +75,7 @@ pub use effect::{
 };
 pub use event::{Changed, Event};
 pub use refusal::Refusal;
+pub use settings::{InvalidSetting, InvalidSettings};
 pub use start::StartRequest;
+pub use tally::Tally;
 pub use view::{HoldOffView, Snapshot};

@@ -10,6 +10,7 @@ use crate::core::{Core, FlightAction};
 use crate::effect::{CloudFailure, EffectAction, Outcome};
 use crate::event::Changed;
 use crate::holdoff::growing;
+use crate::intake::{is_usable_id, tidy};
 use crate::secret::set_tags;
 use crate::timers::Timer;
 use crate::worker::{Seq, Worker};
@@ -24,11 +25,15 @@ pub(crate) struct Listing {
     /// Whether another one is wanted no later than then.
     wanted: Option<Instant>,
     failures: u32,
+    /// Why the last one failed, if it did.
+    error: Option<String>,
     last_began_at: Instant,
     /// When the last complete one began, in the order of inputs; 0 before the first.
     pub(crate) complete_began: Seq,
     first_complete_at: Option<Instant>,
     pub(crate) evidence: bool,
+    /// Instances of ours in the last listing whose id cannot be used.
+    unusable: usize,
     /// Since when listings miss more than half of the instances, if they do.
     short_since: Option<Instant>,
 }
@@ -44,6 +49,11 @@ impl Core {
     /// process is known as far as listings show them.
     pub fn is_listed(&self) -> bool {
         self.listing.first_complete_at.is_some()
+    }
+
+    /// Why the last listing failed, if it did.
+    pub fn listing_error(&self) -> Option<&str> {
+        self.listing.error.as_deref()
     }
 
     /// Whether two complete listings, far enough apart, were seen since the start, so that an
@@ -94,6 +104,7 @@ impl Core {
         let pause = match outcome {
             Outcome::Listed(Ok(instances)) => {
                 self.listing.failures = 0;
+                self.listing.error = None;
                 self.listing.complete_began = began;
                 self.on_complete_listing(began, began_at, instances);
                 None
@@ -116,6 +127,7 @@ impl Core {
 
     fn on_listing_failed(&mut self, failure: &CloudFailure) -> Duration {
         self.listing.failures = self.listing.failures.saturating_add(1);
+        self.listing.error = Some(failure.error.clone());
         if self.listing.failures == 3 {
             self.alarm(format!("instances cannot be listed: {}", failure.error));
         }
@@ -131,15 +143,30 @@ impl Core {
     fn on_complete_listing(&mut self, began: Seq, began_at: Instant, instances: Vec<Instance>) {
         let ours = set_tags(&self.config);
         let mut listed: BTreeMap<InstanceId, Instance> = BTreeMap::new();
+        let mut unusable = 0;
+        let instances = instances.into_iter().filter(|i| i.has_tags(&ours));
         for instance in instances {
-            if !instance.id.as_str().is_empty() && instance.has_tags(&ours) {
+            if is_usable_id(instance.id.as_str()) {
                 listed.insert(instance.id.clone(), instance);
+            } else {
+                unusable += 1;
             }
         }
+        if unusable > self.listing.unusable {
+            self.alarm(format!(
+                "a listing shows {unusable} instances of ours without an id that can be used"
+            ));
+        }
+        self.listing.unusable = unusable;
         // Missing ones first: a worker that this listing adds is not one that it could miss.
         self.mark_missing(&listed, began, began_at);
-        for instance in listed.into_values() {
+        for mut instance in listed.into_values() {
+            let problem = tidy(&mut instance, &self.config);
+            let id = problem.is_some().then(|| instance.id.clone());
             self.on_listed_instance(instance, began);
+            if let (Some(id), Some(problem)) = (id, problem) {
+                self.set_error(&id, &problem);
+            }
         }
         self.resolve_all_twins();
         self.count_evidence(began_at);
@@ -153,6 +180,7 @@ impl Core {
         match self.listing.first_complete_at {
             None => {
                 self.listing.first_complete_at = Some(began_at);
+                self.changed(Changed::Evidence);
                 self.listing_soon(grace.saturating_sub(self.now.since(began_at)));
             }
             Some(first) if began_at.since(first) >= grace => {
@@ -272,7 +300,7 @@ impl Core {
         if let Some((seen, secret)) = known {
             let tag = instance.tags.get(&self.config.tag_keys.secret);
             let pending = tag.is_some_and(|tag| self.pending_secrets.contains_key(tag));
-            if pending && tag != secret.as_ref() {
+            if pending && tag != secret.as_ref() && self.may_be_replaced(&id) {
                 self.drop_worker(&id, "the provider gave its id to a new instance");
                 self.match_pending(&instance);
                 return;

@@ -50,7 +50,7 @@ impl Core {
             }
             Step::Report => {
                 let options = self.report_options(id);
-                timeout += options.wait;
+                timeout = timeout.saturating_add(options.wait);
                 let waits = !options.wait.is_zero();
                 let flight = WorkerFlight::Report {
                     short: false,
@@ -303,12 +303,14 @@ impl Core {
         };
         let booting = matches!(worker.state, WorkerState::Unknown | WorkerState::Booting);
         if booting && worker.boot_ok && worker.deployed {
+            self.counted += usize::from(!worker.is_counted());
             worker.state = WorkerState::Idle;
             worker.step = Step::Report;
             worker.last_error = None;
             let type_name = worker.type_name.clone();
             self.timers
                 .clear(&Timer::Worker(id.clone(), WorkerTimer::Boot));
+            self.tally.boots_succeeded += 1;
             if let Some(name) = type_name {
                 self.boot_succeeded(&name);
             }
@@ -328,7 +330,7 @@ impl Core {
     fn schedule_report(&mut self, id: &InstanceId, began_at: Instant, changed: bool, waited: bool) {
         let (now, interval) = (self.now, self.config.probe_interval);
         let may_wait = self.may_wait(id);
-        let patient = now.since(began_at) * 2 >= self.config.report_wait;
+        let patient = now.since(began_at) >= self.config.report_wait / 2;
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };

@@ -99,11 +99,7 @@ impl Core {
         if self.listing.is_failing() {
             return true;
         }
-        let counted = |w: &&crate::worker::Worker| {
-            !matches!(w.state, WorkerState::Booting | WorkerState::Shutdown)
-        };
-        self.failing.len() >= 2
-            && self.failing.len() * 2 > self.workers.values().filter(counted).count()
+        self.failing.len() >= 2 && self.failing.len() * 2 > self.counted
     }
 
     /// Whether nobody may be condemned for silence now; alarms once each time.
@@ -156,7 +152,8 @@ impl Core {
         }
         let error = error.unwrap_or_else(|| "it never answered".into());
         self.set_error(id, &format!("it did not boot in time: {error}"));
-        self.condemn(id, "it did not boot in time");
+        self.tally.boots_failed += 1;
+        self.condemn_counted(id, "it did not boot in time");
         if let Some(name) = type_name.filter(|_| created) {
             self.boot_failed(&name, &error);
         }

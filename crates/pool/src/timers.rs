@@ -135,10 +135,12 @@ impl Timers {
         }
     }
 
-    /// Takes out everything that is due, the earliest first.
+    /// Takes out everything that is due, the earliest first. The far future never comes, so that a
+    /// clock that jumps there leaves nothing that is due again and again.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Timer> {
         let mut timers = Vec::new();
-        while self.due.first().is_some_and(|(at, _)| *at <= now) {
+        let due = |at: Instant| at <= now && at < Instant::FAR_FUTURE;
+        while self.due.first().is_some_and(|(at, _)| due(*at)) {
             if let Some((_, timer)) = self.due.pop_first() {
                 self.armed.remove(&timer);
                 timers.push(timer);
@@ -148,7 +150,9 @@ impl Timers {
     }
 
     pub(crate) fn next(&self) -> Option<Deadline> {
-        self.due.first().map(|(at, timer)| Deadline {
+        let first = self.due.first();
+        let first = first.filter(|(at, _)| *at < Instant::FAR_FUTURE);
+        first.map(|(at, timer)| Deadline {
             at: *at,
             why: timer.why(),
         })

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use longshore_types::{InstanceId, Instant, PendingView, WorkerState, WorkerView};
 
 use crate::core::Core;
+use crate::holdoff::HoldKey;
+use crate::tally::Tally;
 use crate::worker::{Held, Stage, Worker};
 
 /// Everything at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Every worker, by instance.
@@ -21,8 +23,17 @@ pub struct Snapshot {
     pub counts: BTreeMap<WorkerState, usize>,
     /// How many effects are under way.
     pub effects_in_flight: usize,
+    /// How many effects of each kind are under way: see
+    /// [`EffectAction::kind`](crate::EffectAction::kind).
+    pub effects_by_kind: BTreeMap<&'static str, usize>,
+    /// Why the last listing failed, if it did; one line.
+    pub listing_error: Option<String>,
+    /// Whether a complete listing was seen, so that every instance that is listed is a worker.
+    pub is_listed: bool,
     /// Whether absence is evidence.
     pub absence_is_evidence: bool,
+    /// What has happened so often since the core was made.
+    pub tally: Tally,
 }
 
 /// A kind of create that is not tried for a while.
@@ -35,6 +46,8 @@ pub struct HoldOffView {
     pub until: Instant,
     /// The failure that led to it, one line.
     pub cause: String,
+    /// Whether it is for lack of quota.
+    pub is_quota: bool,
 }
 
 impl Core {
@@ -42,6 +55,16 @@ impl Core {
     pub fn worker(&self, instance: &InstanceId) -> Option<WorkerView> {
         let worker = self.workers.get(instance)?;
         Some(worker.view(instance))
+    }
+
+    /// The state of one worker; none once it is gone.
+    pub fn state(&self, instance: &InstanceId) -> Option<WorkerState> {
+        Some(self.workers.get(instance)?.state)
+    }
+
+    /// The state of every worker, by instance.
+    pub fn states(&self) -> impl Iterator<Item = (&InstanceId, WorkerState)> + '_ {
+        self.workers.iter().map(|(id, worker)| (id, worker.state))
     }
 
     /// Every worker, by instance.
@@ -65,6 +88,10 @@ impl Core {
         for worker in self.workers.values() {
             *counts.entry(worker.state).or_default() += 1;
         }
+        let mut effects_by_kind = BTreeMap::new();
+        for flight in self.in_flight.values() {
+            *effects_by_kind.entry(flight.action.kind()).or_default() += 1;
+        }
         let held = self.hold_offs.iter().filter(|(_, hold)| hold.until > now);
         Snapshot {
             workers: self.workers().collect(),
@@ -74,11 +101,16 @@ impl Core {
                     what: key.to_string(),
                     until: hold.until,
                     cause: hold.cause.clone(),
+                    is_quota: matches!(key, HoldKey::Quota(_)),
                 })
                 .collect(),
             counts,
             effects_in_flight: self.in_flight.len(),
+            effects_by_kind,
+            listing_error: self.listing_error().map(str::to_owned),
+            is_listed: self.is_listed(),
             absence_is_evidence: self.absence_is_evidence(),
+            tally: self.tally.clone(),
         }
     }
 }

@@ -127,6 +127,12 @@ impl Worker {
         }
     }
 
+    /// Whether it counts when it is asked whether most workers fail: one that never answered this
+    /// process since it created it says nothing about that, nor does one that is to go.
+    pub(crate) fn is_counted(&self) -> bool {
+        !matches!(self.state, WorkerState::Booting | WorkerState::Shutdown)
+    }
+
     pub(crate) fn may_run_something(&self) -> bool {
         self.held.values().any(Held::may_run)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use longshore_exec::{Command, ExitStatus, Output, OutputSink, OutputStore};
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ContainerUuid};
+use tokio::task::coop::consume_budget;
 
 use super::shell::{Shell, host_failure};
 use crate::effect::{Host, HostFailure};
@@ -59,6 +60,8 @@ impl Shell {
         let mut process = opened.map_err(failed)?;
         process.close_stdin().await.map_err(failed)?;
         while let Some(output) = process.output().await.map_err(failed)? {
+            // An executor that always has more must not keep its thread for itself.
+            consume_budget().await;
             let Output::Stdout(chunk) = output else {
                 continue;
             };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::task::{Id, JoinSet};
 
+use super::isolated::panic_text;
 use super::shell::Shell;
 use crate::effect::{Effect, EffectAction, EffectId, Outcome};
 
@@ -125,10 +126,12 @@ impl Performer {
                 self.spawn(next);
             }
             let outcome = outcome.unwrap_or_else(|error| {
-                if error.is_panic() {
-                    tracing::error!(effect = %effect.id, "bug: performing an effect panicked");
-                }
-                effect.action.lost("it was abandoned")
+                let why = match error.try_into_panic() {
+                    Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),
+                    Err(_) => "it was abandoned".into(),
+                };
+                tracing::error!(effect = %effect.id, kind = effect.action.kind(), why, "no outcome");
+                effect.action.lost(&why)
             });
             return Some((effect.id, outcome));
         }
@@ -138,6 +141,16 @@ impl Performer {
     pub fn len(&self) -> usize {
         let waiting = self.waiting.iter().map(VecDeque::len).sum::<usize>();
         self.running.len() + waiting + self.aborted.len()
+    }
+
+    /// The effects that are under way or wait.
+    pub fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.running.values().chain(self.waiting.iter().flatten())
+    }
+
+    /// Whether a create is under way or waits.
+    pub(super) fn is_creating(&self) -> bool {
+        self.counts[Kind::Create as usize] > 0 || !self.waiting[Kind::Create as usize].is_empty()
     }
 
     /// Whether nothing is under way.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use longshore_cloud::{CallContext, CloudError, InstanceSet, Outcome as CloudOutcome};
 use longshore_exec::{
-    Collected, Command, ExecError, Executor, ExecutorExt, HostKeyVerifier, Identity, Output,
-    OutputStore, Phase, Target,
+    Collected, Command, ExecError, Executor, HostKeyVerifier, Identity, Output, OutputStore, Phase,
+    Target,
 };
 use longshore_runner_api::command::ReportOptions;
 use longshore_runner_api::report::MAX_REPORT_BYTES;
-use longshore_types::RunnerReport;
+use longshore_types::{ContainerUuid, RunnerReport};
+use tokio::task::coop::consume_budget;
 
 use super::deploy::RunnerBinary;
 use super::protocol::RunnerProtocol;
@@ -22,6 +23,8 @@ use crate::effect::{
 
 /// The most bytes of each stream that are kept of a command whose output is for people.
 const MAX_ANSWER: usize = 64 * 1024;
+/// The most bytes that are read of a command whose output is for people.
+const MAX_READ: usize = 16 << 20;
 /// The most characters of what a command printed that go into an error.
 const MAX_TAIL: usize = 300;
 
@@ -189,16 +192,15 @@ impl Shell {
         process.close_stdin().await.map_err(failed)?;
         let mut answer = Collected::default();
         while let Some(output) = process.output().await.map_err(failed)? {
-            let (kept, chunk) = match output {
-                Output::Stdout(chunk) => (&mut answer.stdout, chunk),
-                Output::Stderr(chunk) => (&mut answer.stderr, chunk),
-            };
-            let room = MAX_REPORT_BYTES.saturating_sub(kept.len()).min(chunk.len());
-            kept.extend_from_slice(&chunk[..room]);
-            answer.truncated |= room < chunk.len();
+            keep(&mut answer, output, MAX_REPORT_BYTES);
+            if answer.truncated {
+                let error = format!("the report is longer than {MAX_REPORT_BYTES} bytes");
+                return Err(HostFailure::answered(error));
+            }
             if let Some(report) = self.protocol.complete_report(&answer.stdout) {
                 return Ok(report);
             }
+            consume_budget().await;
         }
         answer.status = process.wait().await.map_err(failed)?;
         self.protocol
@@ -243,9 +245,24 @@ impl Shell {
         limit: usize,
     ) -> Result<Collected, ExecError> {
         let (target, command) = (self.target(host), Command::new(line));
-        self.executor
-            .exec(&target, &command, stdin, timeout, limit)
-            .await
+        let mut process = self.executor.open(&target, &command, timeout).await?;
+        if !stdin.is_empty() {
+            process.write_stdin(stdin).await?;
+        }
+        process.close_stdin().await?;
+        let mut collected = Collected::default();
+        let mut read = 0;
+        while let Some(output) = process.output().await? {
+            let size = keep(&mut collected, output, limit);
+            read += size;
+            if read > MAX_READ {
+                let error = format!("it printed more than {MAX_READ} bytes");
+                return Err(ExecError::may_have_run(Phase::Command, error));
+            }
+            consume_budget().await;
+        }
+        collected.status = process.wait().await?;
+        Ok(collected)
     }
 
     pub(super) fn target(&self, host: &Host) -> Target {
@@ -262,11 +279,36 @@ impl Shell {
     }
 }
 
+/// Adds a piece of output, of each stream at most `limit` bytes; how large the piece was.
+fn keep(answer: &mut Collected, output: Output, limit: usize) -> usize {
+    let (kept, chunk) = match output {
+        Output::Stdout(chunk) => (&mut answer.stdout, chunk),
+        Output::Stderr(chunk) => (&mut answer.stderr, chunk),
+    };
+    let room = limit.saturating_sub(kept.len()).min(chunk.len());
+    kept.extend_from_slice(&chunk[..room]);
+    answer.truncated |= room < chunk.len();
+    chunk.len()
+}
+
 /// 32 random bytes from the system, for [`Core::new`](crate::Core::new).
 pub fn random_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
     Ok(seed)
+}
+
+/// A name for a payload that no other has.
+///
+/// ```
+/// let (one, other) = (longshore_pool::runtime::random_uuid()?, longshore_pool::runtime::random_uuid()?);
+/// assert_ne!(one, other);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn random_uuid() -> std::io::Result<ContainerUuid> {
+    let mut bytes = [0; 15];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    ContainerUuid::generate("local", bytes).map_err(std::io::Error::other)
 }
 
 /// A name for a call in the logs of both sides; two calls without randomness share one.

@@ -1,0 +1,246 @@
+//! The handle of a running pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_cloud::InstanceSet;
+use longshore_exec::Executor;
+use longshore_types::{
+    Attempt, ContainerUuid, Exit, IdleBehavior, InstanceId, InstanceType, Instant, PendingView,
+    Resources, TypeName,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::builder::PoolBuilder;
+use super::event_loop::Message;
+use super::events::Events;
+use super::random_uuid;
+use super::run::{NotReady, Run, RunError};
+use super::shutdown::{Ending, Shutdown};
+use super::waiting::{Waiter, Want};
+use crate::core::Core;
+use crate::event::Event;
+use crate::refusal::Refusal;
+use crate::start::StartRequest;
+use crate::view::Snapshot;
+
+/// A worker pool that runs in the background, as one task that owns the [`Core`].
+///
+/// Cheap to clone; every clone is the same pool. The module's documentation has a whole program.
+///
+/// **Dropping.** Any future of these methods may be dropped at any await: what was asked for is
+/// then either not done, or done without anybody waiting for it. When the last clone is dropped,
+/// the pool ends like [`Pool::shutdown`] with [`Ending::Keep`] and five seconds: instances and
+/// what runs on them stay, and a later pool of the same instance set ID takes them over. Dropping
+/// the tokio runtime ends it at once, with the same effect as the death of the process.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) events: broadcast::WeakSender<Event>,
+    pub(super) ended: watch::Receiver<Option<Shutdown>>,
+}
+
+/// Why a verb of a [`Pool`] was not carried out.
+///
+/// ```
+/// use longshore_pool::{Refusal, runtime::PoolError};
+/// let error = PoolError::from(Refusal::MaxInstances { limit: 64 });
+/// assert!(error.to_string().starts_with("the limit of 64 instances is reached"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// The pool refused it; nothing was done.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The pool has ended, or is ending; nothing was done.
+    #[error("the pool has ended")]
+    Ended,
+}
+
+impl Pool {
+    /// Begins to describe a pool.
+    ///
+    /// `instance_set_id` is the value of the tag by which the pool knows its instances. A pool
+    /// takes over **every** instance with this value that `instance_set` lists, and shuts it down
+    /// when it is idle: give each service one of its own, and each service only one pool at a
+    /// time. `types` are what may be created; `executor` reaches the instances.
+    pub fn builder(
+        instance_set_id: impl Into<String>,
+        types: Vec<InstanceType>,
+        instance_set: Arc<dyn InstanceSet>,
+        executor: Arc<dyn Executor>,
+    ) -> PoolBuilder {
+        PoolBuilder::new(instance_set_id.into(), types, instance_set, executor)
+    }
+
+    /// Waits until a worker of a type has nothing on it and can take something, and names it. One
+    /// is created if none is there or on its way, as far as limits and hold-offs permit.
+    ///
+    /// Several callers that wait at the same time get different workers. Nothing is reserved after
+    /// that: a worker without work is shut down after [`Config::timeout_idle`](crate::Config).
+    pub async fn ready(
+        &self,
+        type_name: &TypeName,
+        timeout: Duration,
+    ) -> Result<InstanceId, NotReady> {
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter::new(type_name.clone(), None, timeout, Want::Ready(reply));
+        let sent = self.messages.send(Message::Wait(Box::new(waiter))).await;
+        sent.map_err(|_| NotReady::Ended)?;
+        answer.await.unwrap_or(Err(NotReady::Ended))
+    }
+
+    /// Runs one payload to its end on a worker of a type, creating one if need be.
+    ///
+    /// The result is how it ended, also if its worker was lost: see [`Exit::cause`]. Nothing is
+    /// repeated. If this future is dropped while it waits for a worker, nothing is started; after
+    /// that the payload goes on, and [`Pool::events`] and [`Pool::snapshot`] tell of it.
+    pub async fn run(&self, run: Run) -> Result<Exit, RunError> {
+        let uuid = match run.uuid {
+            Some(uuid) => uuid,
+            None => random_uuid().map_err(|error| RunError::NoUuid {
+                error: error.to_string(),
+            })?,
+        };
+        let (reply, answer) = oneshot::channel();
+        let want = Want::Run {
+            uuid,
+            attempt: run.attempt,
+            document: run.document,
+            reply,
+        };
+        let waiter = Waiter::new(run.type_name, run.resources, run.timeout, want);
+        let sent = self.messages.send(Message::Wait(Box::new(waiter))).await;
+        sent.map_err(|_| NotReady::Ended)?;
+        answer.await.unwrap_or(Err(RunError::Ended))
+    }
+
+    /// Asks for an instance of a type. It is known as pending, then as a worker:
+    /// see [`Pool::snapshot`].
+    pub async fn create(&self, type_name: &TypeName) -> Result<PendingView, PoolError> {
+        let type_name = type_name.clone();
+        self.ask(move |core, now| core.create(&type_name, now))
+            .await
+    }
+
+    /// Starts an attempt on a worker: see [`Core::start`]. Its end is an [`Event`].
+    pub async fn start(&self, request: StartRequest) -> Result<(), PoolError> {
+        self.ask(move |core, now| core.start(request, now)).await
+    }
+
+    /// Asks what runs on a worker to end: see [`Core::kill`].
+    pub async fn kill(
+        &self,
+        uuid: ContainerUuid,
+        instance: &InstanceId,
+        reason: &str,
+    ) -> Result<(), PoolError> {
+        let (instance, reason) = (instance.clone(), reason.to_owned());
+        self.ask(move |core, now| core.kill(uuid, &instance, &reason, now))
+            .await
+    }
+
+    /// Lets the runner forget a result: see [`Core::acknowledge`]. Needed only without
+    /// [`PoolBuilder::auto_acknowledge`].
+    pub async fn acknowledge(
+        &self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+    ) -> Result<(), PoolError> {
+        let instance = instance.clone();
+        self.ask(move |core, now| {
+            core.acknowledge(uuid, attempt, &instance, now);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says what something that an earlier process started is granted: see [`Core::grant`].
+    pub async fn grant(
+        &self,
+        uuid: ContainerUuid,
+        instance: &InstanceId,
+        resources: Resources,
+    ) -> Result<(), PoolError> {
+        let instance = instance.clone();
+        self.ask(move |core, now| {
+            core.grant(uuid, &instance, resources, now);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sets what a worker does when it has nothing to do, and writes it to the instance's tag.
+    pub async fn set_idle_behavior(
+        &self,
+        instance: &InstanceId,
+        behavior: IdleBehavior,
+    ) -> Result<(), PoolError> {
+        let instance = instance.clone();
+        self.ask(move |core, now| core.set_idle_behavior(&instance, behavior, now))
+            .await
+    }
+
+    /// Shuts an instance down, whatever runs there.
+    pub async fn shut_down(&self, instance: &InstanceId, reason: &str) -> Result<(), PoolError> {
+        let (instance, reason) = (instance.clone(), reason.to_owned());
+        self.ask(move |core, now| core.shut_down(&instance, &reason, now))
+            .await
+    }
+
+    /// Shuts an instance down only if nothing on it would be lost.
+    pub async fn give_back(&self, instance: &InstanceId) -> Result<(), PoolError> {
+        let instance = instance.clone();
+        self.ask(move |core, now| core.give_back(&instance, now))
+            .await
+    }
+
+    /// Everything as it was when it was last published: at most 20 times a second, and, with very
+    /// many workers, so seldom that publishing takes at most a tenth of the time.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Wakes whoever waits when a new snapshot was published. It ends with the pool.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// What happens from now on. See [`Events`] for what becomes of those that nobody reads.
+    pub fn events(&self) -> Events {
+        Events::new(self.events.upgrade().map(|sender| sender.subscribe()))
+    }
+
+    /// Ends the pool, and says what it abandoned.
+    ///
+    /// The first call decides how; later ones wait for the same end. It takes at most `deadline`
+    /// and a little. With [`Ending::Destroy`] allow for two listings
+    /// ([`Config::timeout_shutdown`](crate::Config) apart) where listings are not consistent.
+    pub async fn shutdown(&self, ending: Ending, deadline: Duration) -> Shutdown {
+        // If it has ended already, it has said how.
+        let _ = self.messages.send(Message::End(ending, deadline)).await;
+        let mut ended = self.ended.clone();
+        let last = ended.wait_for(Option::is_some).await;
+        match last.as_deref() {
+            Ok(Some(shutdown)) => shutdown.clone(),
+            _ => Shutdown::broken("the pool's task ended without a word"),
+        }
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut Core, Instant) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let (reply, answer) = oneshot::channel();
+        let ask = move |core: &mut Core, now| {
+            // Whoever asked may have gone; what was asked for is done all the same.
+            let _ = reply.send(verb(core, now));
+        };
+        let sent = self.messages.send(Message::Ask(Box::new(ask))).await;
+        sent.map_err(|_| PoolError::Ended)?;
+        Ok(answer.await.map_err(|_| PoolError::Ended)??)
+    }
+}

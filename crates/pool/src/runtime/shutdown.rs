@@ -1,0 +1,124 @@
+//! How a pool ends, and what it leaves behind.
+
+use std::fmt;
+
+use longshore_types::{ContainerUuid, HeldPhase, InstanceId, PendingView};
+
+use super::performer::Performer;
+use crate::core::Core;
+use crate::effect::Effect;
+
+/// The most lines about effects in one [`Shutdown`].
+const MAX_ABANDONED: usize = 1000;
+
+/// What becomes of the instances when a pool ends.
+///
+/// ```
+/// use longshore_pool::runtime::Ending;
+/// assert_ne!(Ending::Keep, Ending::Destroy);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the two things that can be done")]
+pub enum Ending {
+    /// They stay, with what runs on them; a later pool of the same instance set ID takes them over.
+    Keep,
+    /// They are destroyed, whatever runs there and whatever their idle behaviour is; those of
+    /// creates that are under way too, as far as the deadline permits.
+    Destroy,
+}
+
+/// What a pool left behind when it ended.
+///
+/// ```
+/// use longshore_pool::runtime::Shutdown;
+/// let nothing = Shutdown::default();
+/// assert!(nothing.is_clean());
+/// assert_eq!(nothing.to_string(), "nothing is left");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Effects that had not ended when the deadline came, a line each, at most 1000. Nobody knows
+    /// what became of them.
+    pub abandoned: Vec<String>,
+    /// Instances that may still exist.
+    pub instances: Vec<InstanceId>,
+    /// Creates whose instance is not known: it may exist, or come to exist.
+    pub pendings: Vec<PendingView>,
+    /// What may still run, and where.
+    pub running: Vec<(ContainerUuid, InstanceId)>,
+    /// Whether it never came to a complete listing, so that there may be instances of an earlier
+    /// pool which are not among the above.
+    pub never_listed: bool,
+    /// What was found to be wrong with the pool itself, if anything was. A bug.
+    pub error: Option<String>,
+}
+
+impl Shutdown {
+    /// Whether nothing at all is left.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn broken(error: impl Into<String>) -> Self {
+        Self {
+            never_listed: true,
+            error: Some(error.into()),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn of(core: &Core, performer: &Performer) -> Self {
+        let mut running = Vec::new();
+        let mut instances = Vec::new();
+        for worker in core.workers() {
+            let held = worker.containers.iter();
+            let may_run = held.filter(|held| HeldPhase::may_run(&held.phase));
+            running.extend(may_run.map(|held| (held.uuid, worker.instance.clone())));
+            instances.push(worker.instance);
+        }
+        Self {
+            abandoned: performer
+                .effects()
+                .take(MAX_ABANDONED)
+                .map(describe)
+                .collect(),
+            instances,
+            pendings: core.pendings().collect(),
+            running,
+            never_listed: !core.is_listed(),
+            error: None,
+        }
+    }
+}
+
+fn describe(effect: &Effect) -> String {
+    let kind = effect.action.kind();
+    match effect.action.host() {
+        Some(host) => format!("{kind} on {}", host.instance),
+        None => kind.to_owned(),
+    }
+}
+
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_clean() {
+            return f.write_str("nothing is left");
+        }
+        write!(
+            f,
+            "{} instances, {} creates, {} payloads and {} calls are left",
+            self.instances.len(),
+            self.pendings.len(),
+            self.running.len(),
+            self.abandoned.len()
+        )?;
+        if self.never_listed {
+            f.write_str("; instances were never listed, there may be more")?;
+        }
+        if let Some(error) = &self.error {
+            write!(f, "; {error}")?;
+        }
+        Ok(())
+    }
+}
