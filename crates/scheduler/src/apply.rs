@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use longshore_types::{ContainerState, InstanceId, Instant};
 
 use crate::action::Action;
-use crate::case::{Booking, Case, Counted, Doing, Origin, Standing};
+use crate::case::{Booking, Case, Counted, Origin, Standing};
 use crate::core::Core;
 use crate::ids::{CaseNo, OrderKey};
 use crate::judge::{World, is_anywhere, verdict};
@@ -14,10 +14,14 @@ use crate::slots::{Slot, SlotOn};
 
 /// Those that come into line in one pass, with their shapes: all of them at once is cheaper than
 /// one by one.
-#[derive(Debug, Default)]
-pub(crate) struct Entering {
-    line: Vec<OrderKey>,
-    queues: Vec<(usize, OrderKey)>,
+pub(crate) type Entering = Vec<Enters>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Enters {
+    key: OrderKey,
+    shape: usize,
+    line: bool,
+    queue: bool,
 }
 
 impl Core {
@@ -97,7 +101,8 @@ impl Core {
         } else if !self.todo.is_empty() {
             self.todo.remove(&(key, no));
         }
-        if case.entry.is_none() && case.claims.is_empty() && case.in_flight.is_empty() {
+        let idle = case.calling.is_none() && case.in_flight.is_empty();
+        if case.entry.is_none() && case.claims.is_empty() && idle {
             if let Some(pause) = &case.pause {
                 self.pauses.remove(&(pause.until, key, no));
             }
@@ -211,11 +216,15 @@ impl Core {
         }
     }
 
-    /// Takes a container out of every count and queue; `shape` is the one that it is queued with.
-    pub(crate) fn leave_line(&mut self, no: CaseNo, shape: usize) {
-        if let Some(case) = self.cases.get_mut(no) {
+    /// Takes a container out of every count and queue; its entry is still the one that it was
+    /// counted with.
+    pub(crate) fn leave_line(&mut self, no: CaseNo) {
+        if let Some(case) = self.cases.get_mut(no)
+            && let Some(key) = case.order(no)
+        {
             let old = std::mem::take(&mut case.counted);
-            self.uncount(old, Counted::default(), shape);
+            let shape = case.shape;
+            self.uncount(old, Counted::default(), &key, shape);
         }
     }
 
@@ -224,91 +233,113 @@ impl Core {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let new = counted(case, no);
+        // Without an entry it was taken out before.
+        let Some(key) = case.order(no) else {
+            return;
+        };
+        let new = counted(case);
         let old = std::mem::replace(&mut case.counted, new);
         if old == new {
             return;
         }
         let shape = case.shape;
-        self.uncount(old, new, shape);
+        self.uncount(old, new, &key, shape);
         if let (None, Some(supervisor)) = (old.active, new.active) {
             self.active += 1;
             self.active_supervisors += u32::from(supervisor);
         }
-        let Some(key) = new.line else {
-            return;
-        };
-        if old.line.is_none() {
-            entering.line.push(key);
-            if let Some(shape) = self.shapes.shape_mut(shape) {
-                shape.members += 1;
-            }
+        let (line, queue) = (new.line && !old.line, new.queued && !old.queued);
+        if line && let Some(shape) = self.shapes.shape_mut(shape) {
+            shape.members += 1;
         }
-        if new.queued && !old.queued {
-            entering.queues.push((shape, key));
+        if line || queue {
+            entering.push(Enters {
+                key,
+                shape,
+                line,
+                queue,
+            });
         }
     }
 
     /// Takes away what `old` has and `new` has not.
-    fn uncount(&mut self, old: Counted, new: Counted, shape: usize) {
+    fn uncount(&mut self, old: Counted, new: Counted, key: &OrderKey, shape: usize) {
         if let Some(supervisor) = old.active
             && new.active.is_none()
         {
             self.active -= 1;
             self.active_supervisors -= u32::from(supervisor);
         }
-        let Some(key) = old.line else {
-            return;
-        };
-        if new.line.is_none() {
-            self.line.remove(&key);
-        }
         let Some(shape) = self.shapes.shape_mut(shape) else {
             return;
         };
-        if new.line.is_none() {
+        if old.line && !new.line {
+            self.line.remove(key);
             shape.members -= 1;
         }
         if old.queued && !new.queued {
-            shape.queue.remove(&key);
+            // The first in line are those that get something.
+            if shape.queue.first() == Some(key) {
+                shape.queue.pop_first();
+            } else {
+                shape.queue.remove(key);
+            }
         }
     }
 
     /// Puts into line and queues those that come there.
-    pub(crate) fn enter(&mut self, entering: Entering) {
-        merge(&mut self.line, entering.line);
-        let mut queues = entering.queues;
-        queues.sort_unstable_by_key(|(shape, _)| *shape);
-        for of_one in queues.chunk_by(|(a, _), (b, _)| a == b) {
-            if let Some(shape) = of_one
-                .first()
-                .and_then(|(id, _)| self.shapes.shape_mut(*id))
+    pub(crate) fn enter(&mut self, mut entering: Entering) {
+        if entering.len() < FEW {
+            for Enters {
+                key,
+                shape,
+                line,
+                queue,
+            } in entering
             {
-                merge(
-                    &mut shape.queue,
-                    of_one.iter().map(|(_, key)| *key).collect(),
-                );
+                if line {
+                    self.line.insert(key);
+                }
+                if queue && let Some(shape) = self.shapes.shape_mut(shape) {
+                    shape.queue.insert(key);
+                }
+            }
+            return;
+        }
+        entering.sort_unstable_by_key(|enters| enters.key);
+        let line = entering.iter().filter(|enters| enters.line);
+        merge(&mut self.line, line.map(|enters| enters.key).collect());
+        entering.retain(|enters| enters.queue);
+        // Stable: within a shape they stay in order.
+        entering.sort_by_key(|enters| enters.shape);
+        for of_one in entering.chunk_by(|a, b| a.shape == b.shape) {
+            if let Some(shape) = self.shapes.shape_mut(of_one[0].shape) {
+                let keys = of_one.iter().map(|enters| enters.key).collect();
+                merge(&mut shape.queue, keys);
             }
         }
     }
 }
 
-/// Adds to a set: one by one if there are few, else all at once.
-fn merge(set: &mut BTreeSet<OrderKey>, keys: Vec<OrderKey>) {
-    if keys.len() < 8 + set.len() / 8 {
+/// So many are put into line one by one.
+pub(crate) const FEW: usize = 8;
+
+/// Adds ordered keys to a set: one by one if there are few, else all at once.
+pub(crate) fn merge<K: Ord>(set: &mut BTreeSet<K>, keys: Vec<K>) {
+    if keys.len() < FEW + set.len() / 8 {
         set.extend(keys);
     } else {
         set.append(&mut keys.into_iter().collect());
     }
 }
 
-fn counted(case: &Case, no: CaseNo) -> Counted {
-    let (Some(entry), Some(key)) = (&case.entry, case.order(no)) else {
+fn counted(case: &Case) -> Counted {
+    let Some(entry) = &case.entry else {
         return Counted::default();
     };
     let claimed = case.claims.iter().any(|c| c.phase.may_run());
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
-    let starting = claimed || case.in_flight.iter().any(|d| matches!(d, Doing::Start(..)));
+    let starting = claimed || case.starting_on().is_some();
     let waits = matches!(entry.state, ContainerState::Queued | ContainerState::Locked)
         && entry.priority >= 1
         && !starting;
@@ -316,7 +347,7 @@ fn counted(case: &Case, no: CaseNo) -> Counted {
         || (entry.state == ContainerState::Locked && claimed)
         || hard;
     Counted {
-        line: waits.then_some(key),
+        line: waits,
         queued: waits && case.standing == Standing::Waiting && !hard,
         active: active.then_some(entry.supervisor),
     }

@@ -11,7 +11,6 @@ use crate::ids::{CaseNo, OrderKey, SlotNo, UuidKey};
 /// The entry of a container, without what its shape stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    pub(crate) uuid: ContainerUuid,
     pub(crate) state: ContainerState,
     pub(crate) supervisor: bool,
     pub(crate) locked_by_us: bool,
@@ -27,7 +26,6 @@ impl Record {
     pub(crate) fn of(entry: QueueEntry) -> Self {
         let container = entry.container;
         Self {
-            uuid: container.uuid,
             state: container.state,
             supervisor: container.supervisor,
             locked_by_us: container.locked_by_us,
@@ -117,17 +115,7 @@ pub(crate) struct Booking {
     pub(crate) need: Resources,
 }
 
-/// An action that was emitted and of which nothing has been heard yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Doing {
-    /// A call about the entry; what it begins, if anything: the entry shows what came of it.
-    Call(Call),
-    /// The worker shows what came of it.
-    Start(InstanceId, Attempt),
-    Kill(InstanceId, Attempt),
-    Acknowledge(InstanceId, Attempt),
-}
-
+/// A call about an entry that was emitted; the entry shows what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Lock,
@@ -136,47 +124,60 @@ pub(crate) enum Call {
     End,
 }
 
-impl Doing {
-    /// What an action of a container is once it is under way.
+impl Call {
     pub(crate) fn of(action: &Action) -> Option<Self> {
-        Some(match action {
-            Action::Lock { .. } => Self::Call(Call::Lock),
-            Action::Place { .. } => Self::Call(Call::Place),
+        match action {
+            Action::Lock { .. } => Some(Self::Lock),
+            Action::Place { .. } => Some(Self::Place),
             Action::Unlock { .. }
             | Action::Lost { .. }
             | Action::Forget { .. }
-            | Action::Cancel { .. } => Self::Call(Call::End),
+            | Action::Cancel { .. } => Some(Self::End),
+            _ => None,
+        }
+    }
+}
+
+/// Something that was emitted for an instance, of which the worker shows what came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doing {
+    pub(crate) instance: InstanceId,
+    pub(crate) attempt: Attempt,
+    pub(crate) what: Verb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Start,
+    Kill,
+    Acknowledge,
+}
+
+impl Doing {
+    pub(crate) fn of(action: &Action) -> Option<Self> {
+        let (instance, attempt, what) = match action {
             Action::Start {
                 instance, attempt, ..
-            } => Self::Start(instance.clone(), *attempt),
+            } => (instance, attempt, Verb::Start),
             Action::Kill {
                 instance, attempt, ..
-            } => Self::Kill(instance.clone(), *attempt),
+            } => (instance, attempt, Verb::Kill),
             Action::Acknowledge {
                 instance, attempt, ..
-            } => Self::Acknowledge(instance.clone(), *attempt),
-            Action::Create { .. } | Action::GiveBack { .. } => return None,
+            } => (instance, attempt, Verb::Acknowledge),
+            _ => return None,
+        };
+        Some(Self {
+            instance: instance.clone(),
+            attempt: *attempt,
+            what,
         })
-    }
-
-    pub(crate) fn is_call(&self) -> bool {
-        matches!(self, Self::Call(_))
-    }
-
-    /// Whether the next delta of this instance shows what came of it.
-    pub(crate) fn is_on(&self, id: &InstanceId) -> bool {
-        match self {
-            Self::Call(_) => false,
-            Self::Start(instance, _) | Self::Kill(instance, _) | Self::Acknowledge(instance, _) => {
-                instance == id
-            }
-        }
     }
 
     /// Whether an action would do to the same object what is being done.
     pub(crate) fn covers(&self, action: &Action) -> bool {
-        match (self, action) {
-            (Self::Kill(on, _), Action::Kill { instance, .. }) => on == instance,
+        match (self.what, action) {
+            (Verb::Kill, Action::Kill { instance, .. }) => self.instance == *instance,
             _ => Self::of(action).as_ref() == Some(self),
         }
     }
@@ -219,6 +220,8 @@ pub(crate) struct Case {
     pub(crate) kill: Option<Box<KillMark>>,
     /// The instance where its last start failed.
     pub(crate) avoid: Option<InstanceId>,
+    /// The call about it that is under way.
+    pub(crate) calling: Option<Call>,
     pub(crate) in_flight: Vec<Doing>,
     pub(crate) pause: Option<Box<Pause>>,
     pub(crate) booking: Option<Booking>,
@@ -234,8 +237,8 @@ pub(crate) struct Case {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
-    /// Its place in line, while it is in line.
-    pub(crate) line: Option<OrderKey>,
+    /// Whether it is in line.
+    pub(crate) line: bool,
     /// Whether it is in its shape's queue.
     pub(crate) queued: bool,
     /// Whether it counts as running; and whether as a supervisor.
@@ -257,6 +260,7 @@ impl Case {
             ran: false,
             kill: None,
             avoid: None,
+            calling: None,
             in_flight: Vec::new(),
             pause: None,
             booking: None,
@@ -269,28 +273,28 @@ impl Case {
     }
 
     pub(crate) fn order(&self, no: CaseNo) -> Option<OrderKey> {
-        let entry = self.entry.as_ref()?;
-        Some(OrderKey::new(
+        Some(self.order_of(self.entry.as_ref()?, no))
+    }
+
+    pub(crate) fn order_of(&self, entry: &Record, no: CaseNo) -> OrderKey {
+        OrderKey::new(
             entry.state == ContainerState::Locked,
             entry.priority,
             entry.created_at,
             self.key,
             no,
-        ))
+        )
     }
 
     /// Whether a call about the entry is under way, or about to be.
     pub(crate) fn entry_busy(&self) -> bool {
-        self.entry.as_ref().is_some_and(|e| e.call_in_flight)
-            || self.in_flight.iter().any(Doing::is_call)
+        self.entry.as_ref().is_some_and(|e| e.call_in_flight) || self.calling.is_some()
     }
 
     /// The instance that a start under way goes to.
     pub(crate) fn starting_on(&self) -> Option<&InstanceId> {
-        self.in_flight.iter().find_map(|doing| match doing {
-            Doing::Start(instance, _) => Some(instance),
-            _ => None,
-        })
+        let start = self.in_flight.iter().find(|d| d.what == Verb::Start);
+        start.map(|doing| &doing.instance)
     }
 
     pub(crate) fn claim_on(&self, instance: &InstanceId) -> Option<&Claim> {

@@ -21,7 +21,7 @@ impl Core {
                 active += 1;
                 supervisors += u32::from(supervisor);
             }
-            if let Some(key) = &case.counted.line {
+            if let Some(key) = &case.order(no).filter(|_| case.counted.line) {
                 line += 1;
                 *members.entry(case.shape).or_default() += 1;
                 let queued = self.shapes.shape(case.shape).map(|s| s.queue.contains(key));

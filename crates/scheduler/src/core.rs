@@ -12,7 +12,7 @@ use longshore_types::{
 use crate::action::Action;
 use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Pause, Record};
 use crate::gone::Gone;
-use crate::ids::{CaseNo, OrderKey, Slab, SlotNo, UuidKey};
+use crate::ids::{CaseNo, OrderKey, Slab, SlotNo, UuidKey, WorkerNo};
 use crate::pass::Planned;
 use crate::reserve::Reservation;
 use crate::shape::Shapes;
@@ -124,26 +124,27 @@ impl Core {
     /// Takes the newest record of a container.
     pub fn upsert_entry(&mut self, entry: QueueEntry, _now: Instant) {
         let shape = self.shapes.acquire(&entry.container, &self.config);
-        let record = Record::of(entry);
-        let no = self.case_no(record.uuid);
+        let no = self.case_no(entry.container.uuid);
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let old_shape = case.entry.is_some().then_some(case.shape);
+        let record = Record::of(entry);
+        let old = case.entry.as_ref().map(|_| (case.shape, case.order(no)));
         note_progress(case, &record);
         if !record.call_in_flight {
-            case.in_flight.retain(|doing| !doing.is_call());
+            case.calling = None;
         }
-        case.entry = Some(record);
-        case.absent_as_of = None;
-        case.shape = shape;
-        if let Some(old) = old_shape {
-            // Its place in line is by the old record; it leaves before the old shape can go.
-            let place = case.counted.line;
-            if old != shape || place.is_some_and(|key| Some(key) != case.order(no)) {
-                self.leave_line(no, old);
+        if let Some((old_shape, place)) = old {
+            // It leaves its place in line by the old record, before the old shape can go.
+            if old_shape != shape || place != Some(case.order_of(&record, no)) {
+                self.leave_line(no);
             }
-            self.shapes.release(old);
+            self.shapes.release(old_shape);
+        }
+        if let Some(case) = self.cases.get_mut(no) {
+            case.entry = Some(record);
+            case.absent_as_of = None;
+            case.shape = shape;
         }
         self.touch(no);
     }
@@ -153,16 +154,15 @@ impl Core {
         let Some(no) = self.known(uuid) else {
             return;
         };
+        self.leave_line(no);
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
         if case.entry.take().is_none() {
             return;
         }
-        let shape = case.shape;
-        case.in_flight.retain(|doing| !doing.is_call());
-        self.leave_line(no, shape);
-        self.shapes.release(shape);
+        case.calling = None;
+        self.shapes.release(case.shape);
         self.touch(no);
     }
 
@@ -185,13 +185,14 @@ impl Core {
     pub fn upsert_worker(&mut self, view: WorkerView, now: Instant) {
         let id = view.instance.clone();
         self.gone.remove(&id);
-        self.settle_worker(&id);
+        let no = self.workers.number(&id);
+        self.settle_worker(&id, Some(no));
         for held in &view.containers {
             self.take_claim(&id, held, now);
         }
         let type_index = view.type_name.as_ref().and_then(|n| self.type_index(n));
         let has: Vec<ContainerUuid> = view.containers.iter().map(|c| c.uuid).collect();
-        if let Some(old) = self.workers.set(view, type_index) {
+        if let Some(old) = self.workers.set(no, Some(view), type_index) {
             for held in old.containers {
                 if !has.contains(&held.uuid) {
                     self.drop_claim(held.uuid, &id);
@@ -205,8 +206,9 @@ impl Core {
     /// Forgets a worker that is surely gone: nothing can run there any more.
     pub fn remove_worker(&mut self, id: &InstanceId, now: Instant) {
         self.gone.insert(id.clone());
-        self.settle_worker(id);
-        if let Some(old) = self.workers.clear(id) {
+        let no = self.workers.no(id);
+        self.settle_worker(id, no);
+        if let Some(old) = no.and_then(|no| self.workers.set(no, None, None)) {
             for held in &old.containers {
                 self.drop_claim(held.uuid, id);
             }
@@ -307,8 +309,11 @@ impl Core {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let doing = Doing::of(action);
-        case.in_flight.retain(|other| Some(other) != doing.as_ref());
+        if let Some(doing) = Doing::of(action) {
+            case.in_flight.retain(|other| *other != doing);
+        } else if case.calling == Call::of(action) {
+            case.calling = None;
+        }
         match action {
             Action::Kill { .. } => case.kill = None,
             Action::Start { instance, .. } => {
@@ -387,12 +392,12 @@ impl Core {
     }
 
     /// Whatever was under way on a worker is settled by its next delta.
-    fn settle_worker(&mut self, id: &InstanceId) {
+    fn settle_worker(&mut self, id: &InstanceId, no: Option<WorkerNo>) {
         let mut concerned: Vec<CaseNo> = Vec::new();
         if let Some(watching) = self.watch.get(id) {
             concerned.extend(watching);
         }
-        if let Some(worker) = self.workers.no(id).and_then(|no| self.workers.worker(no)) {
+        if let Some(worker) = no.and_then(|no| self.workers.worker(no)) {
             if let Some(slot) = worker.slot.and_then(|slot| self.slots.slot(slot)) {
                 concerned.extend(slot.holders.iter().map(|(no, _)| *no));
             }
@@ -401,7 +406,7 @@ impl Core {
         }
         for no in concerned {
             if let Some(case) = self.cases.get_mut(no) {
-                case.in_flight.retain(|doing| !doing.is_on(id));
+                case.in_flight.retain(|doing| doing.instance != *id);
                 self.touch(no);
             }
         }
@@ -490,7 +495,7 @@ fn note_progress(case: &mut Case, new: &Record) {
                 c.state == ContainerState::Queued
                     && c.lock_count.checked_add(1) == Some(container.lock_count)
             })
-            && case.in_flight.contains(&Doing::Call(Call::Lock));
+            && case.calling == Some(Call::Lock);
         case.origin = if locked_by_this {
             Origin::Nowhere
         } else {

@@ -44,7 +44,9 @@ impl Core {
     ///
     /// Takes time in proportion to the result; for many at once use [`Core::waiting`].
     pub fn position(&self, uuid: ContainerUuid) -> Option<usize> {
-        let key = self.case(uuid)?.counted.line?;
+        let no = self.known(uuid)?;
+        let case = self.cases.get(no).filter(|case| case.counted.line)?;
+        let key = case.order(no)?;
         Some(self.line.range(..=key).count())
     }
 

@@ -1,6 +1,6 @@
 //! Small keys: numbers in place of names, and names in a form that compares fast.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 
 use longshore_types::{ContainerUuid, InstanceId, Timestamp};
 
@@ -42,47 +42,68 @@ number!(WorkerNo);
 number!(SlotNo);
 
 /// Things by number; a number is used again once its thing has been taken out.
+///
+/// They are kept in chunks, so that nothing is moved when there are more of them.
 #[derive(Debug)]
 pub(crate) struct Slab<N, T> {
-    list: Vec<Option<T>>,
+    chunks: Vec<Vec<Option<T>>>,
     free: Vec<N>,
 }
 
 impl<N, T> Default for Slab<N, T> {
     fn default() -> Self {
         Self {
-            list: Vec::new(),
+            chunks: Vec::new(),
             free: Vec::new(),
         }
     }
 }
 
 impl<N: Number, T> Slab<N, T> {
+    const CHUNK: usize = 64;
+
     pub(crate) fn insert(&mut self, thing: T) -> N {
         if let Some(no) = self.free.pop() {
-            self.list[no.index()] = Some(thing);
+            if let Some(place) = self.place(no) {
+                *place = Some(thing);
+            }
             return no;
         }
-        self.list.push(Some(thing));
-        N::from_index(self.list.len() - 1)
+        if self
+            .chunks
+            .last()
+            .is_none_or(|last| last.len() == Self::CHUNK)
+        {
+            self.chunks.push(Vec::with_capacity(Self::CHUNK));
+        }
+        let before = (self.chunks.len() - 1) * Self::CHUNK;
+        let last = &mut self.chunks[before / Self::CHUNK];
+        last.push(Some(thing));
+        N::from_index(before + last.len() - 1)
     }
 
     pub(crate) fn remove(&mut self, no: N) -> Option<T> {
-        let thing = self.list.get_mut(no.index())?.take()?;
+        let thing = self.place(no)?.take()?;
         self.free.push(no);
         Some(thing)
     }
 
     pub(crate) fn get(&self, no: N) -> Option<&T> {
-        self.list.get(no.index())?.as_ref()
+        let chunk = self.chunks.get(no.index() / Self::CHUNK)?;
+        chunk.get(no.index() % Self::CHUNK)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, no: N) -> Option<&mut T> {
-        self.list.get_mut(no.index())?.as_mut()
+        self.place(no)?.as_mut()
+    }
+
+    fn place(&mut self, no: N) -> Option<&mut Option<T>> {
+        let chunk = self.chunks.get_mut(no.index() / Self::CHUNK)?;
+        chunk.get_mut(no.index() % Self::CHUNK)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (N, &T)> {
-        let numbered = self.list.iter().enumerate();
+        let numbered = self.chunks.iter().flatten().enumerate();
         numbered.filter_map(|(index, thing)| Some((N::from_index(index), thing.as_ref()?)))
     }
 }
@@ -115,9 +136,8 @@ fn pack(text: &[u8], start: u64) -> u64 {
 /// The place in line: Locked before Queued, then priority, age, and UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OrderKey {
-    unlocked: bool,
-    priority: Reverse<i64>,
-    created_at: Timestamp,
+    /// All but the UUID, most significant first: one comparison settles most.
+    head: u128,
     uuid: UuidKey,
     pub(crate) case: CaseNo,
 }
@@ -130,23 +150,47 @@ impl OrderKey {
         uuid: UuidKey,
         case: CaseNo,
     ) -> Self {
+        // Moved so that the least is 0. Moments a hundred million years from now count as one.
+        let least = u64::MAX - ascending(priority);
+        let age = ascending(created_at.0.clamp(i64::MIN / 2, i64::MAX / 2)) - (1 << 62);
         Self {
-            unlocked: !locked,
-            priority: Reverse(priority),
-            created_at,
+            head: (u128::from(!locked) << 127) | (u128::from(least) << 63) | u128::from(age),
             uuid,
             case,
         }
     }
 }
 
+/// The same order, from 0.
+fn ascending(number: i64) -> u64 {
+    number.cast_unsigned() ^ (1 << 63)
+}
+
 /// A name that is ordered as its text is; short ones without looking at the text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NameKey {
     /// The first 15 bytes and the length, or `LONG`.
     head: u128,
     /// The text of a long one.
     tail: Option<InstanceId>,
+}
+
+impl Ord for NameKey {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Seldom equal, unless the names are long.
+        match self.head.cmp(&other.head) {
+            Ordering::Equal => self.tail.cmp(&other.tail),
+            order => order,
+        }
+    }
+}
+
+impl PartialOrd for NameKey {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl NameKey {
@@ -185,6 +229,12 @@ mod tests {
 
     use super::*;
 
+    /// Any number, but often one of a few, so that two are equal or differ by little.
+    fn small() -> impl Strategy<Value = i64> {
+        let half = i64::MIN / 2..=i64::MAX / 2;
+        prop_oneof![-2i64..3, half, Just(i64::MAX / 2), Just(i64::MIN / 2)]
+    }
+
     proptest! {
         #[test]
         fn uuid_keys_are_ordered_as_the_text(a in "[a-z0-9]{20}", b in "[a-z0-9]{20}", same in 0usize..=20) {
@@ -192,6 +242,19 @@ mod tests {
             let uuid = |t: &str| format!("{}-dz642-{}", &t[..5], &t[5..]).parse::<ContainerUuid>().unwrap();
             let (a, b) = (uuid(&a), uuid(&b));
             prop_assert_eq!(UuidKey::of(a).cmp(&UuidKey::of(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn the_line_is_by_state_priority_age_and_uuid(
+            a in (any::<bool>(), small(), small(), 0u64..3), b in (any::<bool>(), small(), small(), 0u64..3)
+        ) {
+            let place = |(locked, priority, age, uuid): (bool, i64, i64, u64)| OrderKey::new(
+                locked, priority, Timestamp(age), UuidKey(0, uuid), CaseNo(0),
+            );
+            let order = |(locked, priority, age, uuid): (bool, i64, i64, u64)| (
+                !locked, std::cmp::Reverse(priority), Timestamp(age), uuid,
+            );
+            prop_assert_eq!(place(a).cmp(&place(b)), order(a).cmp(&order(b)));
         }
 
         #[test]

@@ -5,7 +5,7 @@
 use longshore_types::{ContainerState, ExitCause, InstanceId, Instant, Reason, WorkerState};
 
 use crate::action::Action;
-use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Record, Standing};
+use crate::case::{Call, Case, Claim, ClaimPhase, Origin, Record, Standing};
 use crate::gone::Gone;
 use crate::shape::Eligible;
 use crate::workers::{Worker, Workers};
@@ -87,7 +87,7 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
         ContainerState::Complete | ContainerState::Cancelled => {
             let verdict = Verdict::settled(Reason::NotWaiting);
             if case.claims.is_empty() {
-                verdict.wanting(Action::Forget { uuid: entry.uuid })
+                verdict.wanting(Action::Forget { uuid: case.uuid })
             } else {
                 verdict
             }
@@ -125,7 +125,7 @@ fn busy(case: &Case, entry: &Record) -> Verdict {
     }
     let claimed = case.claims.iter().any(|c| c.phase.may_run());
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
-    let ending = case.in_flight.contains(&Doing::Call(Call::End));
+    let ending = case.calling == Some(Call::End);
     let placeless = container.state == ContainerState::Queued || container.placed_on.is_none();
     if container.priority < 1 || claimed || hard || ending || !placeless {
         Verdict::new(Standing::Calling)
@@ -178,9 +178,7 @@ fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     if container.priority < 1 {
         let verdict = Verdict::settled(Reason::PriorityZero);
         return if case.claims.is_empty() {
-            verdict.wanting(Action::Forget {
-                uuid: container.uuid,
-            })
+            verdict.wanting(Action::Forget { uuid: case.uuid })
         } else {
             verdict
         };
@@ -191,7 +189,7 @@ fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
         });
         return if world.limits.accept_new && !is_paused(case, world) {
             verdict.wanting(Action::Lock {
-                uuid: container.uuid,
+                uuid: case.uuid,
                 instance: None,
             })
         } else {
@@ -306,7 +304,7 @@ fn held(case: &Case, entry: &Record, claim: &Claim) -> Verdict {
 
 /// Locked, and surely started nowhere.
 fn never_started(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
-    let uuid = entry.uuid;
+    let uuid = case.uuid;
     if entry.priority < 1 {
         return Verdict::settled(Reason::PriorityZero).wanting(Action::Unlock { uuid });
     }
@@ -320,9 +318,9 @@ fn never_started(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     startable(case, world)
 }
 
-fn lost(entry: &Record, cause: ExitCause) -> Verdict {
+fn lost(case: &Case, entry: &Record, cause: ExitCause) -> Verdict {
     Verdict::new(Standing::Calling).wanting(Action::Lost {
-        uuid: entry.uuid,
+        uuid: case.uuid,
         attempt: entry.attempt(),
         cause,
     })
@@ -341,7 +339,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
     let container = entry;
     let Some(worker) = world.workers.get(instance) else {
         return if world.gone.contains(instance) || world.limits.absence_is_evidence {
-            lost(entry, ExitCause::InstanceLost)
+            lost(case, entry, ExitCause::InstanceLost)
         } else {
             may_run_on(
                 instance,
@@ -361,9 +359,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         .filter(|k| k.instance == *instance && k.attempt == container.attempt());
     match kill {
         Some(kill) if kill.gone => {
-            return Verdict::new(Standing::Calling).wanting(Action::Unlock {
-                uuid: container.uuid,
-            });
+            return Verdict::new(Standing::Calling).wanting(Action::Unlock { uuid: case.uuid });
         }
         // A kill cannot be taken back: the runner refuses the attempt from now on.
         Some(_) => {
@@ -402,7 +398,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
     })
     .watching(instance)
     .wanting(Action::Kill {
-        uuid: container.uuid,
+        uuid: case.uuid,
         attempt: container.attempt(),
         instance: instance.clone(),
         reason: if convenience {
@@ -417,14 +413,14 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
 fn process_gone(case: &Case, entry: &Record, world: &World<'_>, probed_at: Instant) -> Verdict {
     if world.config.records_placement {
         return if probed_at > entry.as_of {
-            lost(entry, ExitCause::SupervisorLost)
+            lost(case, entry, ExitCause::SupervisorLost)
         } else {
             unproven(entry)
         };
     }
     // The runner may have told the controller before it ended: the record has to be newer.
     let mut verdict = if case.cleared_at.is_some_and(|at| entry.as_of > at) {
-        lost(entry, ExitCause::SupervisorLost)
+        lost(case, entry, ExitCause::SupervisorLost)
     } else {
         unproven(entry)
     };
@@ -462,7 +458,7 @@ fn anywhere(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     }
     let mut verdict = if running || case.ran {
         if case.cleared_at.is_some_and(|at| entry.as_of > at) {
-            lost(entry, ExitCause::SupervisorLost)
+            lost(case, entry, ExitCause::SupervisorLost)
         } else {
             unproven(entry)
         }

@@ -4,7 +4,7 @@ use longshore_types::{Deadline, InstanceId, Instant, Resources};
 
 use crate::action::Action;
 use crate::apply::Entering;
-use crate::case::{Case, Doing, KillMark, Origin};
+use crate::case::{Call, Case, Doing, KillMark, Origin};
 use crate::core::Core;
 use crate::ids::{CaseNo, NameKey, SlotNo, UuidKey, WorkerNo};
 use crate::slots::{Base, SlotOn, Tier};
@@ -123,6 +123,7 @@ impl Core {
         for number in std::mem::take(&mut self.dirty_pendings) {
             self.sync_pending(number);
         }
+        self.slots.shelve();
         for index in std::mem::take(&mut self.dirty_types) {
             let wanted = self.creating[index];
             while self.new_slots[index].len() > wanted {
@@ -289,6 +290,7 @@ impl Core {
             return;
         };
         case.in_flight.extend(Doing::of(action));
+        case.calling = Call::of(action).or(case.calling);
         match action {
             Action::Start { instance, .. } => {
                 case.origin = Origin::On(instance.clone());

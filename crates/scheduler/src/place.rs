@@ -56,6 +56,7 @@ impl<'a> Heads<'a> {
 impl Core {
     /// Finds a place for everybody in line, in order, as far as there is room.
     pub(crate) fn place_all(&mut self, now: Instant) {
+        self.slots.shelve();
         let mut shapes = std::mem::take(&mut self.shapes);
         let mut stops: BTreeMap<usize, (OrderKey, Stop)> = BTreeMap::new();
         let mut heads = Heads::of(&shapes);
@@ -93,6 +94,7 @@ impl Core {
                 heads.after(id)
             };
         }
+        self.slots.shelve();
         shapes.set_stops(stops);
         self.shapes = shapes;
     }
@@ -145,10 +147,11 @@ impl Core {
             let worker = self.workers.worker(self.workers.no(id)?)?;
             worker.slot
         });
+        let uuid = case.uuid;
         let eligible = shape.eligible.as_ref().ok();
         let found = eligible
             .and_then(|eligible| self.slots.find(eligible, &need, avoid))
-            .or_else(|| self.reserved_slot(case.uuid, shape));
+            .or_else(|| self.reserved_slot(uuid, shape));
         let slot = match found {
             Some(slot) => slot,
             None => self.new_slot(shape, now)?,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_types::{ByteSize, Resources};
 
+use crate::apply::{FEW, merge};
 use crate::ids::{CaseNo, NameKey, Slab, SlotNo, WorkerNo};
 use crate::shape::Eligible;
 
@@ -58,6 +59,8 @@ pub(crate) struct Slot {
     /// Set while the slot is kept free for one container.
     pub(crate) reserved: bool,
     booked: Resources,
+    /// Whether the index has it as it is.
+    shelved: bool,
 }
 
 impl Slot {
@@ -136,6 +139,10 @@ pub(crate) struct Slots {
     stocked: [BTreeSet<usize>; 4],
     /// Open slots by type.
     open_by_type: Vec<u32>,
+    /// Slots that are not in the index yet, and the most room that one of them has of each kind:
+    /// as long as a need does not fit in that, nobody has to look there.
+    arrivals: Vec<SlotNo>,
+    arrivals_room: Resources,
 }
 
 impl Slots {
@@ -147,6 +154,8 @@ impl Slots {
                 .collect(),
             stocked: Default::default(),
             open_by_type: vec![0; types],
+            arrivals: Vec::new(),
+            arrivals_room: Resources::NONE,
         }
     }
 
@@ -170,9 +179,42 @@ impl Slots {
             holders: Vec::new(),
             reserved: false,
             booked: Resources::NONE,
+            shelved: false,
         });
-        self.enter(no);
+        self.arrive(no);
         no
+    }
+
+    /// Puts what changed into the index: many at once are sorted first.
+    pub(crate) fn shelve(&mut self) {
+        self.arrivals_room = Resources::NONE;
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        arrivals.retain(|no| {
+            let slot = self.slots.get_mut(*no);
+            slot.is_some_and(|slot| !std::mem::replace(&mut slot.shelved, true))
+        });
+        if arrivals.len() < FEW {
+            arrivals.into_iter().for_each(|no| self.enter(no));
+            return;
+        }
+        let place = |no: SlotNo| {
+            let slot = self.slots.get(no)?;
+            let (type_index, tier) = slot.shelf()?;
+            let bucket = (type_index, tier, Reverse(slot.load()), room(&slot.spare()));
+            Some((bucket, slot.key.clone(), no))
+        };
+        let mut places: Vec<_> = arrivals.into_iter().filter_map(place).collect();
+        places.sort_unstable();
+        for of_one in places.chunk_by(|a, b| a.0 == b.0) {
+            let (type_index, tier, load, room) = of_one[0].0;
+            let count = u32::try_from(of_one.len()).unwrap_or(u32::MAX);
+            self.open_by_type[type_index] += count;
+            self.stocked[tier].insert(type_index);
+            let levels = &mut self.shelves[type_index][tier].levels;
+            let buckets = &mut levels.entry(load).or_default().buckets;
+            let keys = of_one.iter().map(|(_, key, no)| (key.clone(), *no));
+            merge(buckets.entry(room).or_default(), keys.collect());
+        }
     }
 
     /// Sets what is known of a slot; promises on it stay.
@@ -213,11 +255,14 @@ impl Slots {
     /// of those the one of the type that comes first; `avoid` only if there is no other of its
     /// tier.
     pub(crate) fn find(
-        &self,
+        &mut self,
         types: &Eligible,
         need: &Resources,
         avoid: Option<SlotNo>,
     ) -> Option<SlotNo> {
+        if !self.arrivals.is_empty() && need.fits_in(&self.arrivals_room) {
+            self.shelve();
+        }
         Tier::ALL.into_iter().find_map(|tier| {
             let stocked = &self.stocked[tier as usize];
             let few: Vec<usize>;
@@ -279,13 +324,31 @@ impl Slots {
         if let Some(slot) = self.slots.get_mut(no) {
             change(slot);
         }
-        self.enter(no);
+        self.arrive(no);
     }
 
-    fn leave(&mut self, no: SlotNo) {
+    /// Notes that a slot has to be put into the index.
+    fn arrive(&mut self, no: SlotNo) {
         let Some(slot) = self.slots.get(no) else {
             return;
         };
+        let (spare, most) = (slot.spare(), &mut self.arrivals_room);
+        *most = Resources {
+            vcpus: most.vcpus.max(spare.vcpus),
+            ram: most.ram.max(spare.ram),
+            scratch: most.scratch.max(spare.scratch),
+            gpus: most.gpus.max(spare.gpus),
+        };
+        self.arrivals.push(no);
+    }
+
+    fn leave(&mut self, no: SlotNo) {
+        let Some(slot) = self.slots.get_mut(no) else {
+            return;
+        };
+        if !std::mem::take(&mut slot.shelved) {
+            return;
+        }
         let Some((type_index, tier)) = slot.shelf() else {
             return;
         };
@@ -296,7 +359,12 @@ impl Slots {
             return;
         };
         if let Some(bucket) = level.buckets.get_mut(&room) {
-            bucket.remove(&(slot.key.clone(), no));
+            // What was found first is what is taken most often.
+            if bucket.first().is_some_and(|(_, first)| *first == no) {
+                bucket.pop_first();
+            } else {
+                bucket.remove(&(slot.key.clone(), no));
+            }
             if bucket.is_empty() {
                 level.buckets.remove(&room);
             }
@@ -338,7 +406,11 @@ impl Slots {
             if slot.booked != slot.sum() {
                 return Err(format!("{:?}: the sum of its promises is wrong", slot.on));
             }
-            if let Some((type_index, tier)) = slot.shelf() {
+            if !slot.shelved {
+                if !self.arrivals.contains(&no) {
+                    return Err(format!("{:?} is nowhere in the index", slot.on));
+                }
+            } else if let Some((type_index, tier)) = slot.shelf() {
                 indexed += 1;
                 let level = self.shelves[type_index][tier]
                     .levels

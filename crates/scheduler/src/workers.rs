@@ -54,42 +54,34 @@ impl Workers {
         self.list.get_mut(no)
     }
 
-    /// Takes the newest view of a worker; returns the one before.
-    pub(crate) fn set(
-        &mut self,
-        view: WorkerView,
-        type_index: Option<usize>,
-    ) -> Option<WorkerView> {
-        let id = view.instance.clone();
-        let no = match self.no(&id) {
-            Some(no) => no,
-            None => {
-                let key = NameKey::of(&id);
-                let no = self.list.insert(Worker {
-                    id,
-                    view: None,
-                    type_index: None,
-                    slot: None,
-                    dirty: false,
-                    giving_back: false,
-                    probe: None,
-                    probe_dirty: false,
-                });
-                self.by_name.insert(key, no);
-                no
-            }
-        };
-        let worker = self.list.get_mut(no)?;
-        worker.type_index = type_index;
-        let old = worker.view.replace(view);
-        self.changed(no);
-        old
+    /// The number of a worker, a new one if it is not known.
+    pub(crate) fn number(&mut self, id: &InstanceId) -> WorkerNo {
+        let list = &mut self.list;
+        *self.by_name.entry(NameKey::of(id)).or_insert_with(|| {
+            list.insert(Worker {
+                id: id.clone(),
+                view: None,
+                type_index: None,
+                slot: None,
+                dirty: false,
+                giving_back: false,
+                probe: None,
+                probe_dirty: false,
+            })
+        })
     }
 
-    /// Takes a worker's view away; the worker itself goes with the next pass.
-    pub(crate) fn clear(&mut self, id: &InstanceId) -> Option<WorkerView> {
-        let no = self.no(id)?;
-        let old = self.list.get_mut(no)?.view.take();
+    /// Takes the newest view of a worker, none if it is gone; returns the one before. A worker
+    /// without a view goes with the next pass.
+    pub(crate) fn set(
+        &mut self,
+        no: WorkerNo,
+        view: Option<WorkerView>,
+        type_index: Option<usize>,
+    ) -> Option<WorkerView> {
+        let worker = self.list.get_mut(no)?;
+        worker.type_index = type_index;
+        let old = std::mem::replace(&mut worker.view, view);
         self.changed(no);
         old
     }
