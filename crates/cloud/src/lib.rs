@@ -63,8 +63,7 @@
 //!         Ok(instances)
 //!     }
 //!
-//!     async fn destroy(&self, _: &CallContext, ids: &[InstanceId])
-//!         -> Vec<(InstanceId, Result<(), CloudError>)> {
+//!     async fn destroy(&self, _: &CallContext, ids: &[InstanceId]) -> InstanceResults {
 //!         let remove = |id: &InstanceId| match fs::remove_file(self.0.join(id.as_str())) {
 //!             Err(error) if error.kind() != io::ErrorKind::NotFound => {
 //!                 Err(classify(Operation::Destroy, error))
@@ -75,7 +74,7 @@
 //!     }
 //!
 //!     async fn set_tags(&self, _: &CallContext, changes: &[(InstanceId, Tags)])
-//!         -> Vec<(InstanceId, Result<(), CloudError>)> {
+//!         -> InstanceResults {
 //!         let merge = |id: &InstanceId, tags: &Tags| -> io::Result<()> {
 //!             let path = self.0.join(id.as_str());
 //!             let mut all = describe(&path)?.tags;
@@ -141,6 +140,17 @@ pub use instance::{Instance, InstanceState, TagKeys, Tags};
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 pub use request::{AddressKind, CallContext, CreateRequest};
 
+/// What came of a call for each of several instances, in any order.
+///
+/// ```
+/// use longshore_cloud::{CloudError, InstanceResults};
+/// fn failures(results: &InstanceResults) -> Vec<&CloudError> {
+///     results.iter().filter_map(|(_, result)| result.as_ref().err()).collect()
+/// }
+/// assert!(failures(&vec![("i-1".into(), Ok(()))]).is_empty());
+/// ```
+pub type InstanceResults = Vec<(InstanceId, Result<(), CloudError>)>;
+
 /// All instances at one provider that an installation may touch.
 ///
 /// # What every implementation promises
@@ -200,18 +210,14 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
     /// Destroys instances; one result for each id, in any order. An unknown id is success.
     ///
     /// Success means that the provider accepted it, not that the instance is gone.
-    async fn destroy(
-        &self,
-        context: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)>;
+    async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults;
 
     /// Sets tags of instances; one result for each id. Tags are merged, never removed.
     async fn set_tags(
         &self,
         context: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)>;
+    ) -> InstanceResults;
 
     /// Whether `key` is the SSH host key of an instance.
     async fn verify_host_key(

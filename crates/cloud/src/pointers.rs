@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 
 use crate::{
-    CallContext, Capabilities, CloudError, CreateRequest, Extensions, Instance, InstanceSet, Tags,
+    CallContext, Capabilities, CloudError, CreateRequest, Extensions, Instance, InstanceResults,
+    InstanceSet, Tags,
 };
 
 /// A pointer to an instance set is one, so that layers can wrap whatever a driver gives.
@@ -30,11 +31,7 @@ macro_rules! forward {
                 (**self).list(context, tags).await
             }
 
-            async fn destroy(
-                &self,
-                context: &CallContext,
-                ids: &[InstanceId],
-            ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+            async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
                 (**self).destroy(context, ids).await
             }
 
@@ -42,7 +39,7 @@ macro_rules! forward {
                 &self,
                 context: &CallContext,
                 changes: &[(InstanceId, Tags)],
-            ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+            ) -> InstanceResults {
                 (**self).set_tags(context, changes).await
             }
 
