@@ -9,6 +9,8 @@ use longshore_cloud::{
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId};
 
+use crate::refused::Refused;
+
 /// Makes an error; a batch takes one for each of its ids.
 pub(crate) type MakeError<'a> = &'a (dyn Fn() -> CloudError + Sync);
 
@@ -27,16 +29,31 @@ pub(crate) trait Call: Send + Sync + Sized {
 
     /// The answer of a call that failed as a whole.
     fn failed(&self, error: MakeError<'_>) -> Self::Answer;
+
+    /// How many ids it names; 1 for a call that is no batch.
+    fn size(&self) -> usize {
+        1
+    }
+
+    /// What is left to do of a call of which some, or all, was refused for the rate.
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self>;
 }
 
 /// What a call answers.
 pub(crate) trait Answer: Send {
     fn errors(&self) -> Vec<&CloudError>;
+
+    /// Puts the results of a part that was sent again in the place of the earlier ones.
+    fn amend(&mut self, later: Self);
 }
 
 impl<T: Send> Answer for Result<T, CloudError> {
     fn errors(&self) -> Vec<&CloudError> {
         self.as_ref().err().into_iter().collect()
+    }
+
+    fn amend(&mut self, later: Self) {
+        *self = later;
     }
 }
 
@@ -46,6 +63,28 @@ impl Answer for Results {
             .filter_map(|(_, done)| done.as_ref().err())
             .collect()
     }
+
+    fn amend(&mut self, later: Self) {
+        self.retain(|(id, done)| !is_rate_limited(done) || !later.iter().any(|(l, _)| l == id));
+        self.extend(later);
+    }
+}
+
+/// Whether the provider refused it for its rate, and not a layer of ours.
+fn is_rate_limited<T>(done: &Result<T, CloudError>) -> bool {
+    done.as_ref().is_err_and(|error| {
+        matches!(error.kind, ErrorKind::RateLimited { .. }) && !Refused::is_cause_of(error)
+    })
+}
+
+/// The ids that the provider refused for its rate, none if that is nothing.
+fn refused_ids(results: &Results) -> Option<Vec<&InstanceId>> {
+    let refused: Vec<&InstanceId> = results
+        .iter()
+        .filter(|(_, done)| is_rate_limited(done))
+        .map(|(id, _)| id)
+        .collect();
+    (!refused.is_empty()).then_some(refused)
 }
 
 /// The extension is not there, although it was: an inner instance set broke its promise.
@@ -80,6 +119,10 @@ impl<S: InstanceSet> Call for Create<'_, S> {
     fn failed(&self, error: MakeError<'_>) -> Self::Answer {
         Err(error())
     }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        is_rate_limited(answer).then_some(Self { ..*self })
+    }
 }
 
 #[derive(Debug)]
@@ -102,6 +145,10 @@ impl<S: InstanceSet> Call for List<'_, S> {
 
     fn failed(&self, error: MakeError<'_>) -> Self::Answer {
         Err(error())
+    }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        is_rate_limited(answer).then_some(Self { ..*self })
     }
 }
 
@@ -129,6 +176,18 @@ impl<S: InstanceSet> Call for Destroy<'_, S> {
             .map(|id| (id.clone(), Err(error())))
             .collect()
     }
+
+    fn size(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        let ids = refused_ids(answer)?.into_iter().cloned().collect();
+        Some(Self {
+            inner: self.inner,
+            ids,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -153,6 +212,20 @@ impl<S: InstanceSet> Call for SetTags<'_, S> {
         let ids = self.changes.iter().map(|(id, _)| id.clone());
         ids.map(|id| (id, Err(error()))).collect()
     }
+
+    fn size(&self) -> usize {
+        self.changes.len()
+    }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        let refused = refused_ids(answer)?;
+        let mut changes = self.changes.to_vec();
+        changes.retain(|(id, _)| refused.contains(&id));
+        Some(Self {
+            inner: self.inner,
+            changes: changes.into(),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -176,6 +249,10 @@ impl<S: InstanceSet> Call for VerifyHostKey<'_, S> {
 
     fn failed(&self, error: MakeError<'_>) -> Self::Answer {
         Err(error())
+    }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        is_rate_limited(answer).then_some(Self { ..*self })
     }
 }
 
@@ -204,6 +281,10 @@ impl<S: InstanceSet> Call for Prices<'_, S> {
     fn failed(&self, error: MakeError<'_>) -> Self::Answer {
         Err(error())
     }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        is_rate_limited(answer).then_some(Self { ..*self })
+    }
 }
 
 #[derive(Debug)]
@@ -231,6 +312,10 @@ impl<S: InstanceSet> Call for Console<'_, S> {
     fn failed(&self, error: MakeError<'_>) -> Self::Answer {
         Err(error())
     }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        is_rate_limited(answer).then_some(Self { ..*self })
+    }
 }
 
 #[derive(Debug)]
@@ -255,5 +340,9 @@ impl<S: InstanceSet> Call for Notices<'_, S> {
 
     fn failed(&self, error: MakeError<'_>) -> Self::Answer {
         Err(error())
+    }
+
+    fn refused_part(&self, answer: &Self::Answer) -> Option<Self> {
+        is_rate_limited(answer).then_some(Self { ..*self })
     }
 }

@@ -1,4 +1,5 @@
-//! Layers around an instance set: metrics, limits, hold-off, default tags, a filter, faults.
+//! Layers around an instance set: metrics, limits, hold-off, default tags, a filter, faults, and a
+//! [`governor`] that learns the limits of the provider.
 //!
 //! Each layer is an [`InstanceSet`](longshore_cloud::InstanceSet) around another one: it keeps
 //! [`CallContext::timeout`](longshore_cloud::CallContext), forwards every call and every
@@ -8,6 +9,7 @@
 //! ```
 //! # mod stub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stub.rs")); }
 //! # use stub::*;
+//! use longshore_throttle::governor::Learned;
 //! use longshore_throttle::{InFlightLimits, Metrics, RateLimit, Stack};
 //! use prometheus_client::registry::Registry;
 //!
@@ -18,9 +20,11 @@
 //! metrics.register(&mut registry);
 //!
 //! let tags = |name: &str, value: &str| Tags::from([(name.to_owned(), value.to_owned())]);
+//! let learned = Learned::new();
 //! let set = Stack::new(driver)
 //!     .instrument(metrics)
 //!     .in_flight(InFlightLimits::all(0).with(Operation::Create, 20))
+//!     .governor(learned.clone())
 //!     .rate(RateLimit::new(5.0).with_burst(10))
 //!     .hold_off()
 //!     .default_tags(tags("team", "genomics"))
@@ -28,14 +32,15 @@
 //!     .build();
 //! assert_eq!(
 //!     set.to_string(),
-//!     "Filter(ExampleInstanceSetID=set, DefaultTags(team=genomics, HoldOff(Rate(5/s, \
-//!      InFlight(create 20, Instrument(Stub))))))",
+//!     "Filter(ExampleInstanceSetID=set, DefaultTags(team=genomics, HoldOff(\
+//!      Governor(Rate(5/s, InFlight(create 20, Instrument(Stub)))))))",
 //! );
 //!
 //! let context = CallContext::example();
 //! let made = set.create(&context, &CreateRequest::example()).await?;
 //! assert_eq!(set.list(&context, &Tags::new()).await?.len(), 1);
 //! assert!(set.destroy(&context, &[made.id]).await[0].1.is_ok());
+//! println!("creates: {}", learned.head_room(Operation::Create));
 //! # Ok::<(), CloudError>(()) }).unwrap();
 //! ```
 //!
@@ -49,7 +54,7 @@
 //!
 //! # Time
 //!
-//! The arithmetic (token bucket, turns, hold-off, dice) is pure; only waiting uses tokio's
+//! The arithmetic (token bucket, turns, hold-off, governor, dice) is pure; only waiting uses tokio's
 //! time, so that a paused clock makes tests exact.
 
 mod bucket;
@@ -59,6 +64,7 @@ mod chaos;
 mod default_tags;
 mod dice;
 mod filter;
+pub mod governor;
 mod hold;
 mod hold_off;
 mod in_flight;

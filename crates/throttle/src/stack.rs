@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use longshore_cloud::{InstanceSet, Tags};
 
+use crate::governor::{Governor, Learned};
 use crate::{
     Chaos, DefaultTags, Faults, Filter, HoldOff, InFlight, InFlightLimits, Instrument, Metrics,
     Rate, RateLimit,
@@ -11,13 +12,14 @@ use crate::{
 
 /// Puts layers around a driver, in the right order whatever the order of the calls.
 ///
-/// From the inside: driver, [`Chaos`], [`Instrument`], [`InFlight`], [`Rate`], [`HoldOff`],
-/// [`DefaultTags`], [`Filter`]. What was not asked for is not there. The crate's documentation has
-/// the whole stack.
+/// From the inside: driver, [`Chaos`], [`Instrument`], [`InFlight`], [`Rate`], [`Governor`],
+/// [`HoldOff`], [`DefaultTags`], [`Filter`]. What was not asked for is not there. What the governor
+/// sends again goes through the rate again. The crate's documentation has the whole stack.
 ///
 /// ```
 /// # mod stub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stub.rs")); }
 /// # use stub::*;
+/// use longshore_throttle::governor::Learned;
 /// use longshore_throttle::{Faults, InFlightLimits, Metrics, RateLimit, Stack};
 /// let ours: Tags = [("set".to_owned(), "a".to_owned())].into();
 /// let set = Stack::new(Stub::default())
@@ -25,11 +27,12 @@ use crate::{
 ///     .default_tags([("team".to_owned(), "b".to_owned())].into())
 ///     .hold_off()
 ///     .rate(RateLimit::new(0.5))
+///     .governor(Learned::new())
 ///     .in_flight(InFlightLimits::all(20))
 ///     .instrument(Metrics::new())
 ///     .chaos(Faults::new(3));
 /// let set: Box<dyn InstanceSet> = set.build_boxed();
-/// assert!(set.to_string().starts_with("Filter(set=a, DefaultTags(team=b, HoldOff(Rate(0.5/s, "));
+/// assert!(set.to_string().starts_with("Filter(set=a, DefaultTags(team=b, HoldOff(Governor(Rate("));
 /// ```
 #[derive(Debug)]
 #[must_use]
@@ -38,6 +41,7 @@ pub struct Stack {
     chaos: Option<Faults>,
     metrics: Option<Metrics>,
     in_flight: Option<InFlightLimits>,
+    learned: Option<Learned>,
     rate: Option<RateLimit>,
     hold_off: bool,
     default_tags: Option<Tags>,
@@ -52,6 +56,7 @@ impl Stack {
             chaos: None,
             metrics: None,
             in_flight: None,
+            learned: None,
             rate: None,
             hold_off: false,
             default_tags: None,
@@ -74,6 +79,12 @@ impl Stack {
     /// With [`InFlight`].
     pub fn in_flight(mut self, limits: InFlightLimits) -> Self {
         self.in_flight = Some(limits);
+        self
+    }
+
+    /// With [`Governor`].
+    pub fn governor(mut self, learned: Learned) -> Self {
+        self.learned = Some(learned);
         self
     }
 
@@ -116,6 +127,9 @@ impl Stack {
         }
         if let Some(limit) = self.rate {
             set = Arc::new(Rate::new(set, limit));
+        }
+        if let Some(learned) = self.learned {
+            set = Arc::new(Governor::new(set, learned));
         }
         if self.hold_off {
             set = Arc::new(HoldOff::new(set));

@@ -52,6 +52,7 @@ fn layers(driver: &Arc<Stub>) -> Vec<Box<dyn InstanceSet>> {
         Box::new(InFlight::new(driver(), InFlightLimits::all(1))),
         Box::new(Rate::new(driver(), RateLimit::new(0.0))),
         Box::new(Rate::new(driver(), RateLimit::new(1.0).with_burst(100))),
+        Box::new(governor::Governor::new(driver(), governor::Learned::new())),
         Box::new(HoldOff::new(driver())),
         Box::new(DefaultTags::new(driver(), Tags::new())),
         Box::new(Filter::new(driver(), Tags::new())),

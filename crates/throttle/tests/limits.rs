@@ -251,6 +251,15 @@ proptest! {
             let set: Arc<dyn InstanceSet> = Arc::new(Rate::new(Arc::clone(&driver), limit));
             poll_and_drop(&set, &plan);
             all_places_are_free(&set, &driver, kind, 3).await;
+
+            let driver = Arc::new(Stub::default());
+            let learned = governor::Learned::new();
+            let governor = governor::Governor::new(Arc::clone(&driver), learned);
+            let set: Arc<dyn InstanceSet> = Arc::new(governor);
+            poll_and_drop(&set, &plan);
+            for kind in 0..6 {
+                assert!(call(&set, kind, &context(3600)).await.is_none());
+            }
         });
     }
 }
