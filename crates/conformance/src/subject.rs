@@ -25,7 +25,9 @@ pub(crate) const CHECK_TAG: &str = "longshore-conformance-check";
 
 type Hook<A, T> = Arc<dyn Fn(A) -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 
-/// Why an instance set could not be opened again.
+/// An instance set that was opened again, or why it could not be.
+type Opened = Result<Arc<dyn InstanceSet>, OpenError>;
+
 type OpenError = Box<dyn Error + Send + Sync>;
 
 /// How long things may take; see the methods of [`Subject`] that set them.
@@ -70,7 +72,7 @@ pub struct Subject {
     pub(crate) inner: Option<Arc<dyn InstanceSet>>,
     pub(crate) wrong_key: Option<HostKey>,
     true_key: Option<Hook<Instance, Option<HostKey>>>,
-    reopen: Option<Hook<(), Result<Arc<dyn InstanceSet>, OpenError>>>,
+    reopen: Option<Hook<(), Opened>>,
     run: String,
     nonce: String,
     counter: Arc<AtomicU64>,
