@@ -7,33 +7,6 @@ use crate::{
     CallKind, CapacityHole, Chance, FaultPlan, Latency, Quota, RateLimit, Settings, Spread,
 };
 
-/// ```
-/// use std::time::Duration;
-/// use longshore_cloud::Scope;
-/// use longshore_fakecloud::*;
-/// use longshore_types::{Instant, Price};
-/// let second = Duration::from_secs(1);
-/// let spot = Price::from_units(0.03).unwrap();
-/// let settings = Settings::instant()
-///     .with_address_delay(second * 5)
-///     .with_boot(Spread::long_tailed(second * 30, 50))
-///     .with_never_boots(Chance::percent(1))
-///     .with_tag_delay(second)
-///     .with_stopping(second * 20)
-///     .with_gone(second * 60)
-///     .with_listing_lag(Spread::uniform(Duration::ZERO, second * 5))
-///     .with_page_size(500)
-///     .with_quota_group("m5.large", "standard")
-///     .with_hole(CapacityHole::new(Scope::Zone("a".into()), Instant::ZERO, Instant::FAR_FUTURE))
-///     .with_price("m5.large", Instant::ZERO, spot)
-///     .with_provider_type("m5.large")
-///     .with_image("debian-12")
-///     .with_denied(CallKind::SetTags)
-///     .without_extension(CallKind::Console)
-///     .with_remote_user("admin")
-///     .with_plan(FaultPlan::mild());
-/// assert_eq!(settings.page_size, 500);
-/// ```
 impl Settings {
     /// The name in errors, identifiers and logs.
     #[must_use]

@@ -8,7 +8,9 @@ use longshore_cloud::{
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId};
 
-/// One call, from its beginning to its reply. No example: [`Cloud::handle_call`] gives it.
+/// One call, from its beginning to its reply.
+///
+/// No example: [`Cloud::handle_call`] gives it.
 ///
 /// [`Cloud::handle_call`]: crate::Cloud::handle_call
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -52,6 +52,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 /// clock.run(clock.sleep_until(tomorrow));
 /// assert_eq!(clock.now(), tomorrow);
 /// clock.advance_to(tomorrow + Duration::from_secs(1));
+/// assert_eq!(clock.next_waking(), None);
 /// ```
 #[derive(Clone, Default)]
 pub struct ManualClock(Arc<Mutex<Hands>>);

@@ -140,7 +140,8 @@ impl FakeCloud {
     }
 
     /// Looks at the cloud, or changes it, with the time: for scripts of tests and for what they
-    /// look at afterwards. The cloud is locked meanwhile.
+    /// look at afterwards. The cloud is locked meanwhile: `look` must not use this handle or its
+    /// clones.
     pub fn with<T>(&self, look: impl FnOnce(&mut Cloud, Instant) -> T) -> T {
         let now = self.shared.clock.now();
         let mut state = self.state();

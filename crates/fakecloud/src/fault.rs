@@ -92,7 +92,7 @@ pub enum Misfortune {
     Interrupt(Option<Duration>),
     /// Once it is being destroyed it stays so for ever.
     LingerStopping,
-    /// Once it is gone it comes back so much later, running as before.
+    /// Once it is gone it comes back so much later, running as before, whatever the quotas say.
     ComeBack(Duration),
     /// All its tags are lost.
     LoseTags,
@@ -231,7 +231,9 @@ impl Rule {
     }
 }
 
-/// A rule that was injected. No example: see [`Rule`].
+/// A rule that was injected.
+///
+/// No example: see [`Rule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub(crate) u64);
 
@@ -241,7 +243,9 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// A call that is held, at one place. No example: see [`HeldCall`].
+/// A call that is held, at one place.
+///
+/// No example: see [`HeldCall`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeldId(pub(crate) u64);
 

@@ -40,7 +40,9 @@ impl fmt::Display for Event {
     }
 }
 
-/// What can happen. No example: see [`Event`].
+/// What can happen.
+///
+/// No example: see [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Happening {
@@ -111,7 +113,9 @@ impl fmt::Display for Happening {
     }
 }
 
-/// How many calls of one kind there were. No example: see [`Cloud::counts`](crate::Cloud::counts).
+/// How many calls of one kind there were.
+///
+/// No example: see [`Cloud::counts`](crate::Cloud::counts).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -146,7 +150,9 @@ impl Counts {
     }
 }
 
-/// What the instances of one type added up to. No example: see
+/// What the instances of one type added up to.
+///
+/// No example: see
 /// [`Cloud::usage`](crate::Cloud::usage).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -261,7 +261,7 @@ fn kind_of(reply: &Reply) -> CallKind {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_cloud_keeps_its_word(

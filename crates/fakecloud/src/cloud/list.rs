@@ -1,5 +1,6 @@
 //! Listings.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Instance, Tags};
@@ -27,7 +28,8 @@ impl Cloud {
         let listed = at.map(|at| self.listed_at(Instant::from_nanos(at), tags));
         let mut listed = listed.unwrap_or_default();
         if !fate.omit.is_empty() {
-            listed.retain(|instance| !fate.omit.contains(&instance.id));
+            let omit: BTreeSet<_> = fate.omit.iter().collect();
+            listed.retain(|instance| !omit.contains(&instance.id));
         }
         listed.retain(|_| !self.random.happens(fate.omit_some));
         let page = match self.settings.page_size {
