@@ -11,6 +11,7 @@ use longshore_cloud::{CallContext, InstanceSet, Operation};
 use longshore_types::format_duration;
 use tokio::task::JoinError;
 
+use crate::jobs;
 use crate::lab::{Lab, Step, Stop};
 
 impl Lab {
@@ -73,7 +74,7 @@ impl Lab {
         call: impl Future<Output = T> + Send + 'static,
     ) -> Step<T> {
         let slack = self.subject.timing.slack;
-        let mut job = tokio::spawn(call);
+        let mut job = jobs::start(call);
         match tokio::time::timeout(timeout + slack, &mut job).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Stop::Broken(format!(
@@ -82,16 +83,13 @@ impl Lab {
                  where it panics now.",
                 panic_message(error)
             ))),
-            Err(_) => {
-                job.abort();
-                Err(Stop::Broken(format!(
-                    "Done: called {what}, with a timeout of {}.\nSeen: no answer {} after the timeout, \
+            Err(_) => Err(Stop::Broken(format!(
+                "Done: called {what}, with a timeout of {}.\nSeen: no answer {} after the timeout, \
                      so it was given up.\nContract: {CONTRACT}\nTo fix: bound everything the call \
                      waits for by the timeout: the provider's answer, locks, its turn in a queue.",
-                    format_duration(timeout),
-                    format_duration(slack),
-                )))
-            }
+                format_duration(timeout),
+                format_duration(slack),
+            ))),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Lab {
     /// Destroys whatever this check made until no listing shows it alive.
     pub(crate) async fn clean_up(&self) -> Vec<LeftBehind> {
         let timing = &self.subject.timing;
-        let doubtful = self.made().doubtful();
+        let doubtful = self.close();
         // What a create made that never said so may be listed only now.
         let surely_listed = doubtful.map(|at| at + timing.call + timing.appear);
         let started = Instant::now();

@@ -1,7 +1,7 @@
 //! The workplace of one check: its own tags, and a record of what it made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longshore_cloud::{
@@ -45,20 +45,12 @@ pub(crate) struct Lab {
 pub(crate) struct Made {
     pub(crate) ids: BTreeSet<InstanceId>,
     pub(crate) creates: usize,
+    /// Set when the removal begins: nothing more is made then.
+    closed: bool,
     /// How many creates have not ended.
     under_way: usize,
     /// The tokens of creates that ended, or were dropped, without saying what they made; and when.
     doubtful: BTreeMap<String, Instant>,
-}
-
-impl Made {
-    /// When something may last have been made that nobody told of.
-    pub(crate) fn doubtful(&self) -> Option<Instant> {
-        match self.under_way {
-            0 => self.doubtful.values().max().copied(),
-            _ => Some(Instant::now()),
-        }
-    }
 }
 
 impl Lab {
@@ -127,7 +119,7 @@ impl Lab {
         timeout: Duration,
     ) -> Step<Result<Instance, CloudError>> {
         self.remember_what_was_there().await?;
-        self.begin_create();
+        self.begin_create()?;
         let (request, token) = (request.clone(), &request.token);
         let answer = self
             .call(Operation::Create, timeout, move |set, context| async move {
@@ -144,10 +136,24 @@ impl Lab {
     }
 
     /// Notes that a create begins.
-    pub(crate) fn begin_create(&self) {
+    pub(crate) fn begin_create(&self) -> Step<()> {
         let mut made = self.made();
+        if made.closed {
+            return Err(Stop::NotRun("it was dropped before its end".into()));
+        }
         made.creates += 1;
         made.under_way += 1;
+        Ok(())
+    }
+
+    /// Lets nothing more be made; when something may last have been made that nobody told of.
+    pub(crate) fn close(&self) -> Option<Instant> {
+        let mut made = self.made();
+        made.closed = true;
+        match made.under_way {
+            0 => made.doubtful.values().max().copied(),
+            _ => Some(Instant::now()),
+        }
     }
 
     /// Notes what a create made: something, nothing, or nobody knows.
@@ -349,80 +355,6 @@ impl Lab {
         )
     }
 
-    /// Lists by `tags` until `look` finds what it wants, or gives its last complaint after
-    /// `within`.
-    pub(crate) async fn eventually<T>(
-        &self,
-        tags: &Tags,
-        within: Duration,
-        mut look: impl FnMut(&Listing) -> Result<T, String>,
-    ) -> Step<Result<T, String>> {
-        let until = Instant::now() + within;
-        loop {
-            let last = Instant::now() >= until;
-            let complaint = match look(&self.list(tags).await?) {
-                Ok(found) => return Ok(Ok(found)),
-                Err(complaint) => complaint,
-            };
-            if last {
-                let within = format_duration(within);
-                return Ok(Err(format!("{complaint}, in each listing for {within}")));
-            }
-            tokio::time::sleep(self.subject.timing.poll).await;
-        }
-    }
-
-    /// Waits until all of `ids` are listed by the tags of this check.
-    pub(crate) async fn await_listed(&self, did: &str, ids: &[InstanceId]) -> Step<Listing> {
-        self.await_listed_by(&self.tags, did, ids).await
-    }
-
-    /// Waits until all of `ids` are listed by tags that they have.
-    pub(crate) async fn await_listed_by(
-        &self,
-        tags: &Tags,
-        did: &str,
-        ids: &[InstanceId],
-    ) -> Step<Listing> {
-        let look = |listing: &Listing| match ids.iter().find(|id| !listing.contains_key(*id)) {
-            None => Ok(listing.clone()),
-            Some(id) => Err(format!(
-                "{id} is not among the {} instance(s) listed by the tags it was made with",
-                listing.len()
-            )),
-        };
-        let appear = self.subject.timing.appear;
-        let seen = self.eventually(tags, appear, look).await?;
-        let fix = "show in list every instance that create has returned, with its tags; if the \
-                   provider only is slower than that, tell the suite by Subject::with_appearance";
-        seen.map_err(|saw| broken(Promise::EveryCreateIsListed, did, &saw, fix))
-    }
-
-    /// Waits until none of `ids` is listed as pending or running.
-    pub(crate) async fn await_vanished(&self, did: &str, ids: &[InstanceId]) -> Step<()> {
-        let look = |listing: &Listing| {
-            let alive = |id: &&InstanceId| listing.get(*id).is_some_and(is_alive);
-            match ids.iter().find(alive) {
-                None => Ok(()),
-                Some(id) => Err(format!("{id} is still listed as {:?}", listing[id].state)),
-            }
-        };
-        let vanish = self.subject.timing.vanish;
-        let seen = self.eventually(&self.tags, vanish, look).await?;
-        let fix = "destroy what destroy says Ok about, and list it as Stopping, Gone or not at \
-                   all; if the provider only is slower than that, tell the suite by \
-                   Subject::with_vanishing";
-        seen.map_err(|saw| broken(Promise::DestroyedInstancesVanish, did, &saw, fix))
-    }
-
-    /// Waits as long as listings may lag; not at all if they must not.
-    pub(crate) async fn let_listings_settle(&self) -> Step<()> {
-        if !self.capabilities().await?.consistent_listing {
-            tokio::time::sleep(self.subject.timing.appear).await;
-        }
-        Ok(())
-    }
-
     /// Remembers, once, what exists, so that nothing of it is ever destroyed.
     pub(crate) async fn remember_what_was_there(&self) -> Step<()> {
         let all = Tags::new();
@@ -440,7 +372,7 @@ impl Lab {
     }
 }
 
-fn broken(promise: Promise, did: &str, saw: &str, fix: &str) -> Stop {
+pub(crate) fn broken(promise: Promise, did: &str, saw: &str, fix: &str) -> Stop {
     let contract = promise.contract();
     Stop::Broken(format!(
         "Done: {did}.\nSeen: {saw}.\nContract: {contract}\nTo fix: {fix}."
@@ -462,27 +394,4 @@ fn pause_after(kind: &ErrorKind) -> Option<Duration> {
         ErrorKind::QuotaExceeded(_) | ErrorKind::NoCapacity(_) => Some(Duration::ZERO),
         _ => None,
     }
-}
-
-/// Runs checks at the same time, and gives what they give in their order.
-pub(crate) async fn all<T, F>(jobs: impl IntoIterator<Item = F>) -> Step<Vec<T>>
-where
-    T: Send + 'static,
-    F: Future<Output = Step<T>> + Send + 'static,
-{
-    let running: Vec<_> = jobs.into_iter().map(tokio::spawn).collect();
-    let mut results = Vec::new();
-    // All are waited for, so that what they make is known before it is removed.
-    for job in running {
-        results.push(match job.await {
-            Ok(result) => result,
-            Err(error) => Err(Stop::Broken(format!("a part of the check failed: {error}"))),
-        });
-    }
-    results.into_iter().collect()
-}
-
-/// A copy of the pointer for a job of its own.
-pub(crate) fn share(lab: &Arc<Lab>) -> Arc<Lab> {
-    Arc::clone(lab)
 }

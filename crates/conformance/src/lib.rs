@@ -132,12 +132,14 @@
 mod call;
 mod checks;
 mod clean;
+mod jobs;
 mod lab;
 mod promise;
 mod report;
 mod run;
 mod subject;
 mod suite;
+mod wait;
 
 pub use promise::{Promise, UnknownPromise, promises};
 pub use report::{Finding, LeftBehind, NotKept, Report, Verdict};

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::call::panic_message;
+use crate::jobs;
 use crate::lab::{Lab, Step, Stop};
 use crate::{Finding, Promise, Subject, Verdict};
 
@@ -50,7 +51,7 @@ where
     R: Future<Output = Step<()>> + Send + 'static,
 {
     let started = Instant::now();
-    let mut job = tokio::spawn(check(Arc::clone(&lab)));
+    let mut job = jobs::start(check(Arc::clone(&lab)));
     let verdict = tokio::select! {
         done = &mut job => match done {
             Ok(Ok(())) => Verdict::Kept,
@@ -61,11 +62,11 @@ where
             },
         },
         _ = caller_gone => {
-            job.abort();
             let why = "it was dropped before its end".into();
             Verdict::NotRun { why }
         }
     };
+    drop(job);
     let creates = lab.made().creates;
     let left_behind = match creates {
         0 => Vec::new(),

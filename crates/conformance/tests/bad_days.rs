@@ -65,6 +65,31 @@ async fn a_suite_that_is_dropped_at_any_moment_removes_what_it_made() {
     }
 }
 
+/// Here sixteen tasks create: none of them goes on.
+#[tokio::test(start_paused = true)]
+async fn many_creates_at_once_that_are_dropped_stop_and_are_removed() {
+    let memory = Memory::new(Shape::full());
+    let subject = subject(Arc::new(memory.clone())).with_instances_at_once(2_000);
+    let running = tokio::spawn(async move { promises::lists_more_than_one_page(&subject).await });
+    until("a hundred instances", || memory.births() >= 100).await;
+    running.abort();
+    until("the removal", || memory.alive().is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(memory.alive(), []);
+    assert!(memory.births() < 150, "{}", memory.births());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_at_once_do_not_disturb_each_other() {
+    let memory = Memory::new(Shape::full());
+    let subjects = [0, 1].map(|_| subject(Arc::new(memory.clone())));
+    let suite = Suite::new();
+    let (one, two) = tokio::join!(suite.run(&subjects[0]), suite.run(&subjects[1]));
+    one.assert_kept();
+    two.assert_kept();
+    assert_eq!(memory.alive(), []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_removed_is_named() {
     let memory = Memory::new(Shape::full());

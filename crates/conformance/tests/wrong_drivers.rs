@@ -284,6 +284,16 @@ const CASES: &[Case] = &[
         "has not all of these tags",
     ),
     case(
+        F::MatchesInAnyCase,
+        P::ListsExactlyWhatHasTheTags,
+        "color=Red",
+    ),
+    case(
+        F::MatchesPatterns,
+        P::ListsExactlyWhatHasTheTags,
+        "color=r*",
+    ),
+    case(
         F::ListsNothingWithoutTags,
         P::ListWithoutTagsGivesAll,
         "is not among the 0",
@@ -492,6 +502,24 @@ async fn each_wrong_driver_is_caught_by_its_promise_in_words() {
         eprintln!("=== {:?}\n{finding}", case.fault);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The wrapper itself breaks nothing: what is broken is broken by the fault.
+#[tokio::test(start_paused = true)]
+async fn without_a_fault_everything_is_kept() {
+    let (report, memory) = run(F::Nothing, Promise::ALL).await;
+    report.assert_kept();
+    assert_eq!(memory.alive(), []);
+}
+
+/// Also alone, as an author runs it, each promise catches what breaks it.
+#[tokio::test(start_paused = true)]
+async fn each_promise_catches_its_wrong_drivers_alone() {
+    for case in CASES {
+        let (report, _) = run(case.fault, &[case.breaks]).await;
+        let finding = &report.findings[0];
+        assert!(finding.verdict.is_broken(), "{:?}: {finding}", case.fault);
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use longshore_cloud::{CloudError, ErrorKind, Operation, Tags};
 use longshore_types::{HostKey, InstanceId};
 
 use crate::checks::create::create_and_drop;
-use crate::lab::{Answers, Lab, Listing, Step, all, share};
+use crate::jobs::{self, all, share};
+use crate::lab::{Answers, Lab, Listing, Step};
 
 /// Less than any provider needs.
 const NEXT_TO_NOTHING: Duration = Duration::from_millis(1);
@@ -151,7 +152,7 @@ async fn begin_life(lab: Arc<Lab>, user: String) -> Step<InstanceId> {
             Ok(made.id)
         }
     };
-    let listing = tokio::spawn(listing);
+    let listing = jobs::start(listing);
     let made = all([living]).await;
     let listed = listing.await;
     let id = made?.remove(0);

@@ -8,7 +8,8 @@ use longshore_cloud::{CreateRequest, Operation, Tags};
 use longshore_types::InstanceId;
 
 use crate::clean::tag_list;
-use crate::lab::{Lab, Listing, Step, Stop, all, share};
+use crate::jobs::{self, all, share};
+use crate::lab::{Lab, Listing, Step, Stop};
 
 pub(crate) async fn every_create_is_listed(lab: Arc<Lab>) -> Step<()> {
     let made = lab.create_each(&[lab.request(), lab.request()]).await?;
@@ -29,7 +30,7 @@ pub(crate) async fn tags_from_birth(lab: Arc<Lab>) -> Step<()> {
     lab.remember_what_was_there().await?;
     let request = lab.request_with("longshore-conformance-birth", "1");
     let done = Arc::new(AtomicBool::new(false));
-    let watching = tokio::spawn(watch_births(
+    let watching = jobs::start(watch_births(
         share(&lab),
         request.tags.clone(),
         Arc::clone(&done),
@@ -247,7 +248,7 @@ pub(crate) async fn dropped(lab: Arc<Lab>) -> Step<()> {
 /// Begins to create, and drops the future on its way.
 pub(crate) async fn create_and_drop(lab: &Lab, request: &CreateRequest, polls: usize) -> Step<()> {
     lab.remember_what_was_there().await?;
-    lab.begin_create();
+    lab.begin_create()?;
     let (request, token) = (request.clone(), &request.token);
     let answer = lab
         .call_and_drop(Operation::Create, polls, move |set, context| async move {

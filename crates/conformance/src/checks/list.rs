@@ -7,7 +7,8 @@ use longshore_cloud::Tags;
 use longshore_types::InstanceId;
 
 use crate::clean::tag_list;
-use crate::lab::{Lab, Listing, Step, Stop, all, is_alive, share};
+use crate::jobs::{all, share};
+use crate::lab::{Lab, Listing, Step, Stop, is_alive};
 use crate::promise::MORE_THAN_A_PAGE;
 
 const COLOR: &str = "longshore-conformance-color";
@@ -37,6 +38,9 @@ pub(crate) async fn exact(lab: Arc<Lab>) -> Step<()> {
         (both("red", "round"), vec![red]),
         (both("blue", "round"), vec![]),
         (lab.tags_with(COLOR, "re"), vec![]),
+        (lab.tags_with(COLOR, "Red"), vec![]),
+        (lab.tags_with(COLOR, "r*"), vec![]),
+        (lab.tags_with(COLOR, "re?"), vec![]),
         (lab.tags_with(COLOR, ""), vec![]),
         (lab.tags_with("longshore-conformance", "red"), vec![]),
     ] {
@@ -60,7 +64,7 @@ async fn expect_listed(lab: &Lab, did: &str, filter: &Tags, wanted: &[&InstanceI
     };
     let appear = lab.subject.timing.appear;
     let fix = "compare every tag of the filter, name and value, for equality; all of them have \
-               to be there";
+               to be there; quote what the provider takes for a pattern";
     match lab.eventually(filter, appear, look).await? {
         Ok(None) => Ok(()),
         Ok(Some(foreign)) => {

@@ -233,6 +233,7 @@ fn odd_values() -> Vec<String> {
         "Grüße, 機械, 🚢",
         "a=b&c=d;e,f%20<g>{h}",
         " blanks around ",
+        "a * and a ? are no pattern",
         "",
     ]
     .map(String::from)

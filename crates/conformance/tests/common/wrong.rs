@@ -20,6 +20,7 @@ use super::memory::{Memory, key, refusal};
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
+    Nothing,
     PrintsNothing,
     PrintsTwoLines,
     PrintsNotWhatItWraps,
@@ -58,6 +59,8 @@ pub(crate) enum Fault {
     FailsOnNewlines,
     MatchesAnyTag,
     MatchesTagPrefixes,
+    MatchesInAnyCase,
+    MatchesPatterns,
     ListsNothingWithoutTags,
     IgnoresUnknownTagNames,
     ListsOnePage,
@@ -286,7 +289,9 @@ impl Wrong {
     /// The filter that is really used.
     fn spoil_filter(&self, tags: &Tags) -> Tags {
         match self.fault {
-            F::MatchesAnyTag | F::MatchesTagPrefixes => Tags::new(),
+            F::MatchesAnyTag | F::MatchesTagPrefixes | F::MatchesInAnyCase | F::MatchesPatterns => {
+                Tags::new()
+            }
             F::IgnoresUnknownTagNames => {
                 let known = |key: &str| !key.contains("nobody");
                 let kept = tags.iter().filter(|(key, _)| known(key));
@@ -307,6 +312,23 @@ impl Wrong {
                     has.is_some_and(|has| has.starts_with(v.as_str()))
                 };
                 tags.iter().all(starts)
+            }),
+            F::MatchesInAnyCase => listing.retain(|instance| {
+                let equal = |(k, v): (&String, &String)| {
+                    let has = instance.tags.get(k);
+                    has.is_some_and(|has| has.eq_ignore_ascii_case(v))
+                };
+                tags.iter().all(equal)
+            }),
+            F::MatchesPatterns => listing.retain(|instance| {
+                let fits = |(k, v): (&String, &String)| match v.strip_suffix('*') {
+                    Some(begin) => instance
+                        .tags
+                        .get(k)
+                        .is_some_and(|has| has.starts_with(begin)),
+                    None => instance.tags.get(k) == Some(v),
+                };
+                tags.iter().all(fits)
             }),
             F::ListsNothingWithoutTags if tags.is_empty() => listing.clear(),
             F::ListsOnePage => listing.truncate(1000),
