@@ -96,3 +96,27 @@ impl<S: fmt::Display> fmt::Display for HoldOff<S> {
         write!(f, "HoldOff({})", self.inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_cloud::Operation;
+
+    use super::*;
+
+    #[test]
+    fn what_a_layer_kept_back_neither_begins_nor_ends_a_hold_off() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let kind = ErrorKind::RateLimited { retry_after: None };
+        let theirs = CloudError::new(Operation::List, "test", kind, "slow down");
+        let ours = Refused::NotInTime.error(Operation::List, "rate", None);
+        let mut hold = Hold::default();
+        note(&mut hold, &[&ours], at(1), at(1));
+        assert_eq!(hold, Hold::default());
+        note(&mut hold, &[&theirs], at(1), at(1));
+        let begun = hold.clone();
+        note(&mut hold, &[&ours], at(5), at(5));
+        assert_eq!(hold, begun);
+        note(&mut hold, &[], at(5), at(5));
+        assert_eq!(hold, Hold::default());
+    }
+}

@@ -252,7 +252,7 @@ async fn what_cannot_be_looked_up_is_not_touched() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_made_here_is_ours_before_any_listing_shows_its_tags() {
-    let driver = shared_account(false);
+    let driver = shared_account(true);
     let set = Filter::new(Arc::clone(&driver), tags(&[("set", "ours")]));
     let mut request = CreateRequest::example();
     let made = set.create(&context(), &request).await.unwrap();
@@ -353,5 +353,26 @@ async fn metrics_have_the_old_names_and_true_histograms() {
         r#"longshore_driver_call_seconds_count{operation="Destroy"} 2"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_extensions_are_counted() {
+    let metrics = Metrics::new();
+    let set = Instrument::new(Stub::default(), metrics.clone());
+    let (extensions, id) = (set.extensions(), InstanceId::from("i-1"));
+    let prices = extensions.price_history.unwrap();
+    let console = extensions.console_output.unwrap();
+    let notices = extensions.interruption_notices.unwrap();
+    let span = Duration::from_secs(1);
+    for count in 1..4 {
+        match count {
+            1 => drop(prices.price_history(&context(), &id, span).await.unwrap()),
+            2 => drop(console.console_output(&context(), &id, 1).await.unwrap()),
+            _ => drop(notices.interruptions(&context()).await.unwrap()),
+        }
+        let line = r#"longshore_driver_calls_total{operation="Other",outcome="ok"}"#;
+        let line = format!("{line} {count}");
+        assert!(encoded(&metrics).lines().any(|l| l == line), "{line}");
     }
 }

@@ -241,13 +241,13 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let driver = Arc::new(Stub::taking(Duration::from_secs(2)));
-            let limits = InFlightLimits::all(2).with_waiting(7);
+            let limits = InFlightLimits::all(2).with_waiting(5);
             let set: Arc<dyn InstanceSet> = Arc::new(InFlight::new(Arc::clone(&driver), limits));
             poll_and_drop(&set, &plan);
             all_places_are_free(&set, &driver, kind, 2).await;
 
             let driver = Arc::new(Stub::default());
-            let limit = RateLimit::new(1.0).with_burst(3).with_waiting(8);
+            let limit = RateLimit::new(1.0).with_burst(3).with_waiting(5);
             let set: Arc<dyn InstanceSet> = Arc::new(Rate::new(Arc::clone(&driver), limit));
             poll_and_drop(&set, &plan);
             all_places_are_free(&set, &driver, kind, 3).await;

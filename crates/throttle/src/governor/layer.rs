@@ -12,7 +12,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
-use super::core::{Answer as CoreAnswer, Core, Permission, Permit};
+use super::answer::{Answer as CoreAnswer, Permission, Permit};
+use super::core::Core;
 use super::head_room::HeadRoom;
 use crate::budget::{Budget, Clock};
 use crate::call::{Answer, Call};

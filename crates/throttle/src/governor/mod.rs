@@ -55,10 +55,12 @@
 //! The one row that is worse than 5 % and 1 %: a bucket of five tokens is too small to even out what
 //! others take at random moments, so it overflows or runs dry. More than 100 % is taken from them.
 
+mod answer;
 mod core;
 mod head_room;
 mod layer;
 
-pub use core::{Answer, Core, Permission, Permit};
+pub use answer::{Answer, Permission, Permit};
+pub use core::Core;
 pub use head_room::HeadRoom;
 pub use layer::{Governor, Learned};
