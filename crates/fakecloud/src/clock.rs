@@ -181,7 +181,10 @@ impl Future for Sleep {
             hands.slept
         });
         let waker = context.waker().clone();
-        hands.sleepers.insert((self.at, number), waker);
+        let unused = hands.sleepers.insert((self.at, number), waker);
+        // Not while the clock is locked: a waker may own a future that sleeps here too.
+        drop(hands);
+        drop(unused);
         Poll::Pending
     }
 }
@@ -189,7 +192,8 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.clock.hands().sleepers.remove(&(self.at, number));
+            let unused = self.clock.hands().sleepers.remove(&(self.at, number));
+            drop(unused);
         }
     }
 }

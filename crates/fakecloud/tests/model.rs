@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{request, tags};
 use longshore_cloud::{Capabilities, CreateRequest, ErrorKind, InstanceState, Scope, Tags};
 use longshore_fakecloud::{
-    Call, CallId, CallKind, CapacityHole, Chance, Cloud, Episode, Fault, FaultPlan, Latency,
+    Call, CallId, CallKind, CapacityHole, Chance, Cloud, Episode, Fault, FaultPlan, Latency, Match,
     Misfortune, Quota, RateLimit, Reply, Rule, Settings, Spread,
 };
 use longshore_types::{InstanceId, Instant, Price};
@@ -307,6 +307,9 @@ proptest! {
     fn absurd_settings_and_times_never_panic(seed: u64, nanos in prop::collection::vec(any::<u64>(), 1..20)) {
         let mut cloud = Cloud::new(absurd(seed), seed);
         let mut now = Instant::ZERO;
+        let (before, after) = (Duration::MAX, Duration::MAX);
+        let late = Rule::new(Match::any(), Fault::Delay { before, after });
+        cloud.inject(late.with_probability(Chance::percent(20)));
         for (i, nanos) in nanos.into_iter().enumerate() {
             // The times go back as well as forth.
             now = if i % 5 == 4 { Instant::FAR_FUTURE } else { Instant::from_nanos(nanos) };

@@ -2,7 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use common::{Lab, SECOND, context, request};
@@ -151,4 +153,40 @@ fn a_manual_clock_wakes_in_order_and_forgets_who_left() {
     clock.advance(Duration::MAX);
     assert_eq!(clock.now(), Instant::FAR_FUTURE);
     clock.run(clock.sleep_until(Instant::FAR_FUTURE));
+}
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A waker that owns a future which waits for the same cloud, as some executors' wakers do.
+struct Owner(#[expect(dead_code, reason = "held, to be dropped with it")] Mutex<Boxed>);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn wakers_that_own_futures_are_dropped_without_a_lock() {
+    let (cloud, clock) = FakeCloud::manual(Settings::default(), 1);
+    let list = || -> Boxed {
+        let cloud = cloud.clone();
+        Box::pin(async move {
+            let _ = cloud.list(&context(), &Tags::new()).await;
+        })
+    };
+    let owner = |future: Boxed| Waker::from(Arc::new(Owner(Mutex::new(future))));
+    let poll = |future: &mut Boxed, waker: &Waker| {
+        assert!(Future::poll(future.as_mut(), &mut Context::from_waker(waker)).is_pending());
+    };
+    let begun = || {
+        let mut inner = list();
+        poll(&mut inner, Waker::noop());
+        inner
+    };
+    let mut outer = list();
+    // Each poll replaces the waker of the one before; the last one goes with the future.
+    poll(&mut outer, &owner(begun()));
+    poll(&mut outer, &owner(begun()));
+    drop(outer);
+    assert_eq!(cloud.counts(CallKind::List).cancelled, 3);
+    assert_eq!(clock.next_waking(), None);
 }

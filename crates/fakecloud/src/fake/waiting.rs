@@ -43,18 +43,20 @@ impl Waiting {
         }
         let woken = state.deliver();
         let due = self.id.and_then(|id| state.cloud.call_due(id));
-        let mut reply = None;
+        // A waker is only dropped when nothing is locked: it may own a future that waits here too.
+        let (mut reply, mut unused) = (None, None);
         if let Some(id) = self.id
             && let Some(slot) = state.waiting.get_mut(&id)
         {
             reply = slot.reply.take();
-            slot.waker = Some(waker.clone());
+            unused = slot.waker.replace(waker.clone());
             if reply.is_some() {
-                state.waiting.remove(&id);
+                unused = unused.or(state.waiting.remove(&id).and_then(|slot| slot.waker));
                 self.id = None;
             }
         }
         drop(state);
+        drop(unused);
         woken.into_iter().for_each(Waker::wake);
         reply.ok_or(due.unwrap_or(Instant::FAR_FUTURE))
     }
@@ -87,10 +89,11 @@ impl Drop for Waiting {
         if let Some(id) = self.id {
             let now = self.cloud.now();
             let mut state = self.cloud.state();
-            state.waiting.remove(&id);
+            let slot = state.waiting.remove(&id);
             state.cloud.cancel(id, now);
             let woken = state.deliver();
             drop(state);
+            drop(slot);
             woken.into_iter().for_each(Waker::wake);
         }
     }
