@@ -26,7 +26,8 @@ pub enum Permission {
 
 /// A call that went, until its answer is there.
 ///
-/// No example: it is only handed from [`Core::handle_request`] to [`Core::handle_answer`].
+/// No example: it is only handed from [`Core::handle_request`](super::Core::handle_request) to
+/// [`Core::handle_answer`](super::Core::handle_answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit {
     pub(super) sent: Instant,
