@@ -6,7 +6,20 @@ use std::time::Duration;
 use longshore_cloud::{AddressKind, Capabilities, TagKeys, Tags};
 use longshore_types::{InstanceType, TypeName};
 
-/// Settings of a pool. Every duration is at least a millisecond unless said otherwise.
+/// Settings of a pool. Every duration is at least a millisecond unless said otherwise; see
+/// [`Config::validate`].
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_cloud::CreateRequest;
+/// use longshore_pool::Config;
+///
+/// let mut config = Config::new("my-service", vec![CreateRequest::example().instance_type]);
+/// config.max_instances = 4;
+/// config.timeout_idle = Duration::from_secs(300);
+/// config.validate()?;
+/// # Ok::<(), longshore_pool::InvalidSettings>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -33,7 +46,7 @@ pub struct Config {
     pub secret_path: String,
     /// The user to log in as where the driver names none.
     pub remote_user: String,
-    /// The port of addresses that name none.
+    /// The port of addresses that name none, 1 to 65,535.
     pub ssh_port: u16,
     /// What the instance set can do.
     pub capabilities: Capabilities,
@@ -41,12 +54,12 @@ pub struct Config {
     pub max_instances: usize,
     /// The most creates under way; 0 means no limit.
     pub max_creates_in_flight: usize,
-    /// The most probes under way.
+    /// The most probes under way, at least 1.
     pub max_probes_in_flight: usize,
     /// Whether the output of containers that ended is brought home.
     pub collect_output: bool,
     /// How long the runner may wait for a change before it answers a report; zero means that it
-    /// answers at once and that reports are asked for every `probe_interval`.
+    /// answers at once and that reports are asked for every `probe_interval`. At most 60 s.
     pub report_wait: Duration,
     /// From one probe of a worker to the next.
     pub probe_interval: Duration,

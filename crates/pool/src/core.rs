@@ -23,6 +23,89 @@ pub(crate) const MAX_CONDEMNED: usize = 10_000;
 const MAX_ALARMS: usize = 1000;
 
 /// The worker-pool state machine. See the crate documentation for how to drive it.
+///
+/// Everything that it keeps is bounded by what is really there (instances, what runs on them) and
+/// by its settings; texts from outside are cut to 1,024 characters and made one line.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_cloud::{CreateRequest, Instance, InstanceState};
+/// use longshore_pool::*;
+/// use longshore_types::*;
+///
+/// let types = vec![CreateRequest::example().instance_type];
+/// let mut now = Instant::ZERO;
+/// let mut core = Core::new(Config::new("set", types), [0; 32], now);
+/// assert!(core.create_refusal(&"small".into(), now).is_none());
+/// let pending = core.create(&"small".into(), now)?;
+/// assert_eq!(core.pendings().count(), 1);
+/// assert!(core.pending(pending.id).is_some());
+///
+/// // A cloud, a host and a runner that do what they are told, until nothing is left to do.
+/// let (uuid, mut runs) = ("zzzzz-dz642-0123456789abcde".parse().unwrap(), false);
+/// let mut go = |core: &mut Core, now| while let Some(effect) = core.poll_effect() {
+///     let outcome = match effect.action {
+///         EffectAction::Create(request) => {
+///             let mut made = Instance::new("i-1", "s1", InstanceState::Running, request.tags);
+///             made.address = Some("10.0.0.1".into());
+///             Outcome::Created(Ok(Box::new(made)))
+///         }
+///         EffectAction::Boot(_) => Outcome::Booted(Ok(())),
+///         EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+///         EffectAction::Start { .. } => {
+///             runs = true;
+///             Outcome::Started(StartOutcome::Started)
+///         }
+///         EffectAction::Kill { .. } => {
+///             runs = false;
+///             Outcome::Killed(KillOutcome::Gone)
+///         }
+///         EffectAction::Report(..) => {
+///             let state = ReportedState::Running { started_at: None };
+///             let container = ContainerReport { uuid, attempt: Attempt(1), state };
+///             let containers = runs.then_some(container).into_iter().collect();
+///             Outcome::Reported(Ok(RunnerReport { containers, ..RunnerReport::default() }))
+///         }
+///         // Not answered in this example; an embedder gives an outcome for each.
+///         _ => continue,
+///     };
+///     core.handle_outcome(effect.id, outcome, now);
+/// };
+/// go(&mut core, now);
+/// let instance = InstanceId::from("i-1");
+/// assert_eq!(core.state(&instance), Some(WorkerState::Idle));
+/// assert_eq!((core.workers().count(), core.states().count()), (1, 1));
+///
+/// let (attempt, resources) = (Attempt(1), Resources::NONE);
+/// let document = b"what to run".to_vec().into();
+/// core.start(StartRequest { instance: instance.clone(), uuid, attempt, resources, document }, now)?;
+/// core.grant(uuid, &instance, resources, now);
+/// go(&mut core, now);
+/// assert!(matches!(core.poll_event(), Some(Event::Running { .. })));
+/// assert!(matches!(core.give_back(&instance, now), Err(Refusal::NotEmpty { .. })));
+///
+/// core.kill(uuid, &instance, "nobody wants it any more", now)?;
+/// core.kill_attempt(uuid, attempt, &instance, "once more is no harm", now)?;
+/// go(&mut core, now);
+/// assert!(matches!(core.poll_event(), Some(Event::Ended { .. })));
+/// core.acknowledge(uuid, attempt, &instance, now);
+///
+/// core.set_idle_behavior(&instance, IdleBehavior::Hold, now)?;
+/// core.handle_sleep(Duration::from_secs(3600), now);
+/// now = now + Duration::from_secs(1);
+/// while core.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
+///     core.handle_timeout(now);
+/// }
+/// core.shut_down(&instance, "the end", now)?;
+/// assert_eq!(core.worker(&instance).unwrap().state, WorkerState::Shutdown);
+/// assert!(!core.is_listed() && !core.absence_is_evidence() && core.listing_error().is_none());
+/// assert_eq!(core.tally().boots_succeeded, 1);
+/// while core.poll_changed().is_some() {}
+/// core.check_invariants().unwrap();
+/// core.stop(now);
+/// assert!(!core.is_settled(), "some effects have no outcome yet");
+/// # Ok::<(), Refusal>(())
+/// ```
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: Config,

@@ -9,6 +9,10 @@ use longshore_runner_api::command::ReportOptions;
 use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
 
 /// The number of an effect, unique within one core.
+///
+/// ```
+/// assert_eq!(longshore_pool::EffectId(7).to_string(), "7");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EffectId(pub u64);
 
@@ -20,7 +24,18 @@ impl fmt::Display for EffectId {
 
 /// Something that the shell has to do. It ends in exactly one [`Outcome`], given to
 /// [`Core::handle_outcome`](crate::Core::handle_outcome) with the same id.
+///
+/// ```
+/// use longshore_pool::{Config, Core, EffectAction};
+/// use longshore_types::Instant;
+/// let mut core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+/// let effect = core.poll_effect().unwrap();
+/// assert!(matches!(effect.action, EffectAction::List(_)));
+/// assert_eq!(effect.timeout.as_secs(), 120);
+/// assert_eq!(core.poll_effect(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "tests of shells make them")]
 pub struct Effect {
     /// Its number.
     pub id: EffectId,
@@ -31,7 +46,19 @@ pub struct Effect {
 }
 
 /// Where and as whom to reach an instance, and how it proves who it is.
+///
+/// ```
+/// use longshore_pool::{EffectAction, Host};
+/// let host = Host {
+///     instance: "i-1".into(),
+///     address: "10.0.0.1:22".into(),
+///     user: "root".into(),
+///     secret: None,
+/// };
+/// assert_eq!(EffectAction::Boot(host.clone()).host(), Some(&host));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "tests of shells make them")]
 pub struct Host {
     /// The instance.
     pub instance: InstanceId,
@@ -44,6 +71,16 @@ pub struct Host {
 }
 
 /// What the shell has to do.
+///
+/// ```
+/// use longshore_pool::{EffectAction, Outcome};
+/// // The task that should have done it broke: nobody knows what came of it.
+/// let action = EffectAction::Destroy(vec!["i-1".into()]);
+/// let Outcome::Destroyed(results) = action.lost("its task broke") else { unreachable!() };
+/// assert!(results[0].1.as_ref().unwrap_err().may_have_acted);
+/// assert_eq!(action.kind(), "destroy");
+/// assert!(EffectAction::KINDS.contains(&action.kind()) && action.host().is_none());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -103,7 +140,10 @@ pub enum EffectAction {
     Disconnect(InstanceId),
 }
 
-/// What came of an effect.
+/// What came of an effect. Texts in it may be of any length: the core keeps 1,024 characters of
+/// each, as one line.
+///
+/// No example: the crate's documentation has one, and [`EffectAction`] another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "one variant for each effect")]
 pub enum Outcome {
@@ -132,6 +172,20 @@ pub enum Outcome {
 }
 
 /// What came of a start.
+///
+/// ```
+/// use longshore_exec::{Collected, ExitStatus};
+/// use longshore_pool::StartOutcome;
+/// // As a protocol judges: only a host that says how the command ended leaves no doubt.
+/// fn started(answer: &Collected) -> StartOutcome {
+///     match &answer.status {
+///         Some(ExitStatus::Code(0)) => StartOutcome::Started,
+///         Some(ExitStatus::Code(code)) => StartOutcome::NotStarted { error: format!("exit code {code}") },
+///         _ => StartOutcome::Unknown { error: "no exit code".into() },
+///     }
+/// }
+/// assert!(matches!(started(&Collected::default()), StartOutcome::Unknown { .. }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -155,6 +209,8 @@ pub enum StartOutcome {
 }
 
 /// What came of a kill.
+///
+/// No example: it is to a kill what [`StartOutcome`] is to a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -173,7 +229,19 @@ pub enum KillOutcome {
 }
 
 /// A call to the provider failed.
+///
+/// ```
+/// use longshore_cloud::ErrorKind;
+/// use longshore_pool::{CloudFailure, Outcome};
+/// let refused = Outcome::Created(Err(CloudFailure {
+///     kind: ErrorKind::Denied,
+///     may_have_acted: false,
+///     error: "the credentials have expired".into(),
+/// }));
+/// # drop(refused);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by every shell")]
 pub struct CloudFailure {
     /// Why.
     pub kind: ErrorKind,
@@ -184,7 +252,14 @@ pub struct CloudFailure {
 }
 
 /// A command on an instance failed, or nobody knows how it ended.
+///
+/// ```
+/// use longshore_pool::{HostFailure, Outcome};
+/// let silent = HostFailure { unreachable: true, error: "connection refused".into() };
+/// # drop(Outcome::Booted(Err(silent)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by every shell")]
 pub struct HostFailure {
     /// Whether the host could not be reached at all, as opposed to having answered badly.
     pub unreachable: bool,

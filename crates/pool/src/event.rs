@@ -3,6 +3,20 @@
 use longshore_types::{Attempt, ContainerUuid, Exit, InstanceId, Timestamp, TypeName};
 
 /// Something that happened.
+///
+/// ```
+/// use longshore_pool::{Event, Refusal};
+/// fn tell(event: &Event) -> Option<String> {
+///     match event {
+///         Event::Ended { uuid, exit, .. } => Some(format!("{uuid}: {}", exit.cause)),
+///         Event::CreateFailed { type_name, error } => Some(format!("{type_name}: {error}")),
+///         Event::Alarm { text } => Some(text.clone()),
+///         Event::Running { .. } | Event::NotStarted { .. } | Event::NeverRan { .. } => None,
+///     }
+/// }
+/// let alarm = Event::Alarm { text: "instance i-1 is gone".into() };
+/// assert_eq!(tell(&alarm).unwrap(), "instance i-1 is gone");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -70,6 +84,18 @@ pub enum Event {
 }
 
 /// A part of the pool's state that has changed since it was last polled.
+///
+/// ```
+/// use longshore_cloud::CreateRequest;
+/// use longshore_pool::{Changed, Config, Core};
+/// use longshore_types::Instant;
+/// let types = vec![CreateRequest::example().instance_type];
+/// let mut core = Core::new(Config::new("set", types), [0; 32], Instant::ZERO);
+/// let pending = core.create(&"small".into(), Instant::ZERO)?;
+/// let changed: Vec<Changed> = std::iter::from_fn(|| core.poll_changed()).collect();
+/// assert_eq!(changed, [Changed::Pending(pending.id), Changed::CreateGate]);
+/// # Ok::<(), longshore_pool::Refusal>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(
     clippy::exhaustive_enums,

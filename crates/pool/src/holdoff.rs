@@ -94,6 +94,7 @@ impl Core {
             let remaining = hold.until.since(now);
             return Some(Refusal::HeldOff {
                 what,
+                quota: matches!(key, HoldKey::Quota(_)),
                 remaining,
                 cause,
             });

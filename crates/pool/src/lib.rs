@@ -16,6 +16,18 @@
 //! A late or spurious `handle_timeout` does no harm, and neither does an outcome of an effect that
 //! is not known any more.
 //!
+//! Whoever does not compose the pool with something else lets [`runtime::Pool`] do all this: it
+//! is a pool that runs, with a handle, and its module's documentation has a whole program.
+//!
+//! # What it shows of other crates
+//!
+//! Signatures name types of `std`; of the contracts `longshore-types`, `longshore-cloud` and
+//! `longshore-exec`; [`ReportOptions`](longshore_runner_api::command::ReportOptions) and
+//! [`OutputStream`](longshore_runner_api::command::OutputStream) of `longshore-runner-api`; and,
+//! with feature `runtime` (on by default), `tokio::sync::watch::Receiver` for snapshots,
+//! `prometheus_client::registry::Registry`, and `async_trait` on traits. Without that feature
+//! there is neither tokio nor prometheus-client nor randomness in it.
+//!
 //! Nothing is stored: after a restart the listing, the tags and the runners on the instances tell
 //! a new core everything.
 //!

@@ -7,11 +7,18 @@ use longshore_types::{
 };
 
 /// Why the pool does not do what it was asked to. [`std::fmt::Display`] says what would unblock it.
+///
+/// ```
+/// use longshore_pool::Refusal;
+/// let refusal = Refusal::CreatesInFlight { limit: 20 };
+/// assert_eq!(refusal.to_string(), "20 creates are under way; wait until one of them ends");
+/// assert!(!refusal.is_quota() && Refusal::MaxInstances { limit: 64 }.is_quota());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The pool is ending.
-    #[error("the dispatcher is stopping; try again once it has restarted")]
+    #[error("the pool is stopping; try again once it has restarted")]
     Stopping,
     /// No such instance is known.
     #[error("instance {instance} is not known; the next listing may show it")]
@@ -108,6 +115,8 @@ pub enum Refusal {
     HeldOff {
         /// What is held off.
         what: String,
+        /// Whether a quota that was reached led to it, so that one instance less ends it.
+        quota: bool,
         /// How long still.
         remaining: Duration,
         /// The failure that led to it.
@@ -140,6 +149,9 @@ pub enum Refusal {
 impl Refusal {
     /// Whether giving another instance back would help.
     pub fn is_quota(&self) -> bool {
-        matches!(self, Self::MaxInstances { .. })
+        matches!(
+            self,
+            Self::MaxInstances { .. } | Self::HeldOff { quota: true, .. }
+        )
     }
 }

@@ -19,6 +19,22 @@ const RETRY_PAUSE: (u64, u64) = (1, 30);
 const MAX_FAILED_STARTS: u32 = 3;
 
 /// What to start, and where.
+///
+/// ```
+/// use longshore_pool::{Config, Core, Refusal, StartRequest};
+/// use longshore_types::{Attempt, Instant, Resources};
+/// let mut core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+/// let request = StartRequest {
+///     instance: "i-1".into(),
+///     uuid: "zzzzz-dz642-0123456789abcde".parse()?,
+///     attempt: Attempt(1),
+///     resources: Resources::NONE,
+///     document: b"what to run".to_vec().into(),
+/// };
+/// let refused = core.start(request, Instant::ZERO).unwrap_err();
+/// assert!(matches!(refused, Refusal::UnknownInstance { .. }));
+/// # Ok::<(), longshore_types::ParseUuidError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,

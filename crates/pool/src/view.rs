@@ -10,6 +10,16 @@ use crate::tally::Tally;
 use crate::worker::{Held, Stage, Worker};
 
 /// Everything at one moment.
+///
+/// ```
+/// use longshore_pool::{Config, Core};
+/// use longshore_types::Instant;
+/// let core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+/// let snapshot = core.snapshot(Instant::ZERO);
+/// assert_eq!(snapshot.effects_by_kind["list"], 1);
+/// assert!(!snapshot.is_listed && snapshot.workers.is_empty());
+/// assert!(snapshot.hold_offs.iter().all(|hold| hold.until > Instant::ZERO));
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -37,6 +47,8 @@ pub struct Snapshot {
 }
 
 /// A kind of create that is not tried for a while.
+///
+/// No example: it is a row of [`Snapshot::hold_offs`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HoldOffView {

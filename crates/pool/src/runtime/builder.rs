@@ -63,6 +63,10 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// assert!(pool.snapshot().workers.is_empty());
 /// # Ok(()) }
 /// ```
+///
+/// Of the other settings: `outputs` takes an [`OutputStore`], `runner` a [`RunnerBinary`],
+/// `host_keys` a [`HostKeyVerifier`], `seed` 32 bytes; `trust_any_host` and
+/// `inline_provider_calls` are for tests. They have no example of their own.
 #[derive(Debug)]
 pub struct PoolBuilder {
     config: Config,

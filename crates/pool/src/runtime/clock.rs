@@ -8,6 +8,17 @@ use longshore_types::{Deadline, Instant};
 const MIN_SLEEP: Duration = Duration::from_secs(30);
 
 /// The clock of a core: nanoseconds since it was made.
+///
+/// ```
+/// # use longshore_pool::runtime::Clock;
+/// # use longshore_types::{Deadline, Instant};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let clock = Clock::new();
+/// clock.sleep_until(Some(Deadline { at: Instant::from_nanos(1000), why: "example" })).await;
+/// assert!(clock.now() >= Instant::from_nanos(1000));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: tokio::time::Instant,
@@ -47,6 +58,11 @@ impl Default for Clock {
 }
 
 /// Notices that the process was not running, for [`Core::handle_sleep`](crate::Core::handle_sleep).
+///
+/// ```
+/// let mut watch = longshore_pool::runtime::SleepWatch::new();
+/// assert_eq!(watch.tick(), None, "not thirty seconds since it was made");
+/// ```
 #[derive(Debug)]
 pub struct SleepWatch {
     steady: tokio::time::Instant,

@@ -11,6 +11,16 @@ use crate::effect::{Host, HostFailure};
 const MAX_ANSWER: usize = 4096;
 
 /// The runner that is put on instances.
+///
+/// ```
+/// use longshore_pool::runtime::RunnerBinary;
+/// let runner = RunnerBinary {
+///     content: b"".to_vec().into(),
+///     md5: "d41d8cd98f00b204e9800998ecf8427e".into(),
+///     directory: "/var/lib/my-service".into(),
+/// };
+/// assert!(runner.path().starts_with("/var/lib/my-service/"));
+/// ```
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,

@@ -39,6 +39,7 @@ const MAX_RUNNING: usize = 64;
 ///   [`ErrorKind::RateLimited`], until one returns;
 /// - a call that **panics** fails with [`ErrorKind::Other`] and the text of the panic: nobody
 ///   knows what it did;
+/// - at most 64 calls of a kind run at a time; further ones wait, within their deadline;
 /// - a call that waits for ever without blocking is dropped at the deadline, and its thread ends.
 ///
 /// [`Pool`](super::Pool) wraps what it is given in one. It needs a tokio runtime, whose context

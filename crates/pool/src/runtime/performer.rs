@@ -11,7 +11,10 @@ use super::isolated::panic_text;
 use super::shell::Shell;
 use crate::effect::{Effect, EffectAction, EffectId, Outcome};
 
-/// Performs effects.
+/// Performs effects. [`Shell`] does; something else may stand in for it, as in [`Performer`]'s
+/// example.
+///
+/// No example: see [`Performer`].
 #[async_trait]
 pub trait Perform: Send + Sync + 'static {
     /// Does what an effect says and gives its outcome, within [`Effect::timeout`].
@@ -27,6 +30,31 @@ impl Perform for Shell {
 
 /// Runs effects as tasks, so many of each kind at a time, and gives back exactly one outcome for
 /// each, whatever happens to its task.
+///
+/// ```
+/// use std::sync::Arc;
+/// use longshore_pool::runtime::{Perform, Performer};
+/// use longshore_pool::{Config, Core, Effect, Outcome};
+/// use longshore_types::Instant;
+///
+/// struct Empty;
+/// #[async_trait::async_trait]
+/// impl Perform for Empty {
+///     async fn perform(&self, _: &Effect) -> Outcome { Outcome::Listed(Ok(vec![])) }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+/// let mut performer = Performer::new(Arc::new(Empty));
+/// performer.spawn(core.poll_effect().unwrap());
+/// assert_eq!((performer.len(), performer.effects().count()), (1, 1));
+/// let (id, outcome) = performer.next().await.unwrap();
+/// core.handle_outcome(id, outcome, Instant::ZERO);
+/// assert!(core.is_listed() && performer.is_empty());
+/// performer.abort();
+/// # }
+/// ```
 pub struct Performer {
     shell: Arc<dyn Perform>,
     tasks: JoinSet<Outcome>,

@@ -26,7 +26,44 @@ use crate::view::Snapshot;
 
 /// A worker pool that runs in the background, as one task that owns the [`Core`].
 ///
-/// Cheap to clone; every clone is the same pool. The module's documentation has a whole program.
+/// Cheap to clone; every clone is the same pool. The module's documentation has a whole program;
+/// here are the other verbs:
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));
+/// use longshore_pool::StartRequest;
+/// use longshore_pool::runtime::{Pool, random_uuid};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let small = InstanceType::new("small", 1, ByteSize::gib(1), Price::default());
+/// # let (cloud, hosts) = (Arc::new(Stub::default()), Arc::new(Hosts::default()));
+/// # let pool = Pool::builder("doc", vec![small], cloud, hosts).protocol(Arc::new(Plain))
+/// #     .auto_acknowledge(false)
+/// #     .configure(|config| config.probe_interval = Duration::from_millis(10))
+/// #     .start().await?;
+/// pool.create(&"small".into()).await?;
+/// let instance = pool.ready(&"small".into(), Duration::from_secs(60)).await?;
+/// let uuid = random_uuid()?;
+/// let request = StartRequest {
+///     instance: instance.clone(),
+///     uuid,
+///     attempt: Attempt(1),
+///     resources: Resources::NONE,
+///     document: b"payload".to_vec().into(),
+/// };
+/// pool.start(request).await?;
+/// pool.grant(uuid, &instance, Resources::NONE).await?;
+/// // It may have ended already; then there is nothing to kill.
+/// let _ = pool.kill(uuid, &instance, "not wanted any more").await;
+/// let has_ended = |held: &HeldContainer| !held.phase.may_run();
+/// pool.snapshots()
+///     .wait_for(|s| s.workers.iter().any(|w| w.containers.iter().any(has_ended)))
+///     .await?;
+/// pool.acknowledge(uuid, Attempt(1), &instance).await?;
+/// assert!(pool.give_back(&"i-unknown".into()).await.is_err());
+/// pool.shut_down(&instance, "it is not needed").await?;
+/// # Ok(()) }
+/// ```
 ///
 /// **Dropping.** Any future of these methods may be dropped at any await: what was asked for is
 /// then either not done, or done without anybody waiting for it. When the last clone is dropped,
@@ -199,7 +236,8 @@ impl Pool {
     }
 
     /// Everything as it was when it was last published: at most 20 times a second, and, with very
-    /// many workers, so seldom that publishing takes at most a tenth of the time.
+    /// many workers, so seldom that publishing takes at most a tenth of the time. What a verb has
+    /// just done may not be in it yet.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }

@@ -16,6 +16,20 @@ use crate::effect::{KillOutcome, StartOutcome};
 const FIRST_SIGNAL_CODE: u32 = 128;
 
 /// The language of a runner: builds command lines and reads answers. Pure.
+///
+/// This is how an embedder has payloads of its own: what a start document is, and what the
+/// commands look like, is between the implementation and the runner. What it owes:
+///
+/// - **A start that arrives twice runs nothing twice**, and neither does one that arrives after a
+///   kill of the same attempt. The runner refuses an attempt that is not newer than the newest it
+///   knows ([`StartOutcome::KnownAttempt`]).
+/// - **A report is complete**: what is not in it does not run, and has no result. A result stays
+///   in it until it is acknowledged ([`ReportOptions::acks`]).
+/// - **A missing exit status is never success**, nor the proof of a failure.
+///
+/// A method that panics fails the effect that it was called for.
+///
+/// No example: the module's documentation has a whole one.
 pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     /// The line that starts an attempt; the start document is its standard input.
     fn start(&self, uuid: ContainerUuid, attempt: Attempt) -> String;
@@ -51,6 +65,12 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
 }
 
 /// Speaks to `longshore-run`.
+///
+/// ```
+/// use longshore_pool::runtime::{LongshoreRun, RunnerProtocol};
+/// let runner = LongshoreRun { path: "/usr/local/bin/longshore-run".into() };
+/// assert!(runner.report(&Default::default()).ends_with("--report"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "it is nothing but the path")]
 pub struct LongshoreRun {

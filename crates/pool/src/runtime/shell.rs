@@ -29,6 +29,21 @@ const MAX_READ: usize = 16 << 20;
 const MAX_TAIL: usize = 300;
 
 /// Performs effects with an instance set and an executor.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));
+/// use longshore_pool::runtime::Shell;
+/// use longshore_pool::{Config, Core, Outcome};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (cloud, hosts) = (Arc::new(Stub::default()), Arc::new(Hosts::default()));
+/// let mut shell = Shell::new(cloud, hosts, Arc::new(Plain));
+/// shell.sudo = false;
+/// let mut core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+/// let listing = core.poll_effect().unwrap();
+/// assert_eq!(shell.perform(&listing).await, Outcome::Listed(Ok(vec![])));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Shell {
@@ -292,6 +307,11 @@ fn keep(answer: &mut Collected, output: Output, limit: usize) -> usize {
 }
 
 /// 32 random bytes from the system, for [`Core::new`](crate::Core::new).
+///
+/// ```
+/// assert_ne!(longshore_pool::runtime::random_seed()?, longshore_pool::runtime::random_seed()?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn random_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(std::io::Error::other)?;

@@ -13,7 +13,20 @@ use super::shell::request_id;
 /// The longest that the provider may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks an instance set about host keys.
+/// Asks an instance set about host keys. One that fails, or takes longer than ten seconds, cannot
+/// tell.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));
+/// use longshore_exec::HostKeyVerifier;
+/// use longshore_pool::runtime::CloudHostKeys;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let verifier = CloudHostKeys::new(Arc::new(Stub::default()));
+/// let key = HostKey { algorithm: "ssh-ed25519".into(), blob: vec![] };
+/// assert_eq!(verifier.verify(&"i-1".into(), &key).await, HostKeyVerdict::Unsupported);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CloudHostKeys {
     instance_set: Arc<dyn InstanceSet>,
