@@ -67,6 +67,7 @@ where
         }
     };
     drop(job);
+    lab.close();
     let creates = lab.made().creates;
     let left_behind = match creates {
         0 => Vec::new(),

@@ -108,6 +108,17 @@ impl Memory {
         self.machines.lock().unwrap().len()
     }
 
+    /// How many there were at once at most, from birth until they were destroyed.
+    pub(crate) fn peak(&self) -> usize {
+        let machines = self.machines.lock().unwrap();
+        let alive_at = |at: Instant| {
+            let born = machines.iter().filter(|m| m.born <= at);
+            born.filter(|m| m.destroyed.is_none_or(|end| end > at))
+                .count()
+        };
+        machines.iter().map(|m| alive_at(m.born)).max().unwrap_or(0)
+    }
+
     /// Does something in the middle of a call's latency, unless its time is over before.
     async fn call<T>(
         &self,
