@@ -304,7 +304,7 @@ impl Core {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.pool.check_invariants()?;
         self.scheduler.check_invariants()?;
-        self.cache.check_invariants();
+        self.cache.check_invariants()?;
         for (uuid, action) in &self.awaiting_document {
             if !matches!(action, Action::Start { uuid: started, .. } if started == uuid) {
                 return Err(format!("{uuid} awaits a document for {action:?}"));

@@ -221,21 +221,19 @@ impl Cache {
         Some(self.get(uuid).map_or(Delta::Remove(uuid), Delta::Upsert))
     }
 
-    /// Walks the whole state.
-    ///
-    /// # Panics
-    ///
-    /// If it contradicts itself, which is a bug in this crate.
-    pub fn check_invariants(&self) {
+    /// Walks the whole state and says what is wrong with it, if anything, which is a bug in this
+    /// crate; for tests and health checks.
+    pub fn check_invariants(&self) -> Result<(), String> {
         for (&uuid, cached) in &self.entries {
-            assert_eq!(cached.container.uuid, uuid, "an entry has another's record");
-            assert_eq!(
-                self.gone.revision(uuid),
-                None,
-                "{uuid} is there and gone at once"
-            );
+            let other = cached.container.uuid;
+            if other != uuid {
+                return Err(format!("the entry of {uuid} has the record of {other}"));
+            }
+            if self.gone.revision(uuid).is_some() {
+                return Err(format!("{uuid} is there and gone at once"));
+            }
         }
-        self.gone.check_invariants();
+        self.gone.check_invariants()
     }
 
     fn entry(&self, uuid: ContainerUuid, cached: &Cached) -> QueueEntry {

@@ -247,7 +247,7 @@ impl World {
     }
 
     fn check(&mut self) {
-        self.cache.check_invariants();
+        self.cache.check_invariants().unwrap();
         for entry in self.cache.iter() {
             let uuid = entry.container.uuid;
             let version = entry.container.lock_count;
