@@ -9,7 +9,9 @@ use crate::slots::{SlotOn, Tier};
 
 impl Core {
     /// Why a container is not being started, as of the last time that all actions were drained;
-    /// none if there is no entry of it.
+    /// none if there is no entry of it, or if it came since then.
+    ///
+    /// Reasons do not change by themselves: only the rest of a pause is counted from `now`.
     pub fn reason(&self, uuid: ContainerUuid, now: Instant) -> Option<Reason> {
         let case = self.case(uuid)?;
         let entry = case.entry.as_ref()?;
@@ -36,7 +38,8 @@ impl Core {
                     .collect(),
                 create_blocked_by: format!("it is bound to {instance}, which is full"),
             },
-            Standing::Waiting | Standing::Absent => self.waiting_reason(case),
+            Standing::Waiting => self.waiting_reason(case)?,
+            Standing::Absent => return None,
         })
     }
 
@@ -57,12 +60,12 @@ impl Core {
             .filter_map(|key| Some(self.cases.get(key.case)?.uuid))
     }
 
-    fn waiting_reason(&self, case: &Case) -> Reason {
+    fn waiting_reason(&self, case: &Case) -> Option<Reason> {
         if let Some(booking) = &case.booking {
             let slot = self.slots.slot(booking.slot);
             let tier = slot.map_or(Tier::New, |s| s.base.tier);
             if case.entry_busy() && tier == Tier::Ready {
-                return Reason::CallInFlight;
+                return Some(Reason::CallInFlight);
             }
             let worker = match slot.map(|s| s.on) {
                 Some(SlotOn::Worker(no)) => self.workers.worker(no),
@@ -70,27 +73,27 @@ impl Core {
             };
             let instance = worker.map(|worker| worker.id.clone());
             if let (Some(instance), Tier::Ready) = (&instance, tier) {
-                return Reason::Ready {
+                return Some(Reason::Ready {
                     instance: instance.clone(),
-                };
+                });
             }
             let type_index = slot.and_then(|s| s.base.type_index);
-            let Some(t) = type_index.and_then(|index| self.config.types.get(index)) else {
-                return Reason::CallInFlight;
-            };
+            let t = self.config.types.get(type_index?)?;
             let view = worker.and_then(|worker| worker.view.as_ref());
-            return Reason::WaitingForBoot {
+            return Some(Reason::WaitingForBoot {
                 type_name: t.name.clone(),
                 last_error: view.and_then(|view| view.last_error.clone()),
                 instance,
-            };
+            });
         }
         if case.entry_busy() {
-            return Reason::CallInFlight;
+            return Some(Reason::CallInFlight);
         }
         let shape = self.shapes.shape(case.shape);
-        match shape.and_then(|s| s.stop.as_ref()) {
-            Some((_, Stop::NoRoom(why))) => Reason::NoRoom {
+        // None yet if nothing was looked at since it came.
+        let (_, stop) = shape.and_then(|s| s.stop.as_ref())?;
+        Some(match stop {
+            Stop::NoRoom(why) => Reason::NoRoom {
                 types: shape
                     .map(|s| s.types())
                     .unwrap_or_default()
@@ -99,12 +102,10 @@ impl Core {
                     .collect(),
                 create_blocked_by: why.clone(),
             },
-            Some((_, Stop::Supervisors(limit))) => Reason::SupervisorLimit { limit: *limit },
-            Some((_, Stop::Containers(limit))) => Reason::ContainerLimit { limit: *limit },
-            Some((_, Stop::NotAccepting)) => Reason::NotAccepting,
-            // Nothing was looked at since it came.
-            None => Reason::CallInFlight,
-        }
+            Stop::Supervisors(limit) => Reason::SupervisorLimit { limit: *limit },
+            Stop::Containers(limit) => Reason::ContainerLimit { limit: *limit },
+            Stop::NotAccepting => Reason::NotAccepting,
+        })
     }
 }
 
