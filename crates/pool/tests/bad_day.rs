@@ -177,12 +177,18 @@ async fn an_isolated_call_may_block_hang_or_panic() {
 }
 
 #[tokio::test]
-async fn an_instance_set_that_blocks_when_it_is_asked_what_it_can_do_is_refused() {
-    let world = World::new();
-    world.cloud.set(Fault::PanicWhenAsked);
-    let wrong = world.isolated("set").start().await.unwrap_err();
-    assert_eq!(wrong.settings()[0].field, "instance_set");
-    assert!(wrong.to_string().contains("the driver broke"));
+async fn an_instance_set_that_cannot_say_what_it_can_do_is_refused() {
+    for (fault, expected) in [
+        (Fault::PanicWhenAsked, "the driver broke"),
+        (Fault::BlockWhenAsked, "no answer within 10s"),
+    ] {
+        let world = World::new();
+        world.cloud.set(fault);
+        let wrong = world.isolated("set").start().await.unwrap_err();
+        assert_eq!(wrong.settings()[0].field, "instance_set");
+        assert!(wrong.to_string().contains(expected), "{wrong}");
+        world.cloud.set(Fault::None);
+    }
 }
 
 /// The host under test is as bad as it can be; the other one must not feel it.

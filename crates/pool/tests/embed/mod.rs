@@ -107,8 +107,10 @@ pub enum Fault {
     PanicWhenAsked,
     /// Waits for ever without blocking.
     Hang,
-    /// Blocks its thread until [`Cloud::release`].
+    /// Blocks its thread until there is another fault, or none.
     Block,
+    /// Blocks the questions at the start only.
+    BlockWhenAsked,
 }
 
 #[derive(Default)]
@@ -160,14 +162,14 @@ impl Cloud {
         match fault {
             Fault::Panic | Fault::PanicWhenAsked => panic!("the driver broke"),
             Fault::Hang => std::future::pending().await,
-            Fault::Block => self.block(),
-            Fault::None | Fault::Refuse => {}
+            Fault::Block => self.block(Fault::Block),
+            Fault::None | Fault::Refuse | Fault::BlockWhenAsked => {}
         }
     }
 
-    fn block(&self) {
+    fn block(&self, while_it_is: Fault) {
         let fault = self.fault.lock().unwrap();
-        let stuck = |fault: &mut Fault| *fault == Fault::Block;
+        let stuck = |fault: &mut Fault| *fault == while_it_is;
         drop(self.blocked.wait_while(fault, stuck).unwrap());
     }
 }
@@ -254,6 +256,7 @@ impl InstanceSet for Cloud {
         if *self.fault.lock().unwrap() == Fault::PanicWhenAsked {
             panic!("the driver broke");
         }
+        self.block(Fault::BlockWhenAsked);
         let capabilities = Capabilities::new().with_tags_at_birth();
         if *self.consistent.lock().unwrap() {
             capabilities.with_consistent_listing()
