@@ -111,6 +111,32 @@ pub struct Container {
 }
 
 impl Container {
+    /// A container that was just submitted: queued, at the middle priority, 500, and never locked.
+    ///
+    /// ```
+    /// use longshore_types::{ByteSize, Container, ContainerState, ResourceRequest};
+    /// let mut request = ResourceRequest::default();
+    /// (request.vcpus, request.ram) = (2, ByteSize::gib(4));
+    /// let mut container = Container::queued("zzzzz-dz642-0123456789abcde".parse()?, request);
+    /// container.priority = 900;
+    /// assert_eq!(container.state, ContainerState::Queued);
+    /// # Ok::<(), longshore_types::ParseUuidError>(())
+    /// ```
+    pub fn queued(uuid: ContainerUuid, request: ResourceRequest) -> Self {
+        Self {
+            uuid,
+            state: ContainerState::Queued,
+            priority: MAX_PRIORITY / 2,
+            created_at: Timestamp(0),
+            request,
+            supervisor: false,
+            lock_count: 0,
+            locked_by_us: false,
+            placed_on: None,
+            revision: 0,
+        }
+    }
+
     /// The attempt that its lock stands for.
     pub fn attempt(&self) -> Attempt {
         Attempt(self.lock_count)
@@ -126,4 +152,23 @@ pub struct QueueEntry {
     pub as_of: Instant,
     /// Whether a call that changes it at the controller is under way.
     pub call_in_flight: bool,
+}
+
+impl QueueEntry {
+    /// A record that was read no earlier than `as_of`, with no call about it under way.
+    ///
+    /// ```
+    /// use longshore_types::{Container, Instant, QueueEntry, ResourceRequest};
+    /// let uuid = "zzzzz-dz642-0123456789abcde".parse()?;
+    /// let container = Container::queued(uuid, ResourceRequest::default());
+    /// assert!(!QueueEntry::new(container, Instant::ZERO).call_in_flight);
+    /// # Ok::<(), longshore_types::ParseUuidError>(())
+    /// ```
+    pub fn new(container: Container, as_of: Instant) -> Self {
+        Self {
+            container,
+            as_of,
+            call_in_flight: false,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, ContainerUuid, Exit, InstanceId, Instant, Resources, TypeName};
+use crate::{Attempt, ContainerUuid, Exit, InstanceId, InstanceType, Instant, Resources, TypeName};
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -163,6 +163,32 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
+    /// An idle worker of a type, on which nothing is granted, and that answered at `probed_at`.
+    ///
+    /// ```
+    /// use longshore_types::{ByteSize, InstanceType, Instant, Price, WorkerView};
+    /// let small = InstanceType::new("small", 2, ByteSize::gib(4), Price::default());
+    /// let view = WorkerView::idle("i-1", &small, Instant::ZERO);
+    /// assert!(view.takes_containers() && view.spare() == small.resources());
+    /// ```
+    pub fn idle(
+        instance: impl Into<InstanceId>,
+        instance_type: &InstanceType,
+        probed_at: Instant,
+    ) -> Self {
+        Self {
+            instance: instance.into(),
+            type_name: Some(instance_type.name.clone()),
+            state: WorkerState::Idle,
+            idle_behavior: IdleBehavior::Run,
+            capacity: instance_type.resources(),
+            granted: Resources::NONE,
+            containers: Vec::new(),
+            probed_at: Some(probed_at),
+            last_error: None,
+        }
+    }
+
     /// Whether a container may be started on it now.
     pub fn takes_containers(&self) -> bool {
         matches!(self.state, WorkerState::Idle | WorkerState::Running)
