@@ -187,6 +187,8 @@ pub struct CloudError {
     pub kind: ErrorKind,
     /// What the provider said.
     pub source: Box<dyn StdError + Send + Sync>,
+    /// Whether it is known to have had no effect, whatever the kind.
+    never_sent: bool,
 }
 
 impl CloudError {
@@ -202,7 +204,23 @@ impl CloudError {
             provider,
             kind,
             source: source.into(),
+            never_sent: false,
         }
+    }
+
+    /// The same error of a call that surely never reached the provider: its outcome is
+    /// [`Outcome::NotDone`] whatever the kind.
+    ///
+    /// ```
+    /// use longshore_cloud::{CloudError, ErrorKind, Operation, Outcome};
+    /// let error = CloudError::new(Operation::Create, "acme", ErrorKind::Other, "no route to host");
+    /// assert_eq!(error.outcome(), Outcome::Unknown);
+    /// assert_eq!(error.never_sent().outcome(), Outcome::NotDone);
+    /// ```
+    #[must_use]
+    pub fn never_sent(mut self) -> Self {
+        self.never_sent = true;
+        self
     }
 
     /// The error and its causes as one line, for logs and for people.
@@ -210,10 +228,11 @@ impl CloudError {
         error_chain(self)
     }
 
-    /// Whether the call may have had an effect: after a refusal it had none, after silence or an
-    /// error that the driver does not understand nobody knows.
+    /// Whether the call may have had an effect: after a refusal, or if it was never sent, it had
+    /// none; after silence or an error that the driver does not understand nobody knows.
     pub fn outcome(&self) -> Outcome {
         match self.kind {
+            _ if self.never_sent => Outcome::NotDone,
             ErrorKind::TimedOut | ErrorKind::Other => Outcome::Unknown,
             ErrorKind::RateLimited { .. }
             | ErrorKind::QuotaExceeded(_)

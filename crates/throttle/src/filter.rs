@@ -101,7 +101,7 @@ impl<S> Filter<S> {
         match found {
             Found::Failed(provider, kind, why) => {
                 let words = format!("could not find out whether {id} is ours, not sent: {why}");
-                CloudError::new(operation, provider, kind.clone(), words)
+                CloudError::new(operation, provider, kind.clone(), words).never_sent()
             }
             Found::Nowhere => {
                 let words = format!("there is no instance {id} in this set");

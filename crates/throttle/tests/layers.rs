@@ -230,7 +230,8 @@ async fn batches_are_sorted_out_id_by_id() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_looked_up_is_not_touched() {
-    let driver = Arc::new(Stub::refusing(ErrorKind::Denied));
+    // A look-up that times out has touched nothing either.
+    let driver = Arc::new(Stub::refusing(ErrorKind::TimedOut));
     let set = Filter::new(Arc::clone(&driver), tags(&[("set", "ours")]));
     let error = set
         .destroy(&context(), &["i-1".into()])
@@ -239,8 +240,8 @@ async fn what_cannot_be_looked_up_is_not_touched() {
         .1
         .unwrap_err();
     assert_eq!(
-        (error.operation, error.kind.clone()),
-        (Operation::Destroy, ErrorKind::Denied)
+        (error.operation, error.kind.clone(), error.outcome()),
+        (Operation::Destroy, ErrorKind::TimedOut, Outcome::NotDone)
     );
     assert!(
         error.chain().contains("could not find out"),
