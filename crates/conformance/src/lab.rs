@@ -241,7 +241,7 @@ impl Lab {
                     let pause = retry_after.unwrap_or_default();
                     tokio::time::sleep(pause.max(self.subject.timing.poll)).await;
                 }
-                _ => return Err(self.refused("list instances", &error)),
+                _ => return Err(self.refused("listed instances", &error)),
             }
         }
     }

@@ -146,6 +146,24 @@ async fn what_was_there_before_is_never_destroyed() {
     }
 }
 
+/// Nor is what somebody else makes meanwhile, even if a listing by our tags shows it.
+#[tokio::test(start_paused = true)]
+async fn what_others_make_meanwhile_is_never_destroyed() {
+    let memory = Memory::new(Shape::full());
+    let wrong = Wrong::new(Fault::IgnoresFilters, memory.clone());
+    let subject = patient(Arc::new(wrong));
+    let running =
+        tokio::spawn(async move { promises::lists_exactly_what_has_the_tags(&subject).await });
+    until("an instance of ours", || memory.births() >= 1).await;
+    let context = CallContext::new(Duration::from_secs(10), "others");
+    let mut request = CreateRequest::example();
+    request.token = "somebody-elses".into();
+    let theirs = memory.create(&context, &request).await.unwrap();
+    let finding = running.await.unwrap();
+    assert!(finding.verdict.is_broken(), "{finding}");
+    assert_eq!(memory.alive(), [theirs.id]);
+}
+
 /// Creates that end in silence may have made something: it is looked for by its tags.
 #[tokio::test(start_paused = true)]
 async fn what_was_made_by_a_create_whose_reply_was_lost_is_found() {

@@ -284,6 +284,12 @@ const CASES: &[Case] = &[
         "has not all of these tags",
     ),
     case(
+        F::IgnoresFilters,
+        P::ListsExactlyWhatHasTheTags,
+        "has not all of these tags",
+    )
+    .also(NEED_AN_EXACT_LISTING),
+    case(
         F::MatchesInAnyCase,
         P::ListsExactlyWhatHasTheTags,
         "color=Red",

@@ -58,6 +58,7 @@ pub(crate) enum Fault {
     ShortensTagValues,
     FailsOnNewlines,
     MatchesAnyTag,
+    IgnoresFilters,
     MatchesTagPrefixes,
     MatchesInAnyCase,
     MatchesPatterns,
@@ -289,9 +290,11 @@ impl Wrong {
     /// The filter that is really used.
     fn spoil_filter(&self, tags: &Tags) -> Tags {
         match self.fault {
-            F::MatchesAnyTag | F::MatchesTagPrefixes | F::MatchesInAnyCase | F::MatchesPatterns => {
-                Tags::new()
-            }
+            F::IgnoresFilters
+            | F::MatchesAnyTag
+            | F::MatchesTagPrefixes
+            | F::MatchesInAnyCase
+            | F::MatchesPatterns => Tags::new(),
             F::IgnoresUnknownTagNames => {
                 let known = |key: &str| !key.contains("nobody");
                 let kept = tags.iter().filter(|(key, _)| known(key));
