@@ -461,3 +461,16 @@ async fn what_a_pool_has_done_can_be_read() {
     let page = text(&registry);
     assert!(page.contains("instance_type=\"big\"") && !page.contains("instance_type=\"small\""));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_whose_caller_has_gone_before_there_was_a_worker_is_not_started() {
+    let world = World::new();
+    world.hosts.set(HostFault::Hangs);
+    let pool = world.pool().await;
+    let run = pool.run(Run::new("small", *b"wait"));
+    assert!(timeout(seconds(20), run).await.is_err());
+    world.hosts.set(HostFault::None);
+    until(&pool, |s| s.counts.get(&WorkerState::Idle) == Some(&1)).await;
+    tokio::time::sleep(seconds(5)).await;
+    assert_eq!(pool.snapshot().counts[&WorkerState::Idle], 1);
+}
