@@ -124,6 +124,9 @@ pub enum ApiError {
         /// When to come back, if it says so.
         retry_after: Option<Duration>,
     },
+    /// The request surely never left: no such host, connection refused.
+    #[error("not sent: {0}")]
+    NotSent(String),
     /// The request may have reached the provider, but no reply came.
     #[error("no reply: {0}")]
     NoReply(String),

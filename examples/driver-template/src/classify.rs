@@ -57,7 +57,12 @@ pub(crate) fn cloud_error(
     error: ApiError,
     about: Option<&InstanceType>,
 ) -> CloudError {
-    CloudError::new(operation, NAME, kind(&error, about), error)
+    let never_sent = matches!(error, ApiError::NotSent(_));
+    let error = CloudError::new(operation, NAME, kind(&error, about), error);
+    if never_sent {
+        return error.never_sent();
+    }
+    error
 }
 
 /// The time of a call is over.
@@ -69,6 +74,7 @@ pub(crate) fn timed_out(operation: Operation, words: &'static str) -> CloudError
 mod tests {
     use std::time::Duration;
 
+    use longshore_cloud::Outcome;
     use longshore_types::{ByteSize, Market, Price};
 
     use super::*;
@@ -82,6 +88,15 @@ mod tests {
             message: "words".into(),
             retry_after: SOON,
         }
+    }
+
+    #[test]
+    fn only_what_never_left_surely_did_nothing() {
+        let outcome = |error| cloud_error(Operation::Create, error, None).outcome();
+        let words = String::from("words");
+        assert_eq!(outcome(ApiError::NotSent(words.clone())), Outcome::NotDone);
+        assert_eq!(outcome(ApiError::NoReply(words.clone())), Outcome::Unknown);
+        assert_eq!(outcome(ApiError::Unreadable(words)), Outcome::Unknown);
     }
 
     #[test]

@@ -205,7 +205,7 @@ async fn ask<T>(
     call: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, CloudError> {
     if context.timeout.is_zero() {
-        return Err(timed_out(operation, "no time was left; it was not sent"));
+        return Err(timed_out(operation, "no time was left to send it").never_sent());
     }
     match timeout(context.timeout, call).await {
         Ok(answer) => answer.map_err(|error| cloud_error(operation, error, about)),
