@@ -90,10 +90,12 @@ impl Queue {
                 self.workers.push(WorkerView::idle(name, t, NOW));
             }
             ["container", name, vcpus, ram, scratch, priority] => {
-                let mut request = ResourceRequest::default();
-                request.vcpus = vcpus.parse()?;
-                request.ram = ram.parse()?;
-                request.scratch = scratch.parse()?;
+                let request = ResourceRequest {
+                    vcpus: vcpus.parse()?,
+                    ram: ram.parse()?,
+                    scratch: scratch.parse()?,
+                    ..ResourceRequest::default()
+                };
                 self.add(name, request, priority.parse()?)?;
             }
             [first, ..] => return Err(format!("{first}: no such thing, or other words").into()),

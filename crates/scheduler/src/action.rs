@@ -3,6 +3,19 @@
 use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId, Resources, TypeName};
 
 /// Something that the scheduler wants done now.
+///
+/// ```
+/// use longshore_scheduler::Action;
+///
+/// /// What an action means to whoever only wants to see what is bought.
+/// fn bought(action: &Action) -> Option<&str> {
+///     match action {
+///         Action::Create { type_name } => Some(type_name.as_str()),
+///         _ => None,
+///     }
+/// }
+/// assert_eq!(bought(&Action::Create { type_name: "small".into() }), Some("small"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,

@@ -6,6 +6,16 @@ use std::time::Duration;
 use longshore_types::{ByteSize, InstanceType, TypeName};
 
 /// Settings that hold for the life of a scheduler.
+///
+/// ```
+/// use longshore_scheduler::Config;
+/// use longshore_types::{ByteSize, InstanceType, Price};
+/// let small = InstanceType::new("small", 2, ByteSize::gib(4), Price::default());
+/// let mut config = Config::new(vec![small]);
+/// config.maximum_price_factor = 2.0;
+/// config.reserve_extra_ram = ByteSize::mib(100);
+/// assert_eq!(config.max_dispatch_attempts, 10);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -52,7 +62,20 @@ impl Config {
 }
 
 /// What limits the scheduler at the moment.
+///
+/// ```
+/// use longshore_scheduler::Limits;
+/// let mut limits = Limits::default();
+/// limits.max_containers = Some(64);
+/// limits.create_blocked.insert("small".into(), "the quota is reached".into());
+/// limits.quota_blocked.insert("small".into());
+/// assert!(limits.accept_new && !limits.absence_is_evidence);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a limit that a caller leaves out would be overstepped"
+)]
 pub struct Limits {
     /// Types of which no instance can be created now, each with the reason as one clause.
     pub create_blocked: BTreeMap<TypeName, String>,

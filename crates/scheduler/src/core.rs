@@ -20,8 +20,17 @@ use crate::slots::Slots;
 use crate::workers::Workers;
 use crate::{Config, Limits};
 
-/// The scheduler: deltas in, actions out, reasons on demand. See the crate's documentation for
-/// how to drive it.
+/// The scheduler: deltas in, actions out, reasons on demand.
+///
+/// The crate's documentation says how to drive it, and shows each method.
+///
+/// ```
+/// use longshore_scheduler::{Config, Core};
+/// use longshore_types::Instant;
+/// let mut core = Core::new(Config::new(vec![]));
+/// assert_eq!(core.poll_action(Instant::ZERO), None);
+/// assert_eq!(core.poll_timeout(), None);
+/// ```
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: Config,

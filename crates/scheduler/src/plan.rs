@@ -6,8 +6,29 @@ use longshore_types::{ContainerUuid, Instant, PendingView, QueueEntry, Reason, W
 
 use crate::{Action, Config, Core, Limits};
 
-/// Everything that a scheduler is told.
+/// Everything that a scheduler is told. Of several records of one container, or views of one
+/// worker, the last counts.
+///
+/// The crate's documentation has an example.
+///
+/// ```
+/// use longshore_scheduler::{Config, Input, Limits, plan};
+/// use longshore_types::Instant;
+/// let input = Input {
+///     config: Config::new(vec![]),
+///     limits: Limits::default(),
+///     entries: vec![],
+///     workers: vec![],
+///     pendings: vec![],
+///     now: Instant::ZERO,
+/// };
+/// assert!(plan(&input).actions.is_empty());
+/// ```
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "what a caller leaves out would be planned wrongly"
+)]
 pub struct Input {
     /// The settings.
     pub config: Config,
@@ -24,7 +45,10 @@ pub struct Input {
 }
 
 /// What is to be done, and why the rest waits.
+///
+/// No example: [`plan()`] makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
@@ -33,6 +57,8 @@ pub struct Plan {
 }
 
 /// What a scheduler that knows nothing but `input` wants done.
+///
+/// No example here: the crate's documentation begins with one.
 pub fn plan(input: &Input) -> Plan {
     let mut core = Core::new(input.config.clone());
     core.set_limits(input.limits.clone(), input.now);

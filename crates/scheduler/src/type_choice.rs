@@ -13,6 +13,8 @@ const MIB: u128 = 1 << 20;
 const NEAREST: usize = 3;
 
 /// No configured type satisfies a container.
+///
+/// No example: [`eligible`] shows one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsatisfiable {
@@ -32,6 +34,24 @@ pub enum Unsatisfiable {
 ///
 /// Ordered by price, then more RAM, more vCPUs, more scratch, then name. An error says which
 /// types come nearest and what each of them lacks.
+///
+/// ```
+/// use longshore_scheduler::{Config, type_choice::eligible};
+/// use longshore_types::{ByteSize, InstanceType, Price, ResourceRequest};
+/// let of = |name: &str, vcpus, price| {
+///     let price = Price::from_units(price).unwrap();
+///     InstanceType::new(name, vcpus, ByteSize::gib(8), price)
+/// };
+/// let config = Config::new(vec![of("dear", 9, 0.9), of("good", 4, 0.2), of("weak", 1, 0.1)]);
+/// let mut request = ResourceRequest::default();
+/// request.vcpus = 2;
+/// let types = eligible(&request, &config).unwrap();
+/// assert_eq!(types.len(), 1);
+/// assert_eq!(types[0].name.as_str(), "good");
+/// request.vcpus = 10;
+/// let error = eligible(&request, &config).unwrap_err().to_string();
+/// assert!(error.contains("dear has 9 vCPUs of 10 vCPUs needed"));
+/// ```
 pub fn eligible<'a>(
     request: &ResourceRequest,
     config: &'a Config,
@@ -65,6 +85,20 @@ pub(crate) fn eligible_indexes(
 }
 
 /// What a container is granted: what it asks for, and what its supervisor and the reserve need.
+///
+/// RAM is what it asks for, its cache, the reserve, and with buffers 220 MiB and 70.4 MiB for each
+/// of them; of that, times 100 / 95. Scratch is the larger of what it asks for and its image,
+/// the image once more, and its cache on disk. Both are in bytes, and saturate.
+///
+/// ```
+/// use longshore_scheduler::{Config, type_choice::need};
+/// use longshore_types::{ByteSize, ResourceRequest};
+/// let mut config = Config::new(vec![]);
+/// (config.keep_buffers_per_vcpu, config.reserve_extra_ram) = (0, ByteSize::ZERO);
+/// let mut request = ResourceRequest::default();
+/// request.ram = ByteSize::mib(95);
+/// assert_eq!(need(&request, &config).ram, ByteSize::mib(100));
+/// ```
 pub fn need(request: &ResourceRequest, config: &Config) -> Resources {
     let mut ram = u128::from(request.ram.0)
         + u128::from(request.keep_cache_ram.0)
@@ -185,6 +219,12 @@ fn runs_on(want: &GpuRequest, target: &str) -> bool {
 }
 
 /// Compares versions component by component, as numbers where both are; missing ones count as 0.
+///
+/// ```
+/// use longshore_scheduler::type_choice::compare_versions;
+/// assert!(compare_versions("9.0", "12.10").is_lt());
+/// assert!(compare_versions("12", "12.0").is_eq());
+/// ```
 pub fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a.trim().split('.'), b.trim().split('.'));
     loop {

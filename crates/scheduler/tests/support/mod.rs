@@ -1,6 +1,8 @@
 //! Builders shared by the tests.
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
+pub(crate) mod any;
+
 use longshore_scheduler::{Action, Config, Core};
 use longshore_types::*;
 

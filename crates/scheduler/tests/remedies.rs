@@ -1,0 +1,125 @@
+//! Each reason names what would unblock the entry: that is done, and the entry moves.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use longshore_scheduler::{Core, Input};
+use longshore_types::*;
+use proptest::prelude::*;
+use support::any::any_input;
+use support::*;
+
+/// Does what the reason of an entry names, if it is for anybody outside to do.
+fn apply(
+    core: &mut Core,
+    input: &Input,
+    entry: &QueueEntry,
+    reason: &Reason,
+    now: Instant,
+) -> bool {
+    let mut record = entry.clone();
+    let mut limits = input.limits.clone();
+    match reason {
+        Reason::PriorityZero => {
+            record.container.priority = 500;
+            core.upsert_entry(record, now);
+        }
+        Reason::NoRoom { types, .. } => {
+            for (n, name) in types.iter().enumerate() {
+                for m in 0..input.entries.len() {
+                    core.upsert_worker(idle(&format!("more{n}-{m}"), name.as_str()), now);
+                }
+            }
+            // What is bound to one instance waits for that one.
+            if let Some(instance) = &entry.container.placed_on {
+                core.remove_worker(instance, now);
+            }
+        }
+        Reason::ContainerLimit { .. } | Reason::SupervisorLimit { .. } => {
+            limits.max_containers = None;
+            limits.create_blocked.clear();
+            limits.quota_blocked.clear();
+            core.set_limits(limits, now);
+        }
+        Reason::NotAccepting => {
+            limits.accept_new = true;
+            core.set_limits(limits, now);
+        }
+        Reason::MayRunOn {
+            instance: Some(instance),
+            ..
+        }
+        | Reason::Stopping { instance } => core.remove_worker(instance, now),
+        Reason::MayRunOn {
+            instance: None,
+            unblock,
+        } if unblock.contains("another dispatcher") => {
+            record.container.locked_by_us = true;
+            core.upsert_entry(record, now);
+        }
+        Reason::MayRunOn { instance: None, .. } => {
+            limits.absence_is_evidence = true;
+            core.set_limits(limits, now);
+            for worker in &input.workers {
+                core.upsert_worker(probed(worker.clone(), 1_000), now);
+            }
+            drain(core, now);
+            record.as_of = now + Duration::from_secs(1);
+            core.upsert_entry(record, now);
+        }
+        Reason::WaitingForBoot {
+            type_name,
+            instance,
+            ..
+        } => {
+            let id = instance.as_ref().map_or("new", |id| id.as_str());
+            core.upsert_worker(idle(id, type_name.as_str()), now);
+            for m in 0..input.entries.len() {
+                core.upsert_worker(idle(&format!("new{m}"), type_name.as_str()), now);
+            }
+        }
+        // The controller, or what was just begun, has to answer; or nothing waits.
+        Reason::CallInFlight
+        | Reason::Starting { .. }
+        | Reason::Ready { .. }
+        | Reason::Unsatisfiable { .. }
+        | Reason::Pausing { .. }
+        | Reason::NotWaiting => return false,
+    }
+    true
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn what_a_reason_names_makes_the_entry_move(input in any_input()) {
+        let now = input.now;
+        for entry in &input.entries {
+            let uuid = entry.container.uuid;
+            let mut core = Core::new(input.config.clone());
+            core.set_limits(input.limits.clone(), now);
+            for other in &input.entries {
+                core.upsert_entry(other.clone(), now);
+            }
+            for worker in &input.workers {
+                core.upsert_worker(worker.clone(), now);
+            }
+            for pending in &input.pendings {
+                core.upsert_pending(pending.clone(), now);
+            }
+            drain(&mut core, now);
+            let before = core.reason(uuid, now).unwrap();
+            let later = now + Duration::from_secs(10);
+            if apply(&mut core, &input, entry, &before, later) {
+                let actions = drain(&mut core, later);
+                let acted = actions.iter().any(|action| action.uuid() == Some(uuid));
+                let after = core.reason(uuid, later).unwrap();
+                prop_assert!(acted || after != before, "{} waits on: {:?}", uuid, before);
+            }
+        }
+    }
+}
