@@ -9,9 +9,10 @@ use longshore_cloud::{CallContext, Driver as _, Instance, InstanceSet, TagKeys, 
 use longshore_controller::{Settings, Store};
 use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
 use longshore_driver_loopback::{LoopbackDriver, implicit_type};
-use longshore_pool::runtime::{LongshoreRun, RunnerBinary, Shell, random_seed};
+use longshore_pool::runtime::{Isolated, LongshoreRun, RunnerBinary, Shell, random_seed};
 use longshore_queue::Queue as _;
 use longshore_ssh::{PrivateKey, SshExecutor};
+use longshore_throttle::Stack;
 use longshore_types::{ByteSize, InstanceId, InstanceType};
 
 use crate::runner;
@@ -155,12 +156,13 @@ pub async fn destroy_all(state: &StateDirectory) -> anyhow::Result<Vec<InstanceI
     Ok(ids)
 }
 
+/// The driver, with what keeps it from harming others, and others from being harmed by it.
 async fn open_loopback(directory: &Path) -> anyhow::Result<Arc<dyn InstanceSet>> {
     let parameters = serde_json::json!({ "directory": utf8(directory)?, "instances": 1 });
     let opened = LoopbackDriver.open(&parameters).await;
-    Ok(Arc::from(
-        opened.context("the loopback driver cannot be opened")?,
-    ))
+    let driver = opened.context("the loopback driver cannot be opened")?;
+    let stack = Stack::new(driver).hold_off().filter(ours()).build();
+    Ok(Arc::new(Isolated::new(stack)))
 }
 
 async fn list_ids(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<InstanceId>> {
@@ -169,8 +171,12 @@ async fn list_ids(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<Instance
 }
 
 async fn list(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<Instance>> {
-    let ours = Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())]);
-    Ok(instance_set.list(&context(), &ours).await?)
+    Ok(instance_set.list(&context(), &ours()).await?)
+}
+
+/// The tags of every instance of ours.
+fn ours() -> Tags {
+    Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())])
 }
 
 fn tag_keys() -> TagKeys {

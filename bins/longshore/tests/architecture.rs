@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("longshore-driver-loopback", 2),
     ("longshore-dispatch", 3),
     ("longshore-controller", 3),
+    ("longshore-sim", 4),
     ("longshore", 5),
     ("longshore-run", 5),
     ("longshore-examples", 5),
@@ -39,6 +40,7 @@ const PURE: &[&str] = &[
     "longshore-queue",
     "longshore-fakecloud",
     "longshore-dispatch",
+    "longshore-sim",
 ];
 
 /// What a pure crate must not pull in.

@@ -207,12 +207,15 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
     /// de-duplicate.
     async fn list(&self, context: &CallContext, tags: &Tags) -> Result<Vec<Instance>, CloudError>;
 
-    /// Destroys instances; one result for each id, in any order. An unknown id is success.
+    /// Destroys instances; one result for each id, in any order. An unknown id is success. An id
+    /// that is named twice has one result or two.
     ///
     /// Success means that the provider accepted it, not that the instance is gone.
     async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults;
 
-    /// Sets tags of instances; one result for each id. Tags are merged, never removed.
+    /// Sets tags of instances; one result for each change, in any order. Tags are merged, never
+    /// removed. An unknown id fails with [`ErrorKind::NotFound`], and the others are changed all
+    /// the same.
     async fn set_tags(
         &self,
         context: &CallContext,

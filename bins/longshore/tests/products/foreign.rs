@@ -60,7 +60,8 @@ impl Names {
             match item {
                 Item::Use(item) => self.import(None, &item.tree),
                 Item::Mod(module) => {
-                    self.roots.insert(module.ident.to_string(), "self".to_owned());
+                    self.roots
+                        .insert(module.ident.to_string(), "self".to_owned());
                     if let Some((_, items)) = &module.content {
                         self.imports(items);
                     }
