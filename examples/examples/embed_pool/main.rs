@@ -133,6 +133,10 @@ async fn service(folder: &Path) -> Result<(), Failure> {
         metric(&registry, "boot_outcomes_total{outcome=\"success\"}")?
     );
 
+    let exit = run_and_kill(&pool).await?;
+    println!("a payload that sleeps was {}", exit.cause);
+    ensure(exit.cause == ExitCause::Killed, "it was not killed")?;
+
     println!("restarting while a payload runs");
     let (uuid, instance) = leave_one_running(pool, folder).await?;
 
@@ -183,6 +187,20 @@ async fn hash_all(pool: &Pool, outputs: &Texts) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn run_and_kill(pool: &Pool) -> Result<Exit, Failure> {
+    let uuid = random_uuid()?;
+    let run = Run::new("small", document("sleep 1000")).attempt(uuid, Attempt(1));
+    let mut events = pool.events();
+    let kill = async {
+        let instance = place_of(uuid, &mut events).await?;
+        pool.kill(uuid, &instance, "it takes too long").await?;
+        Ok::<(), Failure>(())
+    };
+    let (exit, killed) = tokio::join!(pool.run(run), kill);
+    killed?;
+    Ok(exit?)
+}
+
 /// Starts a payload that waits for a file, and ends the pool while it waits.
 async fn leave_one_running(
     pool: Pool,
@@ -197,18 +215,7 @@ async fn leave_one_running(
         let pool = pool.clone();
         async move { pool.run(run).await }
     });
-    let instance = loop {
-        match events.next().await.ok_or("the pool ended")? {
-            PoolEvent::Happened(Event::Running {
-                uuid: other,
-                instance,
-                ..
-            }) if other == uuid => {
-                break instance;
-            }
-            _ => {}
-        }
-    };
+    let instance = place_of(uuid, &mut events).await?;
     let left = pool.shutdown(Ending::Keep, MINUTE).await;
     println!("the first pool has ended: {left}");
     ensure(
@@ -224,6 +231,22 @@ async fn leave_one_running(
     Ok((uuid, instance))
 }
 
+/// Where a payload runs, once it does.
+async fn place_of(uuid: ContainerUuid, events: &mut Events) -> Result<InstanceId, Failure> {
+    loop {
+        match events.next().await.ok_or("the pool ended")? {
+            PoolEvent::Happened(Event::Running {
+                uuid: other,
+                instance,
+                ..
+            }) if other == uuid => return Ok(instance),
+            PoolEvent::Missed(count) => return Err(format!("{count} events were lost").into()),
+            _ => {}
+        }
+    }
+}
+
+/// Where and how it ended, once it has.
 async fn end_of(uuid: ContainerUuid, events: &mut Events) -> Result<(InstanceId, Exit), Failure> {
     loop {
         match events.next().await.ok_or("the pool ended")? {
