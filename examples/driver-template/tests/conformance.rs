@@ -3,7 +3,6 @@
 mod emulator;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use emulator::Emulator;
 use longshore_cloud::{CreateRequest, Driver as _, InstanceSet};
@@ -71,13 +70,4 @@ async fn the_driver_keeps_its_promises() {
     assert_eq!(not_run, expected);
     // The emulator knows better than any listing.
     assert_eq!(api.state().count(), 0);
-    let slow = report
-        .findings
-        .iter()
-        .map(|finding| finding.took)
-        .sum::<Duration>();
-    assert!(
-        slow > Duration::from_secs(60),
-        "the emulator's clock stands still"
-    );
 }
