@@ -73,6 +73,7 @@ impl Embedded {
         pool.quota_groups = types.iter().filter_map(group).collect();
         pool.max_instances = 1;
         pool.timeout_idle = TIMEOUT_IDLE;
+        pool.validate()?;
         let mut scheduler = longshore_scheduler::Config::new(types);
         // The machine is as large as it is measured; nothing of ours runs beside a container that
         // would have to be reserved for each.

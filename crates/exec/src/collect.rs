@@ -1,5 +1,7 @@
 //! Running a command to its end and keeping a bounded part of what it says.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +37,10 @@ impl Collected {
         self.status.as_ref().is_some_and(ExitStatus::is_success)
     }
 }
+
+/// How many pieces of output are read before others have a turn: a host that always has more must
+/// not keep a thread to itself.
+const PIECES_A_TURN: u32 = 16;
 
 /// Conveniences for every [`Executor`], `dyn Executor` too.
 ///
@@ -77,7 +83,13 @@ pub trait ExecutorExt: Executor {
         }
         process.close_stdin().await?;
         let mut collected = Collected::default();
-        while let Some(output) = process.output().await? {
+        for pieces in 1u32.. {
+            let Some(output) = process.output().await? else {
+                break;
+            };
+            if pieces % PIECES_A_TURN == 0 {
+                yield_now().await;
+            }
             let (kept, chunk) = match output {
                 Output::Stdout(chunk) => (&mut collected.stdout, chunk),
                 Output::Stderr(chunk) => (&mut collected.stderr, chunk),
@@ -92,3 +104,73 @@ pub trait ExecutorExt: Executor {
 }
 
 impl<E: Executor + ?Sized> ExecutorExt for E {}
+
+/// Lets others have a turn, and a caller's deadline be seen.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_types::InstanceId;
+
+    use super::*;
+    use crate::{Identity, Process};
+
+    /// A host that always has more to say, at once.
+    #[derive(Debug)]
+    struct Chatterbox;
+
+    #[async_trait]
+    impl Executor for Chatterbox {
+        async fn open(
+            &self,
+            _: &Target,
+            _: &Command,
+            _: Duration,
+        ) -> Result<Box<dyn Process>, ExecError> {
+            Ok(Box::new(Self))
+        }
+
+        async fn disconnect(&self, _: &InstanceId) {}
+    }
+
+    #[async_trait]
+    impl Process for Chatterbox {
+        async fn write_stdin(&mut self, _: &[u8]) -> Result<(), ExecError> {
+            Ok(())
+        }
+
+        async fn close_stdin(&mut self) -> Result<(), ExecError> {
+            Ok(())
+        }
+
+        async fn output(&mut self) -> Result<Option<Output>, ExecError> {
+            Ok(Some(Output::Stdout(vec![b'x'; 1024])))
+        }
+
+        async fn wait(&mut self) -> Result<Option<ExitStatus>, ExecError> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_always_has_more_does_not_keep_the_thread() {
+        let target = Target::new("i-1", "10.0.0.1", "root", Identity::Unchecked);
+        let (command, timeout) = (Command::new("yes"), Duration::from_secs(1));
+        let talk = Chatterbox.exec(&target, &command, &[], timeout, 4096);
+        tokio::select! {
+            biased;
+            _ = talk => panic!("it never ends"),
+            () = std::future::ready(()) => {}
+        }
+    }
+}

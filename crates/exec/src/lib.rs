@@ -188,7 +188,7 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 
 /// Runs commands on hosts.
 ///
-/// The crate documentation has a complete one.
+/// No example: the crate documentation has a complete one.
 ///
 /// # Deadlines
 ///

@@ -1,9 +1,12 @@
 //! Whatever is public is shown in an example, or says why not.
 
-use syn::{Attribute, Expr, ImplItem, Item, Lit, Meta, TraitItem, Visibility};
+use std::fs;
+use std::path::Path;
+
+use syn::{Attribute, Expr, ImplItem, Item, Lit, LitStr, Meta, TraitItem, Visibility};
 
 use crate::PRODUCTS;
-use crate::source::{is_test, sources};
+use crate::source::{Source, is_test, sources};
 
 /// What a documentation comment says in place of an example, followed by why.
 const NO_EXAMPLE: &str = "No example:";
@@ -25,8 +28,8 @@ fn every_public_item_is_shown_in_an_example_or_says_why_not() {
         let mut items = Vec::new();
         let mut docs = Vec::new();
         for source in sources(product) {
-            docs.push(doc(&source.file.attrs));
-            collect(&source.file.items, &source.place, &mut items);
+            docs.push(doc(&source.file.attrs, &source.folder));
+            collect(&source.file.items, &source, &mut items);
         }
         if items.is_empty() {
             missing.push(format!("{product}: nothing public was found"));
@@ -57,13 +60,13 @@ fn mentions(text: &str, word: &str) -> bool {
 }
 
 /// What is public in a file. Nothing that is `pub` is out of reach: a lint sees to it.
-fn collect(items: &[Item], place: &str, found: &mut Vec<Public>) {
+fn collect(items: &[Item], source: &Source, found: &mut Vec<Public>) {
     let mut add = |vis: &Visibility, attrs: &[Attribute], name: String, is_method| {
         if matches!(vis, Visibility::Public(_)) && !is_test(attrs) {
             found.push(Public {
-                place: place.to_owned(),
+                place: source.place.clone(),
                 name,
-                doc: doc(attrs),
+                doc: doc(attrs, &source.folder),
                 is_method,
             });
         }
@@ -99,22 +102,32 @@ fn collect(items: &[Item], place: &str, found: &mut Vec<Public>) {
     }
     for module in modules {
         if let Some((_, items)) = &module.content {
-            collect(items, place, found);
+            collect(items, source, found);
         }
     }
 }
 
-/// The documentation comment of an item.
-fn doc(attrs: &[Attribute]) -> String {
+/// The documentation comment of an item, with the files that it includes.
+fn doc(attrs: &[Attribute], folder: &Path) -> String {
     let mut text = String::new();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("doc")) {
-        if let Meta::NameValue(pair) = &attr.meta
-            && let Expr::Lit(value) = &pair.value
-            && let Lit::Str(line) = &value.lit
-        {
-            text.push_str(&line.value());
-            text.push('\n');
+        let Meta::NameValue(pair) = &attr.meta else {
+            continue;
+        };
+        match &pair.value {
+            Expr::Lit(value) => {
+                if let Lit::Str(line) = &value.lit {
+                    text.push_str(&line.value());
+                }
+            }
+            Expr::Macro(include) if include.mac.path.is_ident("include_str") => {
+                let path: LitStr = include.mac.parse_body().expect("the path of a file");
+                let included = fs::read_to_string(folder.join(path.value()));
+                text.push_str(&included.expect("an included file can be read"));
+            }
+            _ => {}
         }
+        text.push('\n');
     }
     text
 }

@@ -6,4 +6,13 @@ mod foreign;
 mod source;
 
 /// The crates that are products of their own, by folder.
-const PRODUCTS: &[&str] = &["cloud"];
+const PRODUCTS: &[&str] = &[
+    "cloud",
+    "exec",
+    "throttle",
+    "ssh",
+    "pool",
+    "scheduler",
+    "fakecloud",
+    "conformance",
+];

@@ -9,6 +9,8 @@ use syn::{Attribute, Meta};
 pub(crate) struct Source {
     /// Folder of the crate and name of the file.
     pub(crate) place: String,
+    /// The folder that the file is in.
+    pub(crate) folder: PathBuf,
     pub(crate) file: syn::File,
 }
 
@@ -19,6 +21,7 @@ pub(crate) fn sources(product: &str) -> Vec<Source> {
         let name = path.file_name().unwrap_or_default();
         Source {
             place: format!("{product}/{}", name.display()),
+            folder: path.parent().map(Path::to_owned).unwrap_or_default(),
             file: syn::parse_file(&text).expect("a source file can be parsed"),
         }
     };

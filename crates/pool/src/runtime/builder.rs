@@ -144,6 +144,8 @@ impl PoolBuilder {
     }
 
     /// Where output goes. Without one none is brought home.
+    ///
+    /// No example: [`OutputStore`] has one.
     #[must_use]
     pub fn outputs(mut self, outputs: Arc<dyn OutputStore>) -> Self {
         self.outputs = Some(outputs);
@@ -159,6 +161,8 @@ impl PoolBuilder {
     }
 
     /// Who knows the host keys of instances, in place of the instance set.
+    ///
+    /// No example: [`HostKeyVerifier`] has one.
     #[must_use]
     pub fn host_keys(mut self, verifier: Arc<dyn HostKeyVerifier>) -> Self {
         self.host_keys = HostKeys::Verifier(verifier);
@@ -218,6 +222,21 @@ impl PoolBuilder {
 
     /// Makes provider calls on the runtime's own threads, not on threads of their own
     /// ([`Isolated`]). Only for drivers that surely never block, and for tests on a paused clock.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));
+    /// # use longshore_pool::runtime::Pool;
+    /// # fn main() {
+    /// # let (cloud, hosts) = (Arc::new(Stub::default()), Arc::new(Hosts::default()));
+    /// # let small = InstanceType::new("small", 1, ByteSize::gib(1), Price::default());
+    /// let builder = Pool::builder("tests", vec![small], cloud, hosts)
+    ///     // A test that is the same each time it is run.
+    ///     .trust_any_host()
+    ///     .seed([7; 32])
+    ///     .inline_provider_calls();
+    /// # drop(builder);
+    /// # }
+    /// ```
     #[must_use]
     pub fn inline_provider_calls(mut self) -> Self {
         self.isolated = false;
