@@ -237,3 +237,41 @@ fn state(word: &str) -> InstanceState {
 fn unreadable(operation: Operation, words: &str) -> CloudError {
     cloud_error(operation, ApiError::Unreadable(words.into()), None)
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_cloud::Outcome;
+
+    use super::*;
+
+    fn described(id: &str, status: &str) -> Result<Instance, CloudError> {
+        let server = Server {
+            id: id.into(),
+            server_type: "s1.small".into(),
+            status: status.into(),
+            address: None,
+            tags: Tags::new(),
+            created_ms: Some(7),
+        };
+        describe(Operation::Create, server)
+    }
+
+    #[test]
+    fn each_word_has_its_state_and_an_unknown_one_is_not_gone() {
+        for (word, state) in [
+            ("starting", InstanceState::Pending),
+            ("running", InstanceState::Running),
+            ("deleting", InstanceState::Stopping),
+            ("deleted", InstanceState::Gone),
+            ("something new", InstanceState::Pending),
+        ] {
+            assert_eq!(described("srv-1", word).unwrap().state, state, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_an_id_may_exist_all_the_same() {
+        let error = described("", "running").unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+}
