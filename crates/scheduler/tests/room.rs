@@ -356,3 +356,39 @@ fn room_promised_to_a_start_under_way_is_not_given_twice() {
     );
     assert_eq!(briefs(&mut core, at(1)), Vec::<String>::new());
 }
+
+#[test]
+fn room_is_needed_of_every_kind() {
+    let config = config();
+    let mut half = idle("a", "medium");
+    half.granted.ram = ByteSize::gib(12);
+    let mut hungry = queued(1);
+    hungry.container.request.ram = ByteSize::gib(10);
+    let mut core = Core::new(config);
+    core.upsert_entry(hungry, at(1));
+    core.upsert_worker(half, at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["create medium"]);
+}
+
+#[test]
+fn what_was_planned_for_an_entry_that_changed_is_not_done() {
+    let workers = [idle("a", "small"), idle("b", "small")];
+    let mut core = core(&[sized(queued(1), 2), sized(queued(2), 2)], &workers);
+    assert_eq!(
+        core.poll_action(at(1)).as_ref().map(brief).as_deref(),
+        Some("lock 1 a")
+    );
+    core.upsert_entry(with(sized(queued(2), 2), |c| c.priority = 0), at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["forget 2"]);
+}
+
+#[test]
+fn nothing_is_kept_free_for_one_that_has_its_place() {
+    let mut core = core(&[queued(1)], &[]);
+    core.set_limits(at_quota(), at(1));
+    assert_eq!(briefs(&mut core, at(1)), Vec::<String>::new());
+    assert!(core.poll_timeout().is_some());
+    core.upsert_worker(idle("a", "small"), at(2));
+    assert_eq!(briefs(&mut core, at(2)), ["lock 1 a"]);
+    assert_eq!(core.poll_timeout(), None);
+}

@@ -538,3 +538,14 @@ fn failed_creates_pause_their_type_only() {
     assert_eq!(core.poll_timeout().unwrap().at, at(2));
     assert_eq!(briefs(&mut core, at(2)), ["create small"]);
 }
+
+#[test]
+fn an_answer_as_old_as_the_record_is_no_answer() {
+    scene()
+        .arvados()
+        .limits(|l| l.absence_is_evidence = true)
+        .entry(locked(1))
+        .worker(probed(idle("a", "small"), 1))
+        .worker(stopped_taking(probed(idle("b", "small"), 0)))
+        .gives(QUIET, "an earlier attempt may still run on b");
+}
