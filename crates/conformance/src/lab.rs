@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longshore_cloud::{
-    Capabilities, CloudError, CreateRequest, ErrorKind, Instance, InstanceState, Operation,
-    Outcome, Tags,
+    Capabilities, CloudError, CreateRequest, ErrorKind, Instance, InstanceResults, InstanceState,
+    Operation, Outcome, Tags,
 };
 use longshore_types::{InstanceId, format_duration};
 use tokio::sync::OnceCell;
@@ -27,7 +27,7 @@ pub(crate) type Step<T> = Result<T, Stop>;
 pub(crate) type Listing = BTreeMap<InstanceId, Instance>;
 
 /// The answers of a call about several instances.
-pub(crate) type Answers = Vec<(InstanceId, Result<(), CloudError>)>;
+pub(crate) type Answers = InstanceResults;
 
 #[derive(Debug)]
 pub(crate) struct Lab {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use longshore_cloud::{
-    CloudError, CreateRequest, Instance, Interruption, Operation, PricePoint, Tags,
+    CloudError, CreateRequest, Instance, InstanceResults, Interruption, Operation, PricePoint, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId};
 
@@ -156,7 +156,7 @@ impl fmt::Display for CallKind {
 }
 
 /// One result for each instance of a call.
-pub(crate) type Results = Vec<(InstanceId, Result<(), CloudError>)>;
+pub(crate) type Results = InstanceResults;
 
 /// What the cloud answers, one for each [`Call`].
 ///
@@ -182,9 +182,9 @@ pub enum Reply {
     /// To [`Call::List`].
     Listed(Result<Vec<Instance>, CloudError>),
     /// To [`Call::Destroy`]: one result for each id.
-    Destroyed(Vec<(InstanceId, Result<(), CloudError>)>),
+    Destroyed(InstanceResults),
     /// To [`Call::SetTags`]: one result for each change.
-    Tagged(Vec<(InstanceId, Result<(), CloudError>)>),
+    Tagged(InstanceResults),
     /// To [`Call::VerifyHostKey`].
     HostKey(Result<HostKeyVerdict, CloudError>),
     /// To [`Call::Console`].

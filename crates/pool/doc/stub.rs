@@ -44,7 +44,7 @@ impl InstanceSet for Stub {
         &self,
         _: &CallContext,
         ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         self.0.lock().unwrap().retain(|i| !ids.contains(&i.id));
         ids.iter().map(|id| (id.clone(), Ok(()))).collect()
     }
@@ -53,7 +53,7 @@ impl InstanceSet for Stub {
         &self,
         _: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         changes.iter().map(|(id, _)| (id.clone(), Ok(()))).collect()
     }
 

@@ -166,19 +166,11 @@ impl InstanceSet for FakeCloud {
     async fn list(&self, _: &CallContext, _: &Tags) -> Result<Vec<Instance>, CloudError> {
         self.fail(Operation::List).await
     }
-    async fn destroy(
-        &self,
-        _: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn destroy(&self, _: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         let failure = self.fail(Operation::Destroy).await;
         ids.iter().take(1).cloned().zip([failure]).collect()
     }
-    async fn set_tags(
-        &self,
-        _: &CallContext,
-        _: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn set_tags(&self, _: &CallContext, _: &[(InstanceId, Tags)]) -> InstanceResults {
         vec![]
     }
     async fn verify_host_key(

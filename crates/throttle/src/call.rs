@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_cloud::{
-    CallContext, CloudError, CreateRequest, ErrorKind, Instance, InstanceSet, Interruption,
-    Operation, PricePoint, Tags,
+    CallContext, CloudError, CreateRequest, ErrorKind, Instance, InstanceResults, InstanceSet,
+    Interruption, Operation, PricePoint, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId};
 
@@ -15,7 +15,7 @@ use crate::refused::Refused;
 pub(crate) type MakeError<'a> = &'a (dyn Fn() -> CloudError + Sync);
 
 /// The result of a batch.
-pub(crate) type Results = Vec<(InstanceId, Result<(), CloudError>)>;
+pub(crate) type Results = InstanceResults;
 
 /// One call with its arguments.
 #[async_trait]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_cloud::{
     CallContext, Capabilities, CloudError, ConsoleOutput, CreateRequest, ErrorKind, Extensions,
-    Instance, InstanceSet, InstanceState, Interruption, InterruptionNotices, Operation,
-    PriceHistory, PricePoint, Tags,
+    Instance, InstanceResults, InstanceSet, InstanceState, Interruption, InterruptionNotices,
+    Operation, PriceHistory, PricePoint, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType, Price, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
@@ -229,11 +229,7 @@ impl InstanceSet for Memory {
         .await
     }
 
-    async fn destroy(
-        &self,
-        context: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         let done = self.call(context, Operation::Destroy, |machines| {
             for machine in machines.iter_mut().filter(|m| ids.contains(&m.id)) {
                 machine.destroyed.get_or_insert(Instant::now());
@@ -255,7 +251,7 @@ impl InstanceSet for Memory {
         &self,
         context: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         let done = self.call(context, Operation::SetTags, |machines| {
             let mut answers = Vec::new();
             for (id, tags) in changes {

@@ -7,13 +7,13 @@ use std::sync::mpsc::Receiver;
 use async_trait::async_trait;
 use longshore_cloud::{
     CallContext, Capabilities, CloudError, CreateRequest, ErrorKind, Extensions, Instance,
-    InstanceSet, Operation, Scope, Tags,
+    InstanceResults, InstanceSet, Operation, Scope, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 
 use super::memory::{Memory, Shape, refusal};
 
-type Answers = Vec<(InstanceId, Result<(), CloudError>)>;
+type Answers = InstanceResults;
 
 /// What is wrong with it.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_cloud::{
     CallContext, Capabilities, CloudError, ConsoleOutput, CreateRequest, ErrorKind, Extensions,
-    Instance, InstanceSet, InstanceState, Interruption, InterruptionNotices, Operation,
-    PriceHistory, PricePoint, Tags,
+    Instance, InstanceResults, InstanceSet, InstanceState, Interruption, InterruptionNotices,
+    Operation, PriceHistory, PricePoint, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 use tokio::time::{Instant, sleep};
@@ -382,7 +382,7 @@ impl Drop for Leaves<'_> {
     }
 }
 
-type Answers = Vec<(InstanceId, Result<(), CloudError>)>;
+type Answers = InstanceResults;
 
 fn ids_of(changes: &[(InstanceId, Tags)]) -> Vec<InstanceId> {
     changes.iter().map(|(id, _)| id.clone()).collect()

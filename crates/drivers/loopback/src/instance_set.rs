@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_cloud::{
     CallContext, Capabilities, CloudError, CreateRequest, ErrorKind, Extensions, Instance,
-    InstanceSet, InstanceState, Operation, Scope, Tags,
+    InstanceResults, InstanceSet, InstanceState, Operation, Scope, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 use russh::keys::PublicKey;
@@ -278,11 +278,7 @@ impl InstanceSet for Loopback {
         Ok(all.filter(|instance| instance.has_tags(tags)).collect())
     }
 
-    async fn destroy(
-        &self,
-        context: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         // All at once; each is over when the last is, or the time.
         let endings: Vec<_> = ids
             .iter()
@@ -310,7 +306,7 @@ impl InstanceSet for Loopback {
         &self,
         context: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         let mut results = Vec::new();
         for (id, tags) in changes {
             let (inner, copy, tags) = (Arc::clone(&self.0), id.clone(), tags.clone());

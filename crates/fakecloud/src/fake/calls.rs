@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_cloud::{
     CallContext, Capabilities, CloudError, ConsoleOutput, CreateRequest, ErrorKind, Extensions,
-    Instance, InstanceSet, Interruption, InterruptionNotices, PriceHistory, PricePoint, Tags,
+    Instance, InstanceResults, InstanceSet, Interruption, InterruptionNotices, PriceHistory,
+    PricePoint, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 
@@ -55,11 +56,7 @@ impl InstanceSet for FakeCloud {
         }
     }
 
-    async fn destroy(
-        &self,
-        context: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         match self.ask(context, Call::Destroy(ids.to_vec())).await {
             Reply::Destroyed(results) => results,
             _ => Vec::new(),
@@ -70,7 +67,7 @@ impl InstanceSet for FakeCloud {
         &self,
         context: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         match self.ask(context, Call::SetTags(changes.to_vec())).await {
             Reply::Tagged(results) => results,
             _ => Vec::new(),

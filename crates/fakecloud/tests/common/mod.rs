@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use longshore_cloud::{
-    CallContext, CloudError, CreateRequest, ErrorKind, Instance, InstanceSet, Tags,
+    CallContext, CloudError, CreateRequest, ErrorKind, Instance, InstanceResults, InstanceSet, Tags,
 };
 use longshore_fakecloud::{FakeCloud, ManualClock, Settings};
 use longshore_types::{InstanceId, InstanceType};
@@ -90,7 +90,7 @@ impl Lab {
     }
 }
 
-fn kinds(results: Vec<(InstanceId, Result<(), CloudError>)>) -> Vec<Result<(), ErrorKind>> {
+fn kinds(results: InstanceResults) -> Vec<Result<(), ErrorKind>> {
     let kind = |(_, result): (_, Result<(), CloudError>)| result.map_err(|error| error.kind);
     results.into_iter().map(kind).collect()
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_cloud::{
     CallContext, Capabilities, CloudError, CreateRequest, ErrorKind, Extensions, Instance,
-    InstanceSet, Operation, Tags,
+    InstanceResults, InstanceSet, Operation, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 use tokio::runtime::Handle;
@@ -184,11 +184,7 @@ impl InstanceSet for Isolated {
             .unwrap_or_else(|failed| Err(failed.error(Operation::List)))
     }
 
-    async fn destroy(
-        &self,
-        context: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         let (inner, context, asked) = (self.inner.clone(), context.clone(), ids.to_vec());
         let call = run(&self.lanes.destroy, async move {
             inner.destroy(&context, &asked).await
@@ -203,7 +199,7 @@ impl InstanceSet for Isolated {
         &self,
         context: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         let (inner, context, asked) = (self.inner.clone(), context.clone(), changes.to_vec());
         let call = run(&self.lanes.set_tags, async move {
             inner.set_tags(&context, &asked).await

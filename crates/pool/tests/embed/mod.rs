@@ -213,21 +213,13 @@ impl InstanceSet for Cloud {
         Ok(table.iter().filter(|i| i.has_tags(tags)).cloned().collect())
     }
 
-    async fn destroy(
-        &self,
-        _: &CallContext,
-        ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn destroy(&self, _: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         self.call("destroy").await;
         self.table.lock().unwrap().retain(|i| !ids.contains(&i.id));
         ids.iter().map(|id| (id.clone(), Ok(()))).collect()
     }
 
-    async fn set_tags(
-        &self,
-        _: &CallContext,
-        changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    async fn set_tags(&self, _: &CallContext, changes: &[(InstanceId, Tags)]) -> InstanceResults {
         self.call("set_tags").await;
         let mut table = self.table.lock().unwrap();
         for (id, tags) in changes {

@@ -104,7 +104,7 @@ impl InstanceSet for Stub {
         &self,
         context: &CallContext,
         ids: &[InstanceId],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         let heard = self.hear(context, Operation::Destroy, format!("destroy {ids:?}")).await;
         let kind = heard.err().map(|error| error.kind);
         let each = ids.iter().map(|id| match &kind {
@@ -121,7 +121,7 @@ impl InstanceSet for Stub {
         &self,
         context: &CallContext,
         changes: &[(InstanceId, Tags)],
-    ) -> Vec<(InstanceId, Result<(), CloudError>)> {
+    ) -> InstanceResults {
         let heard = self.hear(context, Operation::SetTags, format!("set_tags {changes:?}")).await;
         let kind = heard.err().map(|error| error.kind);
         let each = changes.iter().map(|(id, tags)| match &kind {
