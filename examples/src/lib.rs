@@ -4,3 +4,8 @@
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/writing-a-driver.md")]
 mod writing_a_driver {}
+
+/// The code on the page "Embedding the pool" compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+mod embedding {}
