@@ -75,7 +75,7 @@ async fn in_flight_and_tags(set: &Arc<dyn InstanceSet>) -> Result<Vec<InstanceId
     while let Some(made) = creates.join_next().await {
         let made = made??;
         check(
-            made.tags["team"] == "genomics",
+            made.has_tags(&tags("team", "genomics")),
             "new instances have the default tag",
         )?;
         ids.push(made.id);

@@ -34,7 +34,7 @@ fn kind(error: &ApiError, about: Option<&InstanceType>) -> ErrorKind {
         ("sold_out", _) => ErrorKind::NoCapacity(scope(|t| Some(Scope::Type(t.name.clone())))),
         ("spot_sold_out", _) => ErrorKind::NoCapacity(scope(|t| Some(Scope::Market(t.market())))),
         ("no_such_server", _) => ErrorKind::NotFound,
-        ("unknown_type" | "unknown_image" | "bad_tag" | "token_used", _) => {
+        ("unknown_type" | "unknown_image" | "bad_tag" | "bad_user_data" | "token_used", _) => {
             ErrorKind::InvalidRequest
         }
         ("rate_limited", _) | (_, 429) => ErrorKind::RateLimited { retry_after },
@@ -130,6 +130,7 @@ mod tests {
             (400, "unknown_type", ErrorKind::InvalidRequest),
             (404, "unknown_image", ErrorKind::InvalidRequest),
             (400, "bad_tag", ErrorKind::InvalidRequest),
+            (400, "bad_user_data", ErrorKind::InvalidRequest),
             (409, "token_used", ErrorKind::InvalidRequest),
             (401, "bad_credentials", ErrorKind::Denied),
             (403, "forbidden", ErrorKind::Denied),

@@ -71,6 +71,16 @@ async fn a_listing_is_whole_or_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_filter_that_the_provider_ignores_shows_nothing_foreign() {
+    let (api, set) = acme();
+    five(&set).await;
+    api.state().ignores_tags = true;
+    let foreign = Tags::from([("ExampleInstanceSetID".into(), "another".into())]);
+    let listed = set.list(&CallContext::example(), &foreign).await.unwrap();
+    assert_eq!(listed, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn refusals_have_their_kinds() {
     let (api, set) = acme();
     api.state().quota = 1;

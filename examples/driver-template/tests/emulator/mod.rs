@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 
 const LATENCY: Duration = Duration::from_millis(50);
 const DELETING: Duration = Duration::from_secs(5);
+/// Longer than anybody waits.
+const SILENCE: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Default)]
 pub(crate) struct Emulator(Mutex<State>);
@@ -37,7 +39,9 @@ pub(crate) struct State {
     pub(crate) breaks_pages: bool,
     /// The last page says that there is one more: itself.
     pub(crate) endless: bool,
-    /// Requests are never answered.
+    /// Listings show servers whatever their tags.
+    pub(crate) ignores_tags: bool,
+    /// Requests are not answered for a day.
     pub(crate) silent: bool,
     /// Deleting and tagging this server fails.
     pub(crate) stuck: Option<String>,
@@ -65,6 +69,7 @@ impl Default for State {
             lose_replies: 0,
             breaks_pages: false,
             endless: false,
+            ignores_tags: false,
             silent: false,
             stuck: None,
         }
@@ -126,6 +131,9 @@ impl State {
             _ => return Err(refused(404, "unknown_image")),
         }
         check_tags(&order.tags)?;
+        if order.user_data.as_deref() == Some("") {
+            return Err(refused(400, "bad_user_data"));
+        }
         if self.servers.len() >= self.quota {
             return Err(refused(403, "server_quota"));
         }
@@ -155,7 +163,7 @@ impl State {
         }
         let shown = |made: &&Made| {
             let has = |(key, value)| made.server.tags.get(key) == Some(value);
-            made.at.elapsed() >= self.lag && tags.iter().all(has)
+            made.at.elapsed() >= self.lag && (self.ignores_tags || tags.iter().all(has))
         };
         let from = page.unwrap_or_default().to_owned();
         let rest = self.servers.range(from..).map(|(_, made)| made);
@@ -188,7 +196,7 @@ impl Emulator {
     ) -> Result<T, ApiError> {
         sleep(LATENCY).await;
         if self.state().silent {
-            std::future::pending::<()>().await;
+            sleep(SILENCE).await;
         }
         let answer = {
             let mut state = self.state();
