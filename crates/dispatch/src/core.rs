@@ -273,28 +273,20 @@ impl Core {
 
     /// Everything that others may see, the waiting entries bounded.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let unfinished = || self.cache.iter().filter(|e| !e.container.state.is_final());
-        let mut waiting: Vec<WaitingEntry> = unfinished()
-            .filter_map(|entry| {
-                let uuid = entry.container.uuid;
-                let position = self.scheduler.position(uuid)?;
-                let reason = self.scheduler.reason(uuid, now)?;
-                let state = entry.container.state;
-                Some(WaitingEntry {
-                    uuid,
-                    state,
-                    position: Some(position),
-                    reason,
-                })
+        let waiting = self.scheduler.waiting().zip(1..);
+        let waiting = waiting.filter_map(|(uuid, position)| {
+            Some(WaitingEntry {
+                uuid,
+                state: self.cache.get(uuid)?.container.state,
+                position: Some(position),
+                reason: self.scheduler.reason(uuid, now)?,
             })
-            .collect();
-        waiting.sort_by_key(|entry| entry.position);
-        waiting.truncate(MAX_WAITING);
+        });
         Snapshot {
             workers: self.pool.workers().collect(),
             pending: self.pool.pendings().collect(),
-            waiting,
-            unfinished: unfinished().count(),
+            waiting: waiting.take(MAX_WAITING).collect(),
+            unfinished: self.cache.unfinished(),
             ready: self.is_ready(),
             wound_down: self.is_wound_down(),
         }

@@ -117,6 +117,12 @@ impl Cache {
             .map(|(&uuid, cached)| self.entry(uuid, cached))
     }
 
+    /// How many entries are of containers that have not ended.
+    pub fn unfinished(&self) -> usize {
+        let states = self.entries.values().map(|cached| cached.container.state);
+        states.filter(|state| !state.is_final()).count()
+    }
+
     /// The containers that there are entries of, ordered: what [`crate::Queue::refresh`] is to be
     /// asked about.
     pub fn known(&self) -> Vec<ContainerUuid> {
