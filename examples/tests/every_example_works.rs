@@ -60,7 +60,7 @@ fn run(name: &str) -> Result<(), String> {
         let bytes = fs::read(outputs.path().join(stream)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     });
-    println!("=== {name}\n{}", printed[0]);
+    eprintln!("=== {name}\n{}", printed[0]);
     match ended {
         Some(status) if status.success() && !printed[0].is_empty() => Ok(()),
         Some(status) => Err(format!("{status}\n{}{}", printed[0], printed[1])),

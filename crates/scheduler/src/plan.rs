@@ -58,7 +58,7 @@ pub struct Plan {
 
 /// What a scheduler that knows nothing but `input` wants done.
 ///
-/// No example here: the crate's documentation begins with one.
+/// No example: the crate's documentation begins with one.
 pub fn plan(input: &Input) -> Plan {
     let mut core = Core::new(input.config.clone());
     core.set_limits(input.limits.clone(), input.now);
