@@ -1,0 +1,53 @@
+//! Simulates wild scenarios, seed after seed, and prints which fail, with the story of the first
+//! one, made smaller: `cargo run --release --example seeds -- FIRST COUNT`; names of faults
+//! and rules (`RunsTwice`) after that are left out.
+
+#![expect(clippy::print_stdout, reason = "that is what an example is for")]
+
+use longshore_sim::{FaultKind, Rule, Scenario, run, shrink};
+
+/// The scenario of a seed, without some kinds of faults and some rules.
+fn scenario(seed: u64, left_out: &[String]) -> Scenario {
+    let mut scenario = Scenario::wild(seed);
+    for kind in FaultKind::ALL {
+        if left_out.contains(&kind.to_string()) {
+            scenario.faults.set(kind, 0);
+        }
+    }
+    scenario.tolerated = Rule::ALL.to_vec();
+    scenario
+        .tolerated
+        .retain(|rule| left_out.contains(&format!("{rule:?}")));
+    scenario
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |n: usize| arguments.get(n).and_then(|text| text.parse::<u64>().ok());
+    let (first, count) = (number(0).unwrap_or(0), number(1).unwrap_or(100));
+    let left_out = arguments.get(2..).unwrap_or_default();
+    let scenario = |seed| scenario(seed, left_out);
+    let mut failing = Vec::new();
+    for seed in first..first + count {
+        let outcome = run(&scenario(seed));
+        if let Some(violation) = outcome.violations.first() {
+            println!("seed {seed}: {}: {}", violation.rule, violation.what);
+            failing.push(seed);
+        }
+    }
+    println!("{} of {count} seeds from {first} on fail", failing.len());
+    let Some(seed) = failing.first() else { return };
+    if let Some((smaller, outcome)) = shrink(&scenario(*seed), 100) {
+        let kinds: Vec<String> = smaller.faults.kinds().map(|k| k.to_string()).collect();
+        println!(
+            "seed {seed}: {} containers in {:?}, faults: {}",
+            smaller.arrivals.len(),
+            smaller.busy,
+            kinds.join(", ")
+        );
+        for violation in outcome.violations {
+            println!("{violation}");
+        }
+    }
+    std::process::exit(1);
+}

@@ -1,0 +1,278 @@
+//! What can go wrong, and how often it does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One thing that can go wrong.
+///
+/// ```
+/// use longshore_sim::FaultKind;
+/// assert_eq!(FaultKind::MachineLost.to_string(), "machine lost");
+/// assert!(FaultKind::ALL.contains(&FaultKind::Crash));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// A command to a machine never arrives.
+    CommandLost,
+    /// A command runs, its answer is lost.
+    AnswerLost,
+    /// A command takes up to two minutes to arrive.
+    CommandLate,
+    /// A start stands still before it takes its lock, for up to ten minutes.
+    DiskStall,
+    /// A machine answers slowly for a while.
+    Slow,
+    /// A machine accepts commands and carries them out only later.
+    Hung,
+    /// A machine cannot be reached for a while.
+    Unreachable,
+    /// A machine can never be reached again; what runs there goes on.
+    CutOff,
+    /// A machine carries commands out and never answers, for a while.
+    HalfOpen,
+    /// The runner is not on a machine any more.
+    RunnerMissing,
+    /// A supervisor dies.
+    SupervisorDies,
+    /// A machine starts anew: its processes are gone, its files are not.
+    Reboot,
+    /// A machine is gone from one moment to the next.
+    MachineLost,
+    /// From now on no container can be started on a machine.
+    BlackHole,
+    /// From now on a machine claims to run containers that were never placed there.
+    Liar,
+    /// From now on a machine claims to have results of containers that were never placed there.
+    FalseResults,
+    /// From now on a machine's reports are too long.
+    Flood,
+    /// A machine gets another address.
+    AddressChange,
+    /// A create, listing, destroy or change of tags is lost.
+    CloudCallLost,
+    /// A call to the provider is carried out, its reply is lost.
+    CloudReplyLost,
+    /// A call to the provider fails; some are carried out all the same.
+    CloudError,
+    /// The provider refuses calls for a while: too many.
+    CloudStorm,
+    /// The provider has no capacity for a type for a while.
+    NoCapacity,
+    /// A listing misses some instances and does not say so.
+    ShortListing,
+    /// A listing shows what was true minutes ago.
+    StaleListing,
+    /// An instance never boots.
+    NeverBoots,
+    /// A request to the controller is lost.
+    QueueCallLost,
+    /// The controller does what it was asked to, its reply is lost.
+    QueueReplyLost,
+    /// The controller takes seconds to answer.
+    QueueSlow,
+    /// The controller refuses everything for a while: too much to do.
+    QueueStorm,
+    /// The controller does not answer for a while.
+    QueueOutage,
+    /// Somebody cancels a container.
+    Cancel,
+    /// Somebody holds a container back, and later wants it after all.
+    HoldBack,
+    /// Somebody deletes a container's record.
+    Delete,
+    /// The dispatcher dies after an effect or an outcome, and is started again.
+    Crash,
+    /// The dispatcher dies several times in a row, seconds apart.
+    CrashLoop,
+    /// The dispatcher's machine sleeps for minutes.
+    Sleep,
+}
+
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [Self; 37] = [
+        Self::CommandLost,
+        Self::AnswerLost,
+        Self::CommandLate,
+        Self::DiskStall,
+        Self::Slow,
+        Self::Hung,
+        Self::Unreachable,
+        Self::CutOff,
+        Self::HalfOpen,
+        Self::RunnerMissing,
+        Self::SupervisorDies,
+        Self::Reboot,
+        Self::MachineLost,
+        Self::BlackHole,
+        Self::Liar,
+        Self::FalseResults,
+        Self::Flood,
+        Self::AddressChange,
+        Self::CloudCallLost,
+        Self::CloudReplyLost,
+        Self::CloudError,
+        Self::CloudStorm,
+        Self::NoCapacity,
+        Self::ShortListing,
+        Self::StaleListing,
+        Self::NeverBoots,
+        Self::QueueCallLost,
+        Self::QueueReplyLost,
+        Self::QueueSlow,
+        Self::QueueStorm,
+        Self::QueueOutage,
+        Self::Cancel,
+        Self::HoldBack,
+        Self::Delete,
+        Self::Crash,
+        Self::CrashLoop,
+        Self::Sleep,
+    ];
+
+    /// Whether it happens to calls, effects or instances that are made, so many in a million; the
+    /// others happen by the clock, so many in a thousand hours.
+    pub fn is_per_million(self) -> bool {
+        matches!(
+            self,
+            Self::CommandLost
+                | Self::AnswerLost
+                | Self::CommandLate
+                | Self::DiskStall
+                | Self::CloudCallLost
+                | Self::CloudReplyLost
+                | Self::CloudError
+                | Self::NeverBoots
+                | Self::QueueCallLost
+                | Self::QueueReplyLost
+                | Self::QueueSlow
+                | Self::Crash
+        )
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CommandLost => "command lost",
+            Self::AnswerLost => "answer lost",
+            Self::CommandLate => "command late",
+            Self::DiskStall => "disk stall",
+            Self::Slow => "slow",
+            Self::Hung => "hung",
+            Self::Unreachable => "unreachable",
+            Self::CutOff => "cut off",
+            Self::HalfOpen => "half open",
+            Self::RunnerMissing => "runner missing",
+            Self::SupervisorDies => "supervisor dies",
+            Self::Reboot => "reboot",
+            Self::MachineLost => "machine lost",
+            Self::BlackHole => "black hole",
+            Self::Liar => "liar",
+            Self::FalseResults => "false results",
+            Self::Flood => "flood",
+            Self::AddressChange => "address change",
+            Self::CloudCallLost => "cloud call lost",
+            Self::CloudReplyLost => "cloud reply lost",
+            Self::CloudError => "cloud error",
+            Self::CloudStorm => "cloud storm",
+            Self::NoCapacity => "no capacity",
+            Self::ShortListing => "short listing",
+            Self::StaleListing => "stale listing",
+            Self::NeverBoots => "never boots",
+            Self::QueueCallLost => "queue call lost",
+            Self::QueueReplyLost => "queue reply lost",
+            Self::QueueSlow => "queue slow",
+            Self::QueueStorm => "queue storm",
+            Self::QueueOutage => "queue outage",
+            Self::Cancel => "cancel",
+            Self::HoldBack => "hold back",
+            Self::Delete => "delete",
+            Self::Crash => "crash",
+            Self::CrashLoop => "crash loop",
+            Self::Sleep => "sleep",
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How often each fault happens.
+///
+/// ```
+/// use longshore_sim::{FaultKind, Faults};
+/// let mut faults = Faults::wild();
+/// assert!(faults.rate(FaultKind::Crash) > Faults::mild().rate(FaultKind::Crash));
+/// faults.set(FaultKind::Crash, 0);
+/// assert!(!faults.kinds().any(|kind| kind == FaultKind::Crash));
+/// assert_eq!(Faults::none().kinds().count(), 0);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(BTreeMap<FaultKind, u32>);
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A day at a decent provider, in an ordinary network: each kind now and then.
+    pub fn mild() -> Self {
+        let rate = |kind: FaultKind| match kind {
+            FaultKind::Crash => 20,
+            FaultKind::NeverBoots => 5_000,
+            kind if kind.is_per_million() => 500,
+            FaultKind::CrashLoop | FaultKind::Delete => 50,
+            _ => 300,
+        };
+        Self(FaultKind::ALL.into_iter().map(|k| (k, rate(k))).collect())
+    }
+
+    /// A day on which everything goes wrong.
+    pub fn wild() -> Self {
+        let rate = |kind: FaultKind| match kind {
+            FaultKind::Crash => 1_000,
+            FaultKind::DiskStall => 30_000,
+            FaultKind::NeverBoots => 50_000,
+            kind if kind.is_per_million() => 10_000,
+            FaultKind::Cancel | FaultKind::HoldBack => 8_000,
+            FaultKind::CrashLoop | FaultKind::Delete | FaultKind::Sleep => 1_000,
+            FaultKind::QueueOutage | FaultKind::CloudStorm => 2_000,
+            _ => 4_000,
+        };
+        Self(FaultKind::ALL.into_iter().map(|k| (k, rate(k))).collect())
+    }
+
+    /// How often a kind happens: in a million calls, or in a thousand hours, as
+    /// [`FaultKind::is_per_million`] says. 0 is never.
+    pub fn rate(&self, kind: FaultKind) -> u32 {
+        self.0.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// Changes how often a kind happens; 0 is never.
+    pub fn set(&mut self, kind: FaultKind, rate: u32) {
+        if rate == 0 {
+            self.0.remove(&kind);
+        } else {
+            self.0.insert(kind, rate);
+        }
+    }
+
+    /// The kinds that happen.
+    pub fn kinds(&self) -> impl Iterator<Item = FaultKind> {
+        self.0.keys().copied()
+    }
+
+    /// Whether nothing goes wrong.
+    ///
+    /// ```
+    /// # use longshore_sim::Faults;
+    /// assert!(Faults::none().is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,133 @@
+//! One machine: its runner, how well it can be reached, and who waits for an answer of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use longshore_dispatch::Effect;
+use longshore_pool::EffectId;
+use longshore_types::{
+    Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, InstanceId, Instant, ReportedState,
+    Resources, RunnerReport,
+};
+
+use crate::runner::Runner;
+
+/// A report that waits for a change.
+#[derive(Clone, Debug)]
+pub(crate) struct Poll {
+    pub(crate) life: u32,
+    pub(crate) id: EffectId,
+    pub(crate) known: String,
+    /// When it is answered whether anything changed or not.
+    pub(crate) until: Instant,
+    /// When whoever waits gives up.
+    pub(crate) deadline: Instant,
+}
+
+/// A command that was accepted and is carried out later.
+#[derive(Clone, Debug)]
+pub(crate) struct Stuck {
+    pub(crate) life: u32,
+    pub(crate) effect: Effect,
+    pub(crate) deadline: Instant,
+}
+
+/// How well it works at the moment; each until a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Condition {
+    pub(crate) slow: Instant,
+    pub(crate) hung: Instant,
+    pub(crate) unreachable: Instant,
+    pub(crate) half_open: Instant,
+    /// The runner cannot be put there.
+    pub(crate) no_runner: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) id: InstanceId,
+    pub(crate) capacity: Resources,
+    pub(crate) runner: Runner,
+    /// Whether the runner is there.
+    pub(crate) deployed: bool,
+    pub(crate) condition: Condition,
+    /// Whether anything ever went wrong with it, so that giving it up may be right.
+    pub(crate) troubled: bool,
+    /// Whether no container can be started there.
+    pub(crate) black_hole: bool,
+    /// Whether its reports are too long.
+    pub(crate) floods: bool,
+    /// What it claims falsely.
+    pub(crate) lies: Vec<(ContainerUuid, Attempt, bool)>,
+    pub(crate) polls: Vec<Poll>,
+    pub(crate) stuck: Vec<Stuck>,
+    /// Containers that were ever to be started there.
+    pub(crate) placed: BTreeSet<ContainerUuid>,
+    /// Since when it runs nothing.
+    pub(crate) idle_since: Instant,
+    pub(crate) born: Instant,
+    pub(crate) idle_time: Duration,
+}
+
+impl Machine {
+    pub(crate) fn new(id: InstanceId, capacity: Resources, born: Instant) -> Self {
+        Self {
+            id,
+            capacity,
+            runner: Runner::default(),
+            deployed: false,
+            condition: Condition::default(),
+            troubled: false,
+            black_hole: false,
+            floods: false,
+            lies: Vec::new(),
+            polls: Vec::new(),
+            stuck: Vec::new(),
+            placed: BTreeSet::new(),
+            idle_since: born,
+            born,
+            idle_time: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn digest(&mut self) -> String {
+        let digest = self.runner.digest();
+        match self.lies.len() {
+            0 => digest,
+            lies => format!("{digest}-{lies}"),
+        }
+    }
+
+    /// What its runner says, with what it makes up.
+    pub(crate) fn report(&mut self) -> RunnerReport {
+        let mut report = self.runner.report();
+        report.digest = self.digest();
+        for (uuid, attempt, finished) in &self.lies {
+            let state = if *finished {
+                ReportedState::Finished(Exit::unseen(ExitCause::Exited { code: 0 }))
+            } else {
+                ReportedState::Running { started_at: None }
+            };
+            if report.containers.iter().all(|c| c.uuid != *uuid) {
+                report.containers.push(ContainerReport {
+                    uuid: *uuid,
+                    attempt: *attempt,
+                    state,
+                });
+            }
+        }
+        report
+    }
+
+    /// The reports that wait no longer, because something changed or their time is over.
+    pub(crate) fn due_polls(&mut self, now: Instant) -> Vec<Poll> {
+        if self.polls.is_empty() {
+            return Vec::new();
+        }
+        let digest = self.digest();
+        let waits = |poll: &Poll| poll.known == digest && poll.until > now;
+        let (waiting, due) = self.polls.drain(..).partition(waits);
+        self.polls = waiting;
+        due
+    }
+}

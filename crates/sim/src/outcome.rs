@@ -1,0 +1,266 @@
+//! What came of a simulation.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use longshore_types::Instant;
+
+use crate::FaultKind;
+
+/// A promise that the dispatcher has to keep whatever goes wrong.
+///
+/// ```
+/// use longshore_sim::Rule;
+/// assert_eq!(Rule::RunsTwice.to_string(), "a container runs twice at once");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// No container runs twice at once.
+    RunsTwice,
+    /// No attempt is started twice.
+    StartedTwice,
+    /// Nothing is started after the controller was told that it has ended.
+    StartedAfterEnd,
+    /// What the controller is told of an end is what happened.
+    FalseResult,
+    /// An attempt that never ran is not told as one that was lost: that would cost a retry.
+    RetryWasted,
+    /// Nothing is killed that its owner wants and the controller counts on.
+    KilledWrongly,
+    /// A container is cancelled only for a reason.
+    CancelledWrongly,
+    /// What runs on an instance fits into it.
+    Overcommitted,
+    /// There are never more instances than allowed.
+    TooManyInstances,
+    /// There are never more creates under way than allowed.
+    TooManyCreates,
+    /// The instances of others are never touched.
+    OthersTouched,
+    /// With the faults ended, every container ends.
+    NotEnded,
+    /// With nothing left to do, every instance is given back.
+    NotGivenBack,
+    /// An instance that has nothing to do is given back in time.
+    IdleTooLong,
+    /// Nothing is asked for without end.
+    Livelock,
+    /// What is kept is bounded.
+    Unbounded,
+    /// Without faults a container is locked once.
+    LockChurn,
+    /// The dispatcher's own check of its state finds nothing.
+    OwnCheck,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 18] = [
+        Self::RunsTwice,
+        Self::StartedTwice,
+        Self::StartedAfterEnd,
+        Self::FalseResult,
+        Self::RetryWasted,
+        Self::KilledWrongly,
+        Self::CancelledWrongly,
+        Self::Overcommitted,
+        Self::TooManyInstances,
+        Self::TooManyCreates,
+        Self::OthersTouched,
+        Self::NotEnded,
+        Self::NotGivenBack,
+        Self::IdleTooLong,
+        Self::Livelock,
+        Self::Unbounded,
+        Self::LockChurn,
+        Self::OwnCheck,
+    ];
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::RunsTwice => "a container runs twice at once",
+            Self::StartedTwice => "an attempt is started twice",
+            Self::StartedAfterEnd => "an attempt is started after its end was told",
+            Self::FalseResult => "the controller is told something that is not so",
+            Self::RetryWasted => "a retry is spent on an attempt that never ran",
+            Self::KilledWrongly => "a container is killed that is wanted",
+            Self::CancelledWrongly => "a container is cancelled without a reason",
+            Self::Overcommitted => "more runs on an instance than fits",
+            Self::TooManyInstances => "there are more instances than allowed",
+            Self::TooManyCreates => "there are more creates under way than allowed",
+            Self::OthersTouched => "an instance of others is touched",
+            Self::NotEnded => "a container does not end",
+            Self::NotGivenBack => "an instance is not given back",
+            Self::IdleTooLong => "an instance is kept with nothing to do",
+            Self::Livelock => "the dispatcher asks without end",
+            Self::Unbounded => "what is kept grows",
+            Self::LockChurn => "a container is locked again and again",
+            Self::OwnCheck => "the dispatcher's state contradicts itself",
+        })
+    }
+}
+
+/// A broken promise.
+///
+/// ```
+/// use longshore_sim::{Faults, Scenario, run};
+/// let mut scenario = Scenario::wild(2);
+/// scenario.faults = Faults::none();
+/// for violation in run(&scenario).violations {
+///     panic!("{violation}");
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// Which promise.
+    pub rule: Rule,
+    /// When.
+    pub at: Instant,
+    /// What exactly, one line.
+    pub what: String,
+    /// The last things that happened to the objects it is about, a line each.
+    pub story: Vec<String>,
+    /// The containers and instances that it is about.
+    pub about: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.at.since(Instant::ZERO).as_secs_f64();
+        writeln!(f, "after {seconds:.3} s: {}: {}", self.rule, self.what)?;
+        for line in &self.story {
+            writeln!(f, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How long containers waited, from their submission to the first start of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waits {
+    /// Half of them waited no longer.
+    pub p50: Duration,
+    /// 95 in a hundred waited no longer.
+    pub p95: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl Waits {
+    pub(crate) fn of(mut waits: Vec<Duration>) -> Self {
+        waits.sort_unstable();
+        let at = |percent: usize| {
+            let position = (waits.len() * percent).div_ceil(100).max(1) - 1;
+            waits.get(position).copied().unwrap_or_default()
+        };
+        Self {
+            p50: at(50),
+            p95: at(95),
+            max: at(100),
+        }
+    }
+}
+
+/// What came of a simulation.
+///
+/// ```
+/// use longshore_sim::{Scenario, run};
+/// let outcome = run(&Scenario::new(1));
+/// assert_eq!(outcome.complete + outcome.cancelled, outcome.containers);
+/// assert!(outcome.waits.p50 <= outcome.waits.max);
+/// println!("{outcome}");
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// How long it took, in simulated time.
+    pub elapsed: Duration,
+    /// Containers that were submitted.
+    pub containers: usize,
+    /// Those whose process ended by itself.
+    pub complete: usize,
+    /// Those that were cancelled.
+    pub cancelled: usize,
+    /// Those whose record was deleted.
+    pub deleted: usize,
+    /// Processes that were started.
+    pub processes: usize,
+    /// Containers that completed in an hour, on average.
+    pub per_hour: f64,
+    /// How long they waited.
+    pub waits: Waits,
+    /// Instances that were made.
+    pub instances: usize,
+    /// How long they ran, all together.
+    pub instance_time: Duration,
+    /// How much of that they ran no container.
+    pub idle_time: Duration,
+    /// What they cost.
+    pub cost: f64,
+    /// How often the dispatcher asked for what.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// How often what went wrong.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// How often the dispatcher was started.
+    pub lives: u32,
+    /// Broken promises. A simulation ends at the first.
+    pub violations: Vec<Violation>,
+    /// How often promises were broken that the scenario tolerates.
+    pub tolerated: BTreeMap<Rule, u64>,
+    /// How many steps the simulation took.
+    pub events: u64,
+    /// A digest of all that happened: the same for the same scenario, in every process.
+    pub digest: u64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = |d: Duration| d.as_secs_f64() / 3600.0;
+        let seconds = |d: Duration| d.as_secs_f64();
+        writeln!(f, "simulated_hours {:.2}", hours(self.elapsed))?;
+        writeln!(f, "containers {}", self.containers)?;
+        writeln!(f, "complete {}", self.complete)?;
+        writeln!(f, "cancelled {}", self.cancelled)?;
+        writeln!(f, "deleted {}", self.deleted)?;
+        writeln!(f, "processes {}", self.processes)?;
+        writeln!(f, "completed_per_hour {:.1}", self.per_hour)?;
+        writeln!(f, "wait_p50_seconds {:.3}", seconds(self.waits.p50))?;
+        writeln!(f, "wait_p95_seconds {:.3}", seconds(self.waits.p95))?;
+        writeln!(f, "wait_max_seconds {:.3}", seconds(self.waits.max))?;
+        writeln!(f, "instances {}", self.instances)?;
+        writeln!(f, "instance_hours {:.2}", hours(self.instance_time))?;
+        writeln!(f, "idle_instance_hours {:.2}", hours(self.idle_time))?;
+        writeln!(f, "cost {:.4}", self.cost)?;
+        writeln!(f, "dispatcher_starts {}", self.lives)?;
+        for (kind, count) in &self.calls {
+            writeln!(f, "calls_{} {count}", kind.replace(' ', "_"))?;
+        }
+        for (kind, count) in &self.faults {
+            writeln!(f, "faults_{} {count}", kind.to_string().replace(' ', "_"))?;
+        }
+        writeln!(f, "events {}", self.events)?;
+        writeln!(f, "digest {:016x}", self.digest)?;
+        write!(f, "violations {}", self.violations.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_sorted_waits() {
+        let waits = (1..=100).rev().map(Duration::from_secs).collect();
+        let waits = Waits::of(waits);
+        assert_eq!(waits.p50, Duration::from_secs(50));
+        assert_eq!(waits.p95, Duration::from_secs(95));
+        assert_eq!(waits.max, Duration::from_secs(100));
+        assert_eq!(Waits::of(Vec::new()), Waits::default());
+    }
+}

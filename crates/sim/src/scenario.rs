@@ -1,0 +1,271 @@
+//! What is simulated.
+
+use std::time::Duration;
+
+use longshore_cloud::Scope;
+use longshore_dispatch::Config;
+use longshore_fakecloud::{Quota, Settings, Spread};
+use longshore_queue::Capabilities;
+use longshore_types::{ByteSize, InstanceType, Price};
+
+use crate::random::Random;
+use crate::{Faults, Rule};
+
+/// One container to run.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_sim::Job;
+/// let mut job = Job::new(Duration::from_secs(30), Duration::from_secs(300));
+/// job.vcpus = 4;
+/// assert_eq!(job.priority, 500);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Job {
+    /// When it is submitted, from the beginning of the simulation.
+    pub at: Duration,
+    /// How long its process runs.
+    pub runtime: Duration,
+    /// Virtual CPUs that it asks for.
+    pub vcpus: u32,
+    /// Memory that it asks for.
+    pub ram: ByteSize,
+    /// Its priority, 1 to 1000.
+    pub priority: i64,
+}
+
+impl Job {
+    /// A container of 1 vCPU and 256 MiB with the usual priority.
+    pub fn new(at: Duration, runtime: Duration) -> Self {
+        Self {
+            at,
+            runtime,
+            vcpus: 1,
+            ram: ByteSize::mib(256),
+            priority: 500,
+        }
+    }
+}
+
+/// Which containers are submitted, and when.
+///
+/// ```
+/// use std::time::Duration;
+/// use longshore_sim::{Arrivals, Job};
+/// let steady = Arrivals::Steady { containers: 50, runtime: Duration::from_secs(60) };
+/// let trace = Arrivals::Trace(vec![Job::new(Duration::ZERO, Duration::from_secs(5))]);
+/// assert_eq!(steady.len() + trace.len(), 51);
+/// assert!(!steady.is_empty());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Arrivals {
+    /// All at the beginning; runtimes are spread around the given one.
+    Burst {
+        /// How many.
+        containers: usize,
+        /// Half of them run for less than this.
+        runtime: Duration,
+    },
+    /// Spread evenly over the time of the simulation.
+    Steady {
+        /// How many.
+        containers: usize,
+        /// Half of them run for less than this.
+        runtime: Duration,
+    },
+    /// Exactly these.
+    Trace(Vec<Job>),
+}
+
+impl Arrivals {
+    /// How many containers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Burst { containers, .. } | Self::Steady { containers, .. } => *containers,
+            Self::Trace(jobs) => jobs.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same with at most so many containers.
+    pub(crate) fn cut(&self, most: usize) -> Self {
+        let mut cut = self.clone();
+        match &mut cut {
+            Self::Burst { containers, .. } | Self::Steady { containers, .. } => {
+                *containers = most.min(*containers);
+            }
+            Self::Trace(jobs) => jobs.truncate(most),
+        }
+        cut
+    }
+
+    /// Each container, those of patterns drawn anew.
+    pub(crate) fn jobs(&self, over: Duration, largest: u32, random: &mut Random) -> Vec<Job> {
+        match self {
+            Self::Trace(jobs) => jobs.clone(),
+            Self::Burst {
+                containers,
+                runtime,
+            } => (0..*containers)
+                .map(|_| drawn(Duration::ZERO, *runtime, largest, random))
+                .collect(),
+            Self::Steady {
+                containers,
+                runtime,
+            } => (0..*containers)
+                .map(|_| {
+                    let at = random.between(Duration::ZERO, over);
+                    drawn(at, *runtime, largest, random)
+                })
+                .collect(),
+        }
+    }
+}
+
+fn drawn(at: Duration, runtime: Duration, largest: u32, random: &mut Random) -> Job {
+    let mut job = Job::new(at, random.tailed(runtime));
+    job.vcpus = match random.below(10) {
+        0..7 => 1,
+        7..9 => 2.min(largest),
+        _ => largest,
+    };
+    job.ram = ByteSize::mib(128 * u64::from(job.vcpus) * (1 + random.below(6)));
+    job.priority = [500, 500, 500, 1, 900][random.index(5)];
+    job
+}
+
+/// What is simulated: everything that happens follows from it.
+///
+/// ```
+/// use longshore_sim::{Faults, Scenario, run};
+/// let mut scenario = Scenario::wild(7);
+/// scenario.faults = Faults::none();
+/// let outcome = run(&scenario);
+/// assert!(outcome.violations.is_empty());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Scenario {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// How long containers are submitted and faults happen. It is then waited until all is done.
+    pub busy: Duration,
+    /// The containers.
+    pub arrivals: Arrivals,
+    /// Settings of the dispatcher, the instance types among them. Its capabilities of the cloud
+    /// and of the controller are those that `cloud` has, and a controller's that records
+    /// placements and takes reports.
+    pub config: Config,
+    /// How the cloud behaves beside the faults.
+    pub cloud: Settings,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// How many instances of others are in the same account.
+    pub others: usize,
+    /// Promises that are known to be broken: they are counted, and end nothing.
+    pub tolerated: Vec<Rule>,
+}
+
+impl Scenario {
+    /// An hour with 50 containers of some minutes, two instance types, and no faults.
+    pub fn new(seed: u64) -> Self {
+        let price = |units| Price::from_units(units).unwrap_or_default();
+        let mut small = InstanceType::new("small", 2, ByteSize::gib(4), price(0.1));
+        small.included_scratch = ByteSize::gib(100);
+        let mut large = InstanceType::new("large", 8, ByteSize::gib(16), price(0.35));
+        large.included_scratch = ByteSize::gib(100);
+        Self {
+            seed,
+            busy: Duration::from_secs(3600),
+            arrivals: Arrivals::Steady {
+                containers: 50,
+                runtime: Duration::from_secs(120),
+            },
+            config: config(vec![small, large]),
+            cloud: Settings::default(),
+            faults: Faults::none(),
+            others: 2,
+            tolerated: Vec::new(),
+        }
+    }
+
+    /// A short and wild one: 20 to 40 containers within half an hour, every kind of fault, and a
+    /// cloud and a controller whose powers, too, are drawn from the seed.
+    ///
+    /// ```
+    /// use longshore_sim::Scenario;
+    /// let scenario = Scenario::wild(1);
+    /// assert!(!scenario.faults.is_empty() && scenario.arrivals.len() >= 20);
+    /// ```
+    pub fn wild(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x5eed);
+        let mut scenario = Self::new(seed);
+        scenario.busy = random.seconds(600, 1_800);
+        let containers = 20 + random.index(21);
+        let runtime = random.seconds(10, 120);
+        scenario.arrivals = if random.percent(50) {
+            Arrivals::Burst {
+                containers,
+                runtime,
+            }
+        } else {
+            Arrivals::Steady {
+                containers,
+                runtime,
+            }
+        };
+        scenario.faults = Faults::wild();
+        let capabilities = &mut scenario.cloud.capabilities;
+        capabilities.idempotent_create = random.percent(60);
+        capabilities.tags_at_birth = random.percent(70);
+        capabilities.consistent_listing = capabilities.tags_at_birth && random.percent(70);
+        if random.percent(50) {
+            let quota = Quota::instances(Scope::Everything, 4 + random.below(4));
+            scenario.cloud.quotas.push(quota);
+        }
+        scenario.config.queue.pushes = random.percent(70);
+        scenario.config.pool.max_instances = 3 + random.index(6);
+        scenario.config.pool.max_creates_in_flight = 1 + random.index(4);
+        scenario.config.pool.timeout_probe = Duration::from_secs(180);
+        scenario.config.pool.timeout_booting = Duration::from_secs(300);
+        scenario
+    }
+}
+
+fn config(types: Vec<InstanceType>) -> Config {
+    let pool = longshore_pool::Config::new("zzzzz", types.clone());
+    let mut scheduler = longshore_scheduler::Config::new(types);
+    scheduler.records_placement = true;
+    scheduler.reserve_extra_ram = ByteSize::ZERO;
+    scheduler.keep_buffers_per_vcpu = 0;
+    let queue = Capabilities {
+        pushes: true,
+        records_placement: true,
+        takes_reports: true,
+    };
+    Config::new(pool, scheduler, queue)
+}
+
+/// How long instances take to boot where nothing else is said.
+pub(crate) fn quick_boot() -> Spread {
+    Spread::uniform(Duration::from_secs(10), Duration::from_secs(40))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_the_same_containers() {
+        let arrivals = Scenario::wild(3).arrivals;
+        let draw = || arrivals.jobs(Duration::from_secs(60), 8, &mut Random::new(3));
+        assert_eq!(draw(), draw());
+        assert_eq!(arrivals.cut(5).len(), 5);
+    }
+}

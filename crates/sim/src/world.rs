@@ -1,0 +1,420 @@
+//! The world and the dispatcher in it, on one virtual clock.
+
+mod checks;
+mod dispatcher;
+mod hosts;
+mod misfortune;
+mod provider;
+mod queue;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_dispatch::{Config, Core, Effect, QueueReply, RequestId};
+use longshore_fakecloud::{CallId, Cloud, RuleId};
+use longshore_pool::{EffectId, Outcome as PoolOutcome};
+use longshore_types::{
+    Attempt, Container, ContainerState, ContainerUuid, InstanceId, Instant, ResourceRequest,
+    Resources, Timestamp,
+};
+
+use crate::controller::Controller;
+use crate::machine::Machine;
+use crate::random::Random;
+use crate::scenario::{Job, Scenario, quick_boot};
+use crate::story::{About, Happening, Story};
+use crate::witness::Witness;
+use crate::{FaultKind, Faults, Outcome, Rule, Violation};
+
+/// The most lines of the story of a violation.
+const STORY_LINES: usize = 120;
+/// The first priority after somebody wants a container again.
+const WANTED: i64 = 500;
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Event {
+    /// A container is submitted.
+    Submit(usize),
+    /// A command reaches its machine, or a request the controller.
+    Arrive(Box<Arrival>),
+    /// The dispatcher hears what came of an effect of its pool.
+    Outcome(u32, EffectId, Box<PoolOutcome>, About),
+    /// The dispatcher hears from the controller.
+    Reply(u32, RequestId, Box<QueueReply>),
+    /// The process of an attempt ends, unless that has changed.
+    ProcessDue(InstanceId, ContainerUuid, Attempt),
+    /// Reports that wait on a machine may be due.
+    PollDue(InstanceId),
+    /// The watcher of the queue gets its empty answer.
+    WatchDue,
+    /// A machine carries out what it has accepted.
+    Recover(InstanceId),
+    /// Something goes wrong.
+    Misfortune(FaultKind),
+    /// The dispatcher dies, as part of a row of deaths.
+    Die,
+    /// A dispatcher is started.
+    Restart,
+    /// The dispatcher's machine wakes.
+    Wake,
+    /// The provider stops refusing something.
+    Lift(RuleId),
+    /// Somebody wants a container after all.
+    WantAgain(ContainerUuid),
+    /// Everything is looked at.
+    Look,
+    /// The faults end.
+    Quiet,
+}
+
+/// What was asked, on its way.
+#[derive(Debug)]
+struct Arrival {
+    life: u32,
+    effect: Effect,
+    /// When whoever asked gives up.
+    deadline: Instant,
+    /// Whether the answer arrives.
+    answered: bool,
+}
+
+/// Who waits for an outcome.
+#[derive(Debug)]
+struct Asker {
+    life: u32,
+    id: EffectId,
+    about: About,
+}
+
+/// A dispatcher whose machine sleeps.
+#[derive(Debug)]
+struct Sleep {
+    since: Instant,
+    /// What it will hear when it wakes.
+    inbox: Vec<Event>,
+}
+
+/// A request to the controller for changes that waits for one.
+#[derive(Debug)]
+struct Watcher {
+    life: u32,
+    id: RequestId,
+    until: Instant,
+}
+
+/// The world.
+#[derive(Debug)]
+pub(crate) struct World {
+    now: Instant,
+    random: Random,
+    seed: u64,
+    dice: BTreeMap<FaultKind, Random>,
+    tolerated: Vec<Rule>,
+    faults: Faults,
+    /// Whether the scenario has any faults at all.
+    faultless: bool,
+    quiet: bool,
+    /// When everything must have ended.
+    end: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    sequence: u64,
+    config: Config,
+    core: Option<Core>,
+    life: u32,
+    sleep: Option<Sleep>,
+    cloud: Cloud,
+    calls: BTreeMap<CallId, (u32, EffectId, About)>,
+    /// Which life of the dispatcher sent each create.
+    tokens: BTreeMap<String, u32>,
+    /// Instances that the limit on instances may not have known of.
+    excused: Vec<InstanceId>,
+    creates_open: usize,
+    machines: BTreeMap<InstanceId, Machine>,
+    controller: Controller,
+    /// Until when the controller refuses, or does not answer.
+    storm_until: Instant,
+    outage_until: Instant,
+    watcher: Option<Watcher>,
+    witness: Witness,
+    story: Story,
+    jobs: Vec<Job>,
+    /// Containers that have yet to be submitted.
+    to_come: usize,
+    epoch: Timestamp,
+    outcome: Outcome,
+    /// Effects at one moment.
+    busy_moment: (Instant, u64),
+    short_listing_at: Option<Instant>,
+    /// What the provider does wrong until it is told otherwise.
+    standing: Vec<RuleId>,
+}
+
+impl World {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let mut random = Random::new(scenario.seed);
+        let mut config = scenario.config.clone();
+        let mut cloud = scenario.cloud.clone();
+        config.pool.capabilities = cloud.capabilities.clone();
+        config.queue.records_placement = true;
+        config.queue.takes_reports = true;
+        if cloud.boot == longshore_fakecloud::Settings::default().boot {
+            cloud.boot = quick_boot();
+        }
+        let epoch = cloud.epoch;
+        let largest = config.pool.types.iter().map(|t| t.vcpus).max().unwrap_or(1);
+        let jobs = scenario.arrivals.jobs(scenario.busy, largest, &mut random);
+        let controller = Controller::new(config.scheduler.max_dispatch_attempts);
+        let now = Instant::ZERO;
+        let mut world = Self {
+            now,
+            seed: scenario.seed,
+            dice: BTreeMap::new(),
+            tolerated: scenario.tolerated.clone(),
+            faults: scenario.faults.clone(),
+            faultless: scenario.faults.is_empty(),
+            quiet: false,
+            end: Instant::FAR_FUTURE,
+            events: BTreeMap::new(),
+            sequence: 0,
+            core: None,
+            life: 0,
+            sleep: None,
+            cloud: Cloud::new(cloud, random.next()),
+            calls: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            excused: Vec::new(),
+            creates_open: 0,
+            machines: BTreeMap::new(),
+            controller,
+            storm_until: now,
+            outage_until: now,
+            watcher: None,
+            witness: Witness::default(),
+            story: Story::new(),
+            to_come: jobs.len(),
+            jobs,
+            epoch,
+            outcome: Outcome::default(),
+            busy_moment: (now, 0),
+            short_listing_at: None,
+            standing: Vec::new(),
+            config,
+            random,
+        };
+        world.plant_others(scenario.others);
+        for (index, job) in world.jobs.clone().iter().enumerate() {
+            world.schedule(job.at, Event::Submit(index));
+        }
+        world.begin_misfortunes();
+        world.schedule(scenario.busy, Event::Quiet);
+        world.schedule(Duration::from_secs(60), Event::Look);
+        world.restart();
+        world
+    }
+
+    /// Goes on until all is done, or a promise is broken. `watch` is given each line of what
+    /// happens.
+    pub(crate) fn run(mut self, watch: &mut dyn FnMut(&str)) -> Outcome {
+        let mut told = 0;
+        loop {
+            let more = self.step();
+            for line in self.story.since(told) {
+                watch(&line);
+            }
+            told = self.story.count;
+            self.take_findings();
+            if !self.outcome.violations.is_empty() {
+                break;
+            }
+            if !more || self.is_done() {
+                break;
+            }
+        }
+        self.summarize()
+    }
+
+    /// One thing happens; false if nothing will.
+    fn step(&mut self) -> bool {
+        let next_event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let next_call = self.cloud.poll_timeout();
+        let timer = match (&self.core, &self.sleep) {
+            (Some(core), None) => core.poll_timeout().map(|deadline| deadline.at),
+            _ => None,
+        };
+        let Some(next) = [next_event, next_call, timer].into_iter().flatten().min() else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        if next_call.is_some_and(|at| at <= self.now) {
+            self.cloud.handle_timeout(self.now);
+            self.look_at_instances();
+        } else if next_event.is_some_and(|at| at <= self.now) {
+            if let Some((_, event)) = self.events.pop_first() {
+                self.happen(event);
+            }
+        } else if let Some(core) = &mut self.core {
+            core.handle_timeout(self.now);
+        }
+        self.take_replies();
+        self.take_effects();
+        self.wake_watcher();
+        self.check_step();
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Submit(index) => self.submit(index),
+            Event::Arrive(arrival) => self.arrive(*arrival),
+            event @ (Event::Outcome(..) | Event::Reply(..)) => self.hear(event),
+            Event::ProcessDue(instance, uuid, attempt) => {
+                self.process_due(&instance, uuid, attempt);
+            }
+            Event::PollDue(instance) => self.answer_polls(&instance),
+            Event::WatchDue => {}
+            Event::Recover(instance) => self.recover(&instance),
+            Event::Misfortune(kind) => self.befall(kind),
+            Event::Die => self.die(),
+            Event::Restart => self.restart(),
+            Event::Wake => self.wake(),
+            Event::Lift(rule) => {
+                self.cloud.lift(rule);
+            }
+            Event::WantAgain(uuid) => {
+                self.controller.set_priority(uuid, WANTED, self.now);
+                self.take_transitions();
+            }
+            Event::Look => self.look(),
+            Event::Quiet => self.fall_quiet(),
+        }
+    }
+
+    fn submit(&mut self, index: usize) {
+        let Some(job) = self.jobs.get(index).cloned() else {
+            return;
+        };
+        self.to_come -= 1;
+        let Ok(uuid) = uuid_of(index).parse::<ContainerUuid>() else {
+            return;
+        };
+        let request = ResourceRequest {
+            vcpus: job.vcpus,
+            ram: job.ram,
+            ..ResourceRequest::default()
+        };
+        self.controller.submit(Container {
+            uuid,
+            state: ContainerState::Queued,
+            priority: job.priority,
+            created_at: self.wall_time(),
+            request,
+            supervisor: false,
+            lock_count: 0,
+            locked_by_us: false,
+            placed_on: None,
+            revision: 0,
+        });
+        self.witness.submitted(uuid, self.now);
+        self.outcome.containers += 1;
+        self.tell(Happening::Record {
+            uuid,
+            attempt: Attempt(0),
+            from: None,
+            to: ContainerState::Queued,
+            placed_on: None,
+        });
+    }
+
+    fn job(&self, uuid: ContainerUuid) -> Option<&Job> {
+        let digits = uuid.as_str().rsplit('-').next()?;
+        self.jobs.get(digits.parse::<usize>().ok()?)
+    }
+
+    fn needs(&self, uuid: ContainerUuid) -> Resources {
+        self.job(uuid).map_or(Resources::NONE, |job| Resources {
+            vcpus: job.vcpus,
+            ram: job.ram,
+            ..Resources::NONE
+        })
+    }
+
+    fn take_transitions(&mut self) {
+        for change in std::mem::take(&mut self.controller.transitions) {
+            self.witness.transition(&change, self.now);
+            self.tell(Happening::Record {
+                uuid: change.uuid,
+                attempt: change.attempt,
+                from: Some(change.from),
+                to: change.to,
+                placed_on: change.placed_on,
+            });
+        }
+    }
+
+    /// Promises that were found broken, with their stories.
+    fn take_findings(&mut self) {
+        while let Some(finding) = self.witness.take() {
+            if self.tolerated.contains(&finding.rule) {
+                *self.outcome.tolerated.entry(finding.rule).or_default() += 1;
+                continue;
+            }
+            let story = self.story.about(&finding.about, STORY_LINES);
+            self.outcome.violations.push(Violation {
+                rule: finding.rule,
+                at: self.now,
+                what: finding.what,
+                story,
+                about: finding.about,
+            });
+        }
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.schedule_at(self.now + after, event);
+    }
+
+    fn schedule_at(&mut self, at: Instant, event: Event) {
+        self.sequence += 1;
+        self.events.insert((at, self.sequence), event);
+    }
+
+    fn tell(&mut self, happening: Happening) {
+        self.story.tell(self.now, happening);
+    }
+
+    fn fault(&mut self, kind: FaultKind, about: About) {
+        *self.outcome.faults.entry(kind).or_default() += 1;
+        self.tell(Happening::Fault(kind, about));
+    }
+
+    /// Whether a fault that happens to calls happens to this one.
+    fn strikes(&mut self, kind: FaultKind) -> bool {
+        let rate = if self.quiet {
+            0
+        } else {
+            self.faults.rate(kind)
+        };
+        self.dice(kind).chance(rate)
+    }
+
+    /// Each kind of fault has its own chance, so that leaving one out does not move the others.
+    fn dice(&mut self, kind: FaultKind) -> &mut Random {
+        let seed = self.seed;
+        self.dice.entry(kind).or_insert_with(|| {
+            let salt = FaultKind::ALL.iter().position(|other| *other == kind);
+            let salt = u64::try_from(salt.unwrap_or_default()).unwrap_or_default();
+            Random::new(seed ^ (salt + 1).wrapping_mul(0xd134_2543_de82_ef95))
+        })
+    }
+
+    fn wall_time(&self) -> Timestamp {
+        let millis = i64::try_from(self.now.as_nanos() / 1_000_000).unwrap_or(i64::MAX);
+        Timestamp(self.epoch.0.saturating_add(millis))
+    }
+}
+
+fn uuid_of(index: usize) -> String {
+    format!("zzzzz-dz642-{index:015}")
+}

@@ -1,0 +1,175 @@
+//! What is looked at again and again.
+
+use std::time::Duration;
+
+use longshore_fakecloud::FakeInstance;
+use longshore_types::{ContainerUuid, InstanceId, InstanceType};
+
+use super::{Event, World};
+use crate::Rule;
+
+/// Everything is looked at after so many steps.
+const STEPS: u64 = 1_000;
+/// From one look by the clock to the next.
+const LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// With the faults ended, all has to end within this, beside the time that the containers need.
+const MENDING: Duration = Duration::from_secs(6 * 3_600);
+/// An instance may be idle for so much longer than it is to be.
+const IDLE_SLACK: Duration = Duration::from_secs(120);
+
+impl World {
+    pub(super) fn check_step(&mut self) {
+        self.outcome.events += 1;
+        if self.outcome.events.is_multiple_of(STEPS) {
+            self.check_core();
+        }
+    }
+
+    pub(super) fn check_core(&mut self) {
+        let wrong = self.core.as_ref().and_then(|c| c.check_invariants().err());
+        if let Some(wrong) = wrong {
+            self.witness.find(Rule::OwnCheck, &[], wrong);
+        }
+    }
+
+    /// Looks at everything by the clock.
+    pub(super) fn look(&mut self) {
+        self.schedule(LOOK_PERIOD, Event::Look);
+        if self.faultless {
+            self.check_idle();
+        }
+        self.check_calls();
+        if self.quiet && self.now > self.end {
+            self.check_end();
+        }
+    }
+
+    /// When everything must have ended.
+    pub(super) fn set_end(&mut self) {
+        let runtimes = self.jobs.iter().map(|job| job.runtime);
+        let longest = runtimes.clone().max().unwrap_or_default();
+        let all: Duration = runtimes.sum();
+        let last = self.jobs.iter().map(|job| job.at).max().unwrap_or_default();
+        let from = self.now.max(longshore_types::Instant::ZERO + last);
+        self.end = from + MENDING + longest * 4 + all;
+    }
+
+    /// Whether nothing is left to happen.
+    pub(super) fn is_done(&self) -> bool {
+        let over = self.quiet && self.to_come == 0 && self.controller.open().is_empty();
+        over && self.machines.is_empty()
+    }
+
+    fn check_end(&mut self) {
+        if let Some(uuid) = self.controller.open().first().copied() {
+            let mut about = vec![uuid.to_string()];
+            let record = self.controller.get(uuid);
+            let placed = record.and_then(|record| record.container.placed_on.clone());
+            about.extend(placed.map(|instance| instance.to_string()));
+            let reason = self.reason(uuid);
+            self.witness
+                .find(Rule::NotEnded, &about, format!("{uuid}: {reason}"));
+        } else if let Some(id) = self.machines.keys().next().cloned() {
+            let runs = self.witness.running_on(&id);
+            let what = format!("{id}, on which {} containers run", runs.len());
+            self.witness
+                .find(Rule::NotGivenBack, &[id.to_string()], what);
+        }
+    }
+
+    fn reason(&self, uuid: ContainerUuid) -> String {
+        let Some(core) = &self.core else {
+            return "there is no dispatcher".into();
+        };
+        let snapshot = core.snapshot(self.now);
+        let waiting = snapshot.waiting.iter().find(|entry| entry.uuid == uuid);
+        let why = waiting.map_or_else(|| "no reason".into(), |entry| entry.reason.to_string());
+        let workers: Vec<String> = snapshot
+            .workers
+            .iter()
+            .map(|w| format!("{} {} {}", w.instance, w.state, w.idle_behavior))
+            .collect();
+        format!("{why}; workers: {}", workers.join(", "))
+    }
+
+    /// Without faults, an instance that has booted and runs nothing is given back in time.
+    fn check_idle(&mut self) {
+        let most = self.config.pool.timeout_idle + IDLE_SLACK;
+        let kept: Vec<InstanceId> = self
+            .machines
+            .values()
+            .filter(|machine| !self.witness.is_busy(&machine.id))
+            .filter(|machine| {
+                let instance = self.cloud.instance(&machine.id);
+                instance.is_some_and(|instance| {
+                    let since = instance.booted.map(|at| at.max(machine.idle_since));
+                    instance.is_live() && since.is_some_and(|at| self.now.since(at) > most)
+                })
+            })
+            .map(|machine| machine.id.clone())
+            .collect();
+        for id in kept {
+            let what = format!("{id}, longer than {most:?}");
+            self.witness
+                .find(Rule::IdleTooLong, &[id.to_string()], what);
+        }
+    }
+
+    /// What is asked for is in proportion to what there is to do.
+    fn check_calls(&mut self) {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let minutes = self.now.as_nanos() / 60_000_000_000;
+        let instances = count(self.outcome.instances) + 1;
+        let most = 5_000
+            + 400 * count(self.outcome.containers)
+            + minutes * (30 * instances.min(count(self.config.pool.max_instances).max(1)) + 60)
+            + 200 * u64::from(self.life);
+        let too_many: Vec<(&str, u64)> = self
+            .outcome
+            .calls
+            .iter()
+            .filter(|(_, count)| **count > most)
+            .map(|(kind, count)| (*kind, *count))
+            .collect();
+        for (kind, count) in too_many {
+            let what = format!("{count} of {kind} in {minutes} minutes");
+            self.witness.find(Rule::Livelock, &[], what);
+        }
+    }
+
+    /// The dispatcher cancels a container: right only where no type can hold it.
+    pub(super) fn judge_cancel(&mut self, uuid: ContainerUuid, error: &str) {
+        let needs = self.needs(uuid);
+        let types = &self.config.pool.types;
+        let fits = |t: &InstanceType| needs.fits_in(&t.resources());
+        if types.iter().any(fits) {
+            let what = format!("{uuid}: {error}");
+            self.witness
+                .find(Rule::CancelledWrongly, &[uuid.to_string()], what);
+        }
+    }
+
+    /// The dispatcher destroys instances: wrong where something runs that is wanted, on a machine
+    /// that nothing ever went wrong with.
+    pub(super) fn judge_destroy(&mut self, ids: &[InstanceId]) {
+        for id in ids {
+            self.witness.touched(id, "destroy");
+            let healthy = self.machines.get(id).is_some_and(|m| !m.troubled);
+            let live = self.cloud.instance(id).is_some_and(FakeInstance::is_live);
+            if !healthy || !live {
+                continue;
+            }
+            for uuid in self.witness.running_on(id) {
+                let Some(attempt) = self.witness.running_attempt(uuid) else {
+                    continue;
+                };
+                let record = self.controller.get(uuid);
+                if self.witness.is_wanted(uuid, attempt, record) {
+                    let about = [uuid.to_string(), id.to_string()];
+                    let what = format!("{id} is destroyed, on which {uuid} runs");
+                    self.witness.find(Rule::KilledWrongly, &about, what);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The dispatcher's process: what it asks, what it hears, its deaths and sleeps.
+
+use std::time::Duration;
+
+use longshore_dispatch::{Core, Effect, QueueAction};
+use longshore_pool::{EffectAction, Outcome as PoolOutcome};
+use longshore_types::Instant;
+
+use super::{Event, Sleep, World};
+use crate::story::{About, Happening};
+use crate::{FaultKind, Rule};
+
+/// The most effects at one moment of the virtual clock.
+const BUSY_MOMENT_MAX: u64 = 200_000;
+
+impl World {
+    /// A dispatcher begins that knows nothing.
+    pub(super) fn restart(&mut self) {
+        if self.core.is_some() {
+            return;
+        }
+        self.life += 1;
+        self.outcome.lives = self.life;
+        self.excuse_recent(self.now);
+        self.controller.subscribe_anew();
+        let seed = self.random.bytes();
+        self.core = Some(Core::new(self.config.clone(), seed, self.now));
+        self.tell(Happening::Life(self.life));
+    }
+
+    /// The dispatcher dies, and is started again after a while.
+    pub(super) fn crash(&mut self, down: Duration) {
+        if self.core.take().is_none() {
+            return;
+        }
+        self.sleep = None;
+        self.watcher = None;
+        self.creates_open = 0;
+        for call in std::mem::take(&mut self.calls).into_keys() {
+            self.cloud.cancel(call, self.now);
+        }
+        self.fault(FaultKind::Crash, About::default());
+        self.schedule(down, Event::Restart);
+    }
+
+    fn crashes(&mut self) -> bool {
+        if !self.strikes(FaultKind::Crash) {
+            return false;
+        }
+        let down = match self.random.below(10) {
+            0..6 => self.random.millis(0, 2_000),
+            6..9 => self.random.seconds(2, 60),
+            _ => self.random.seconds(60, 900),
+        };
+        self.crash(down);
+        true
+    }
+
+    /// The dispatcher's machine sleeps: it neither sees nor does anything.
+    pub(super) fn fall_asleep(&mut self, duration: Duration) {
+        if self.core.is_none() || self.sleep.is_some() {
+            return;
+        }
+        self.fault(FaultKind::Sleep, About::default());
+        self.sleep = Some(Sleep {
+            since: self.now,
+            inbox: Vec::new(),
+        });
+        self.schedule(duration, Event::Wake);
+    }
+
+    pub(super) fn wake(&mut self) {
+        let Some(sleep) = self.sleep.take() else {
+            return;
+        };
+        let slept = self.now.since(sleep.since);
+        if let Some(core) = &mut self.core
+            && slept > Duration::from_secs(30)
+        {
+            core.handle_sleep(slept, self.now);
+        }
+        for event in sleep.inbox {
+            self.hear(event);
+        }
+    }
+
+    /// An answer reaches the dispatcher, if it is the one that asked.
+    pub(super) fn hear(&mut self, event: Event) {
+        let (Event::Outcome(life, ..) | Event::Reply(life, ..)) = &event else {
+            return;
+        };
+        if *life != self.life || self.core.is_none() {
+            return;
+        }
+        if let Some(sleep) = &mut self.sleep {
+            sleep.inbox.push(event);
+            return;
+        }
+        let now = self.now;
+        match event {
+            Event::Outcome(life, id, outcome, about) => {
+                let (kind, how) = described(&outcome);
+                self.creates_open -= usize::from(kind == "create").min(self.creates_open);
+                self.tell(Happening::Outcome {
+                    life,
+                    id: id.0,
+                    kind,
+                    how,
+                    about,
+                });
+                if let Some(core) = &mut self.core {
+                    core.handle_pool_outcome(id, *outcome, now);
+                }
+            }
+            Event::Reply(_, id, reply) => {
+                if let Some(core) = &mut self.core {
+                    core.handle_reply(id, *reply, now);
+                }
+            }
+            _ => {}
+        }
+        self.crashes();
+    }
+
+    /// Everything that the dispatcher asks for sets out.
+    pub(super) fn take_effects(&mut self) {
+        if self.sleep.is_some() {
+            return;
+        }
+        while let Some(notice) = self.core.as_mut().and_then(Core::poll_notice) {
+            if matches!(notice, longshore_dispatch::Notice::Happened(_)) {
+                self.tell(Happening::Notice(Box::new(notice)));
+            }
+        }
+        while let Some(effect) = self.core.as_mut().and_then(Core::poll_effect) {
+            self.count_moment();
+            if self.crashes() {
+                return;
+            }
+            let about = about(&effect);
+            let (id, kind) = match &effect {
+                Effect::Pool(effect) => (effect.id.0, effect.action.kind()),
+                Effect::Queue(request) => (request.id.0, queue_kind(&request.action)),
+            };
+            *self.outcome.calls.entry(kind).or_default() += 1;
+            self.tell(Happening::Effect {
+                life: self.life,
+                id,
+                kind,
+                about,
+            });
+            match effect {
+                Effect::Pool(effect) if is_call(&effect.action) => self.call(&effect),
+                Effect::Pool(effect) => self.command(effect),
+                Effect::Queue(request) => self.ask(request),
+            }
+        }
+    }
+
+    fn count_moment(&mut self) {
+        if self.busy_moment.0 != self.now {
+            self.busy_moment = (self.now, 0);
+        }
+        self.busy_moment.1 += 1;
+        if self.busy_moment.1 == BUSY_MOMENT_MAX {
+            let what = format!("{BUSY_MOMENT_MAX} effects at one moment");
+            self.witness.find(Rule::Livelock, &[], what);
+        }
+    }
+
+    /// Has the dispatcher hear what came of an effect.
+    pub(super) fn answer(&mut self, at: Instant, to: super::Asker, outcome: PoolOutcome) {
+        let event = Event::Outcome(to.life, to.id, Box::new(outcome), to.about);
+        self.schedule_at(at, event);
+    }
+}
+
+/// Whether an effect is a call to the provider.
+fn is_call(action: &EffectAction) -> bool {
+    matches!(
+        action,
+        EffectAction::Create(_)
+            | EffectAction::List(_)
+            | EffectAction::Destroy(_)
+            | EffectAction::SetTags(..)
+    )
+}
+
+fn queue_kind(action: &QueueAction) -> &'static str {
+    match action {
+        QueueAction::Refresh(_) => "queue refresh",
+        QueueAction::Watch => "queue watch",
+        QueueAction::Document(_) => "queue document",
+        QueueAction::Call(_, call) => match call {
+            longshore_queue::Call::Lock { .. } => "queue lock",
+            longshore_queue::Call::Place { .. } => "queue place",
+            longshore_queue::Call::Unlock => "queue unlock",
+            longshore_queue::Call::Cancel { .. } => "queue cancel",
+            longshore_queue::Call::Running { .. } => "queue running",
+            longshore_queue::Call::Ended { .. } => "queue ended",
+        },
+    }
+}
+
+pub(super) fn about(effect: &Effect) -> About {
+    match effect {
+        Effect::Pool(effect) => match &effect.action {
+            EffectAction::Start {
+                host,
+                uuid,
+                attempt,
+                ..
+            }
+            | EffectAction::Kill {
+                host,
+                uuid,
+                attempt,
+                ..
+            }
+            | EffectAction::Collect {
+                host,
+                uuid,
+                attempt,
+                ..
+            } => About::on(&host.instance, *uuid, *attempt),
+            EffectAction::Boot(host)
+            | EffectAction::Deploy(host)
+            | EffectAction::Report(host, _) => About::instance(&host.instance),
+            EffectAction::SetTags(id, _) | EffectAction::Disconnect(id) => About::instance(id),
+            EffectAction::Destroy(ids) => ids.first().map(About::instance).unwrap_or_default(),
+            EffectAction::Create(_) | EffectAction::List(_) => About::default(),
+        },
+        Effect::Queue(request) => match &request.action {
+            QueueAction::Call(uuid, call) => {
+                let attempt = match call {
+                    longshore_queue::Call::Running { attempt, .. }
+                    | longshore_queue::Call::Ended { attempt, .. } => *attempt,
+                    _ => longshore_types::Attempt(0),
+                };
+                About::container(*uuid, attempt)
+            }
+            QueueAction::Document(uuid) => About::container(*uuid, longshore_types::Attempt(0)),
+            QueueAction::Refresh(_) | QueueAction::Watch => About::default(),
+        },
+    }
+}
+
+fn described(outcome: &PoolOutcome) -> (&'static str, String) {
+    fn short<T, E: std::fmt::Debug>(result: &Result<T, E>) -> String {
+        match result {
+            Ok(_) => "ok".into(),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+    match outcome {
+        PoolOutcome::Created(Ok(instance)) => ("create", format!("made {}", instance.id)),
+        PoolOutcome::Created(Err(error)) => ("create", format!("{error:?}")),
+        PoolOutcome::Listed(Ok(list)) => {
+            let ids: Vec<&str> = list.iter().map(|i| i.id.as_str()).collect();
+            (
+                "list",
+                format!("{} instances: {}", list.len(), ids.join(" ")),
+            )
+        }
+        PoolOutcome::Listed(Err(error)) => ("list", format!("{error:?}")),
+        PoolOutcome::Destroyed(results) => {
+            let failed = results.iter().filter(|(_, result)| result.is_err()).count();
+            ("destroy", format!("{} ids, {failed} failed", results.len()))
+        }
+        PoolOutcome::TagsSet(result) => ("tags", short(result)),
+        PoolOutcome::Booted(result) => ("boot", short(result)),
+        PoolOutcome::Deployed(result) => ("deploy", short(result)),
+        PoolOutcome::Reported(Ok(report)) => {
+            let lines: Vec<String> = report
+                .containers
+                .iter()
+                .map(|c| format!("{} {} {}", c.uuid, c.attempt, reported(&c.state)))
+                .collect();
+            ("report", format!("[{}]", lines.join(", ")))
+        }
+        PoolOutcome::Reported(Err(error)) => ("report", format!("{error:?}")),
+        PoolOutcome::Started(outcome) => ("start", format!("{outcome:?}")),
+        PoolOutcome::Killed(outcome) => ("kill", format!("{outcome:?}")),
+        PoolOutcome::Collected(result) => ("collect", short(result)),
+        PoolOutcome::Disconnected => ("disconnect", "ok".into()),
+    }
+}
+
+fn reported(state: &longshore_types::ReportedState) -> String {
+    match state {
+        longshore_types::ReportedState::Running { .. } => "runs".into(),
+        longshore_types::ReportedState::Stale => "stale".into(),
+        longshore_types::ReportedState::Finished(exit) => exit.cause.to_string(),
+    }
+}

@@ -1,0 +1,126 @@
+//! Requests to the controller, which is part of the dispatcher's process: what has not been done
+//! when that dies is not done.
+
+use longshore_dispatch::{Effect, QueueAction, QueueReply, QueueRequest, RequestId};
+use longshore_queue::{Call, QueueErrorKind};
+use longshore_types::{ContainerState, Instant};
+
+use super::{Arrival, Event, Watcher, World};
+use crate::FaultKind;
+use crate::controller::failed;
+
+impl World {
+    /// A request to the controller sets out.
+    pub(super) fn ask(&mut self, request: QueueRequest) {
+        let deadline = self.now + request.timeout;
+        let about = super::dispatcher::about(&Effect::Queue(request.clone()));
+        let mut delay = self.random.millis(0, 5);
+        if self.strikes(FaultKind::QueueSlow) {
+            self.fault(FaultKind::QueueSlow, about.clone());
+            delay = self.random.seconds(1, 20);
+        }
+        let mut answered = true;
+        if self.strikes(FaultKind::QueueCallLost) {
+            self.fault(FaultKind::QueueCallLost, about);
+            self.give_up_on(self.life, &request, deadline);
+            return;
+        }
+        if self.strikes(FaultKind::QueueReplyLost) {
+            self.fault(FaultKind::QueueReplyLost, about);
+            answered = false;
+        }
+        if self.now + delay >= deadline {
+            answered = false;
+        }
+        if !answered {
+            self.give_up_on(self.life, &request, deadline);
+        }
+        let arrival = Arrival {
+            life: self.life,
+            effect: Effect::Queue(request),
+            deadline,
+            answered,
+        };
+        self.schedule(delay, Event::Arrive(Box::new(arrival)));
+    }
+
+    fn give_up_on(&mut self, life: u32, request: &QueueRequest, deadline: Instant) {
+        let reply = failed(&request.action, QueueErrorKind::Unknown);
+        self.schedule_at(deadline, Event::Reply(life, request.id, Box::new(reply)));
+    }
+
+    /// A request arrives at the controller.
+    pub(super) fn answer_request(&mut self, arrival: &Arrival, request: &QueueRequest) {
+        if arrival.life != self.life || self.core.is_none() {
+            return;
+        }
+        if self.outage_until > self.now {
+            if arrival.answered {
+                self.give_up_on(arrival.life, request, arrival.deadline);
+            }
+            return;
+        }
+        if self.storm_until > self.now {
+            if arrival.answered {
+                let reply = failed(&request.action, QueueErrorKind::Overloaded);
+                self.reply(arrival.life, request.id, reply);
+            }
+            return;
+        }
+        if matches!(request.action, QueueAction::Watch) {
+            // Changes that were not heard of are told again.
+            if arrival.answered {
+                self.watch(arrival.life, request.id, arrival.deadline);
+            }
+            return;
+        }
+        if let QueueAction::Call(uuid, Call::Ended { attempt, exit }) = &request.action
+            && let Some(record) = self.controller.get(*uuid)
+            && record.container.attempt() == *attempt
+            && matches!(
+                record.container.state,
+                ContainerState::Locked | ContainerState::Running
+            )
+        {
+            self.witness.end_told(*uuid, *attempt, exit);
+        }
+        if let QueueAction::Call(uuid, Call::Cancel { error }) = &request.action {
+            self.judge_cancel(*uuid, error);
+        }
+        let reply = self.controller.perform(&request.action);
+        self.take_transitions();
+        if arrival.answered {
+            self.reply(arrival.life, request.id, reply);
+        }
+    }
+
+    fn reply(&mut self, life: u32, id: RequestId, reply: QueueReply) {
+        let delay = self.random.millis(0, 5);
+        self.schedule(delay, Event::Reply(life, id, Box::new(reply)));
+    }
+
+    fn watch(&mut self, life: u32, id: RequestId, until: Instant) {
+        self.watcher = Some(Watcher { life, id, until });
+        self.schedule_at(until, Event::WatchDue);
+        self.wake_watcher();
+    }
+
+    /// Whoever waits for changes hears of them, or that there are none.
+    pub(super) fn wake_watcher(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        let answers = self.outage_until <= self.now && self.storm_until <= self.now;
+        let due = watcher.until <= self.now;
+        let news = answers && self.controller.has_changes();
+        if !due && !news {
+            return;
+        }
+        let (life, id) = (watcher.life, watcher.id);
+        self.watcher = None;
+        let reply = if answers {
+            self.controller.perform(&QueueAction::Watch)
+        } else {
+            failed(&QueueAction::Watch, QueueErrorKind::Unknown)
+        };
+        self.reply(life, id, reply);
+    }
+}

@@ -1,0 +1,112 @@
+//! The dispatcher keeps its promises in wild worlds.
+
+use longshore_sim::{FaultKind, Faults, Rule, Scenario, run, shrink};
+
+/// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
+const SEEDS: u64 = 200;
+/// Faults that the dispatcher is known not to survive yet: results of containers that were never
+/// placed on a machine are believed; a false claim that something runs keeps it from ever
+/// running; and if every other worker is silent for good, none of them is given up.
+const NOT_SURVIVED: [FaultKind; 5] = [
+    FaultKind::FalseResults,
+    FaultKind::Liar,
+    FaultKind::CutOff,
+    FaultKind::Flood,
+    FaultKind::NeverBoots,
+];
+/// Rules that are known to be broken: an attempt whose start was refused is told as lost when its
+/// worker drains.
+const BROKEN: [Rule; 1] = [Rule::RetryWasted];
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a longer run is asked for by hand"
+)]
+fn seeds() -> u64 {
+    let text = std::env::var("LONGSHORE_SEEDS");
+    text.map_or(SEEDS, |text| text.parse().expect("a number of seeds"))
+}
+
+fn wild(seed: u64) -> Scenario {
+    let mut scenario = Scenario::wild(seed);
+    for kind in NOT_SURVIVED {
+        scenario.faults.set(kind, 0);
+    }
+    scenario.tolerated = BROKEN.to_vec();
+    scenario
+}
+
+#[test]
+fn promises_are_kept_in_wild_worlds() {
+    let mut processes = 0;
+    for seed in 0..seeds() {
+        let scenario = wild(seed);
+        let outcome = run(&scenario);
+        processes += outcome.processes;
+        if outcome.violations.is_empty() {
+            continue;
+        }
+        let (smaller, outcome) = shrink(&scenario, 100).expect("it fails again");
+        let faults: Vec<String> = smaller.faults.kinds().map(|k| k.to_string()).collect();
+        panic!(
+            "seed {seed}, with {} containers in {:?} and {}:\n{}",
+            smaller.arrivals.len(),
+            smaller.busy,
+            faults.join(", "),
+            outcome.violations[0]
+        );
+    }
+    assert!(processes > 1_000, "only {processes} processes ran");
+}
+
+#[test]
+fn every_kind_of_fault_happens() {
+    let mut met = std::collections::BTreeSet::new();
+    for seed in 0..25 {
+        let outcome = run(&wild(seed));
+        met.extend(outcome.faults.into_keys());
+    }
+    // What happens inside the cloud is not counted there.
+    let inside = [
+        FaultKind::CloudCallLost,
+        FaultKind::CloudReplyLost,
+        FaultKind::CloudError,
+    ];
+    let missing: Vec<FaultKind> = FaultKind::ALL
+        .into_iter()
+        .filter(|kind| !NOT_SURVIVED.contains(kind) && !inside.contains(kind))
+        .filter(|kind| !met.contains(kind))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn without_faults_everything_runs_once_and_is_given_back() {
+    for seed in 0..25 {
+        let mut scenario = Scenario::wild(seed);
+        scenario.faults = Faults::none();
+        let outcome = run(&scenario);
+        if let Some(violation) = outcome.violations.first() {
+            panic!("seed {seed}: {violation}");
+        }
+        assert_eq!(outcome.complete, scenario.arrivals.len(), "seed {seed}");
+        assert_eq!(outcome.processes, outcome.complete, "seed {seed}");
+        assert!(outcome.cost > 0.0 && outcome.idle_time < outcome.instance_time);
+        assert_eq!(outcome.calls["start"], outcome.calls["queue lock"]);
+    }
+}
+
+#[test]
+fn a_broken_promise_is_found_told_and_made_smaller() {
+    let failing = (0..50)
+        .map(Scenario::wild)
+        .find(|scenario| !run(scenario).violations.is_empty())
+        .expect("results that are not so are believed");
+    let rule = run(&failing).violations[0].rule;
+    let (smaller, outcome) = shrink(&failing, 60).expect("it fails again");
+    let violation = &outcome.violations[0];
+    assert_eq!(violation.rule, rule);
+    assert!(smaller.faults.kinds().count() < failing.faults.kinds().count());
+    assert!(violation.story.len() > 3);
+    assert!(violation.to_string().contains(&violation.what));
+}
