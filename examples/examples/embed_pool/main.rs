@@ -30,7 +30,8 @@ use longshore_types::{
 };
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::task::JoinSet;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, JoinSet};
 
 use directories::Directories;
 use local::Local;
@@ -109,9 +110,11 @@ fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
             result = tokio::time::timeout(ALL_IN_ALL, service(folder.path())) => result?,
             _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            _ = terminate.recv() => Err("terminated".into()),
         }
     });
     // The pools are gone with their runtime; what they left, if it went wrong, is ended here.
@@ -133,9 +136,7 @@ async fn service(folder: &Path) -> Result<(), Failure> {
         metric(&registry, "boot_outcomes_total{outcome=\"success\"}")?
     );
 
-    let exit = run_and_kill(&pool).await?;
-    println!("a payload that sleeps was {}", exit.cause);
-    ensure(exit.cause == ExitCause::Killed, "it was not killed")?;
+    run_and_kill(&pool).await?;
 
     println!("restarting while a payload runs");
     let (uuid, instance) = leave_one_running(pool, folder).await?;
@@ -156,7 +157,12 @@ async fn service(folder: &Path) -> Result<(), Failure> {
     )?;
     ensure(outputs.take(uuid) == "seven", "it printed something else")?;
 
+    // One that still runs goes with its instance.
+    let started = start(&pool, "sleep 1000").await?;
     close(&pool).await?;
+    let exit = started.result.await??;
+    println!("the last payload did not end by itself: {}", exit.cause);
+    ensure(exit.cause.is_infrastructure(), "it ended otherwise")?;
     let remains = cloud.remains()?;
     ensure(remains.is_empty(), &format!("left: {remains:?}"))?;
     let most = cloud.most();
@@ -187,18 +193,35 @@ async fn hash_all(pool: &Pool, outputs: &Texts) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn run_and_kill(pool: &Pool) -> Result<Exit, Failure> {
+/// A payload that runs.
+struct Started {
+    uuid: ContainerUuid,
+    instance: InstanceId,
+    result: JoinHandle<Result<Exit, RunError>>,
+}
+
+/// Has a script run on a small instance, and waits until it does.
+async fn start(pool: &Pool, script: &str) -> Result<Started, Failure> {
     let uuid = random_uuid()?;
-    let run = Run::new("small", document("sleep 1000")).attempt(uuid, Attempt(1));
+    let run = Run::new("small", document(script)).attempt(uuid, Attempt(1));
     let mut events = pool.events();
-    let kill = async {
-        let instance = place_of(uuid, &mut events).await?;
-        pool.kill(uuid, &instance, "it takes too long").await?;
-        Ok::<(), Failure>(())
-    };
-    let (exit, killed) = tokio::join!(pool.run(run), kill);
-    killed?;
-    Ok(exit?)
+    let pool = pool.clone();
+    let result = tokio::spawn(async move { pool.run(run.timeout(MINUTE)).await });
+    let instance = place_of(uuid, &mut events).await?;
+    Ok(Started {
+        uuid,
+        instance,
+        result,
+    })
+}
+
+async fn run_and_kill(pool: &Pool) -> Result<(), Failure> {
+    let started = start(pool, "sleep 1000").await?;
+    let why = "it takes too long";
+    pool.kill(started.uuid, &started.instance, why).await?;
+    let exit = started.result.await??;
+    println!("a payload that sleeps was {}", exit.cause);
+    ensure(exit.cause == ExitCause::Killed, "it was not killed")
 }
 
 /// Starts a payload that waits for a file, and ends the pool while it waits.
@@ -208,22 +231,14 @@ async fn leave_one_running(
 ) -> Result<(ContainerUuid, InstanceId), Failure> {
     let go = quote(&folder.join("go").to_string_lossy());
     let script = format!("until [ -e {go} ]; do sleep 0.05; done; echo seven; exit 7");
-    let uuid = random_uuid()?;
-    let run = Run::new("small", document(&script)).attempt(uuid, Attempt(1));
-    let mut events = pool.events();
-    let waiting = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.run(run).await }
-    });
-    let instance = place_of(uuid, &mut events).await?;
+    let started = start(&pool, &script).await?;
+    let (uuid, instance) = (started.uuid, started.instance);
     let left = pool.shutdown(Ending::Keep, MINUTE).await;
     println!("the first pool has ended: {left}");
-    ensure(
-        left.running == [(uuid, instance.clone())],
-        "it does not know what runs",
-    )?;
-    let result = waiting.await?;
+    let runs = [(uuid, instance.clone())];
+    ensure(left.running == runs, "it does not know what runs")?;
     // Not a word about how it ended: it may go on running, as it does here.
+    let result = started.result.await?;
     ensure(
         result == Err(RunError::Ended),
         &format!("it says {result:?}"),
