@@ -176,6 +176,22 @@ async fn an_isolated_call_may_block_hang_or_panic() {
     assert!(isolated.stuck().is_empty());
 }
 
+/// Whoever asks without a deadline of its own must not wait for ever.
+#[tokio::test]
+async fn an_isolated_call_ends_at_its_deadline() {
+    let world = World::new();
+    let isolated = Isolated::new(world.cloud.clone());
+    let context = CallContext::new(SHORT, "test");
+    world.cloud.set(Fault::Block);
+    let tags = Tags::new();
+    let listed = isolated.list(&context, &tags);
+    let error = tokio::time::timeout(seconds(30), listed).await;
+    assert_eq!(error.unwrap().unwrap_err().kind, ErrorKind::TimedOut);
+    let destroyed = isolated.destroy(&context, &["a".into()]).await;
+    assert!(matches!(&destroyed[..], [(_, Err(error))] if error.kind == ErrorKind::TimedOut));
+    world.cloud.set(Fault::None);
+}
+
 #[tokio::test]
 async fn an_instance_set_that_cannot_say_what_it_can_do_is_refused() {
     for (fault, expected) in [

@@ -28,12 +28,16 @@ const MAX_STUCK: usize = 8;
 const STUCK_PAUSE: Duration = Duration::from_secs(10);
 /// The most calls of one kind that run; further ones wait.
 const MAX_RUNNING: usize = 64;
+/// How long the end of an instance set is waited for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An instance set each of whose calls runs on a thread of its own.
 ///
 /// A driver should neither block nor panic. One that does harms only the call:
 ///
-/// - a call that **blocks** its thread costs that thread; its caller gives up at its deadline.
+/// - a call that **blocks** its thread costs that thread; it is given up at its deadline
+///   ([`CallContext::timeout`]), as [`ErrorKind::TimedOut`]: nobody knows what it did. The end of
+///   the set is waited for ten seconds.
 ///   Once eight calls of a kind (create, list, destroy, set tags, verify host key) were given up
 ///   and have not returned, further ones of that kind are refused at once, as
 ///   [`ErrorKind::RateLimited`], until one returns;
@@ -151,12 +155,8 @@ impl Isolated {
         question: impl FnOnce(&dyn InstanceSet) -> T + Send + 'static,
     ) -> Result<T, String> {
         let inner = self.inner.clone();
-        let call = run(&self.lanes.other, async move { question(&*inner) });
-        match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failed)) => Err(failed.to_string()),
-            Err(_) => Err(format!("no answer within {timeout:?}")),
-        }
+        let call = run_for(timeout, &self.lanes.other, async move { question(&*inner) });
+        call.await.map_err(|failed| failed.to_string())
     }
 }
 
@@ -168,7 +168,8 @@ impl InstanceSet for Isolated {
         request: &CreateRequest,
     ) -> Result<Instance, CloudError> {
         let (inner, context, request) = (self.inner.clone(), context.clone(), request.clone());
-        let call = run(&self.lanes.create, async move {
+        let timeout = context.timeout;
+        let call = run_for(timeout, &self.lanes.create, async move {
             inner.create(&context, &request).await
         });
         call.await
@@ -177,7 +178,8 @@ impl InstanceSet for Isolated {
 
     async fn list(&self, context: &CallContext, tags: &Tags) -> Result<Vec<Instance>, CloudError> {
         let (inner, context, tags) = (self.inner.clone(), context.clone(), tags.clone());
-        let call = run(&self.lanes.list, async move {
+        let timeout = context.timeout;
+        let call = run_for(timeout, &self.lanes.list, async move {
             inner.list(&context, &tags).await
         });
         call.await
@@ -186,7 +188,8 @@ impl InstanceSet for Isolated {
 
     async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         let (inner, context, asked) = (self.inner.clone(), context.clone(), ids.to_vec());
-        let call = run(&self.lanes.destroy, async move {
+        let timeout = context.timeout;
+        let call = run_for(timeout, &self.lanes.destroy, async move {
             inner.destroy(&context, &asked).await
         });
         call.await.unwrap_or_else(|failed| {
@@ -201,7 +204,8 @@ impl InstanceSet for Isolated {
         changes: &[(InstanceId, Tags)],
     ) -> InstanceResults {
         let (inner, context, asked) = (self.inner.clone(), context.clone(), changes.to_vec());
-        let call = run(&self.lanes.set_tags, async move {
+        let timeout = context.timeout;
+        let call = run_for(timeout, &self.lanes.set_tags, async move {
             inner.set_tags(&context, &asked).await
         });
         call.await.unwrap_or_else(|failed| {
@@ -218,7 +222,8 @@ impl InstanceSet for Isolated {
     ) -> Result<HostKeyVerdict, CloudError> {
         let (inner, context) = (self.inner.clone(), context.clone());
         let (id, key) = (id.clone(), key.clone());
-        let call = run(&self.lanes.verify, async move {
+        let timeout = context.timeout;
+        let call = run_for(timeout, &self.lanes.verify, async move {
             inner.verify_host_key(&context, &id, &key).await
         });
         call.await
@@ -239,8 +244,9 @@ impl InstanceSet for Isolated {
 
     async fn stop(&self) {
         let inner = self.inner.clone();
+        let end = async move { inner.stop().await };
         // Whatever goes wrong, it is the end.
-        let _ = run(&self.lanes.other, async move { inner.stop().await }).await;
+        let _ = run_for(STOP_TIMEOUT, &self.lanes.other, end).await;
     }
 }
 
@@ -264,6 +270,8 @@ impl fmt::Debug for Isolated {
 enum Failed {
     #[error("the driver panicked: {0}")]
     Panicked(String),
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
     #[error("{0} calls before it do not return; it was not made")]
     Stuck(usize),
     #[error("no thread could be started: {0}; it was not made")]
@@ -274,12 +282,23 @@ impl Failed {
     fn error(&self, operation: Operation) -> CloudError {
         let kind = match self {
             Self::Panicked(_) => ErrorKind::Other,
+            Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::Stuck(_) | Self::NoThread(_) => ErrorKind::RateLimited {
                 retry_after: Some(STUCK_PAUSE),
             },
         };
         CloudError::new(operation, "isolated", kind, self.clone())
     }
+}
+
+/// Like [`run`], for so long at most.
+async fn run_for<T: Send + 'static>(
+    timeout: Duration,
+    lane: &Arc<Lane>,
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Failed> {
+    let call = tokio::time::timeout(timeout, run(lane, future));
+    call.await.unwrap_or(Err(Failed::TimedOut(timeout)))
 }
 
 /// Polls a future to its end on a thread of its own; gives it up when dropped.
