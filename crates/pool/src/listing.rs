@@ -42,6 +42,13 @@ impl Listing {
     pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
+
+    /// What listings miss is doubted for as long again.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        if let Some(since) = &mut self.short_since {
+            *since = now;
+        }
+    }
 }
 
 impl Core {

@@ -28,6 +28,7 @@ impl Core {
         }
         self.restart_timers();
         self.restart_pendings();
+        self.listing.restart(now);
     }
 
     fn restart_timers(&mut self) {

@@ -474,3 +474,20 @@ async fn a_payload_whose_caller_has_gone_before_there_was_a_worker_is_not_starte
     tokio::time::sleep(seconds(5)).await;
     assert_eq!(pool.snapshot().counts[&WorkerState::Idle], 1);
 }
+
+/// create; twenty minutes in which the process does not run; then the end of the boot time-out and
+/// the news of the sleep come together, in any order.
+#[tokio::test(start_paused = true)]
+async fn what_fell_due_while_the_process_stood_still_is_not_held_against_anybody() {
+    for _ in 0..20 {
+        let world = World::new();
+        let pool = world.pool().await;
+        world.hosts.set(HostFault::Hangs);
+        pool.create(&"small".into()).await.unwrap();
+        until(&pool, |s| s.workers.len() == 1).await;
+        tokio::time::advance(seconds(1200)).await;
+        tokio::time::sleep(seconds(2)).await;
+        let states: Vec<_> = pool.snapshot().workers.iter().map(|w| w.state).collect();
+        assert_eq!(states, [WorkerState::Booting]);
+    }
+}

@@ -662,6 +662,30 @@ fn a_listing_that_misses_most_workers_marks_none() {
     assert_eq!(rig.alarms(), 1);
 }
 
+/// A listing misses most; the process sleeps for an hour; two more such listings. They were not
+/// missed for an hour, but for seconds.
+#[test]
+fn a_sleep_does_not_make_a_doubtful_listing_believed() {
+    let mut config = config();
+    config.capabilities.consistent_listing = true;
+    let mut rig = Rig::ready(config);
+    for id in ["a", "b", "c"] {
+        rig.idle(id);
+        rig.core
+            .set_idle_behavior(&id.into(), IdleBehavior::Hold, rig.now)
+            .unwrap();
+    }
+    rig.cloud.truncate(1);
+    rig.wait(seconds(61));
+    assert_eq!(rig.alarms(), 1);
+    rig.now = rig.now + seconds(3600);
+    rig.core.handle_sleep(seconds(3600), rig.now);
+    rig.wait(seconds(300));
+    assert_eq!(rig.core.workers().count(), 3);
+    rig.wait(seconds(500));
+    assert_eq!(rig.core.workers().count(), 1, "in the end they are gone");
+}
+
 #[test]
 fn a_listing_that_began_before_the_create_reply_marks_nothing() {
     let mut config = config();

@@ -81,6 +81,8 @@ impl EventLoop {
                     }
                 }
                 () = self.clock.sleep_until(timeout) => {
+                    // After a sleep everything is due at once: that it was one must be known first.
+                    self.look_whether_asleep();
                     self.core.handle_timeout(self.clock.now());
                 }
                 () = sleep_until(publish_at), if self.publish_at.is_some() => {}

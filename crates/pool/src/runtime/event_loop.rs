@@ -88,7 +88,7 @@ impl EventLoop {
                     None => return (Ending::Keep, DROP_GRACE),
                 },
                 Some((id, outcome)) = self.performer.next() => self.on_outcome(id, outcome),
-                () = self.clock.sleep_until(due) => self.core.handle_timeout(self.clock.now()),
+                () = self.clock.sleep_until(due) => self.on_due(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
                 _ = tick.tick() => self.on_tick(),
             }
@@ -108,12 +108,22 @@ impl EventLoop {
         self.look_whether_stuck();
     }
 
+    /// After a sleep everything is due at once: that it was one must be known first.
+    fn on_due(&mut self) {
+        self.look_whether_asleep();
+        self.core.handle_timeout(self.clock.now());
+    }
+
     fn on_tick(&mut self) {
+        self.look_whether_asleep();
+        self.look_whether_stuck();
+    }
+
+    fn look_whether_asleep(&mut self) {
         if let Some(gap) = self.sleep_watch.tick() {
             tracing::warn!(seconds = gap.as_secs(), "was asleep");
             self.core.handle_sleep(gap, self.clock.now());
         }
-        self.look_whether_stuck();
     }
 
     fn look_whether_stuck(&mut self) {
@@ -218,8 +228,13 @@ impl EventLoop {
             tokio::select! {
                 () = sleep_until(until) => return,
                 Some((id, outcome)) = self.performer.next() => self.on_outcome(id, outcome),
-                () = self.clock.sleep_until(due) => self.core.handle_timeout(self.clock.now()),
-                _ = tick.tick() => if self.destroy_what_is_there() { return },
+                () = self.clock.sleep_until(due) => self.on_due(),
+                _ = tick.tick() => {
+                    self.on_tick();
+                    if self.destroy_what_is_there() {
+                        return;
+                    }
+                }
             }
         }
     }
