@@ -323,8 +323,26 @@ impl Core {
         self.adopt(instance);
     }
 
+    /// Whether an id was given twice, and this is about another machine than the one that a worker
+    /// stands for, on which something may run.
+    fn is_about_another(&self, instance: &Instance) -> bool {
+        let known = self.workers.get(&instance.id);
+        let secret = known.and_then(|worker| worker.secret.as_ref());
+        let tag = instance.tags.get(&self.config.tag_keys.secret);
+        secret.is_some() && tag.is_some() && tag != secret && !self.may_be_replaced(&instance.id)
+    }
+
     fn update_worker(&mut self, instance: Instance, began: Seq) {
         let id = instance.id.clone();
+        if self.is_about_another(&instance) {
+            // It proves nothing of ours. But what answers at its address is not to be asked what
+            // runs on ours, nor is ours gone because that one goes.
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.seen = began;
+                worker.missed_at = None;
+            }
+            return;
+        }
         if instance.state == InstanceState::Gone {
             self.drop_worker(&id, "the provider says that it is gone");
             return;

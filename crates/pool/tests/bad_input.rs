@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use longshore_cloud::{ErrorKind, Instance, Scope};
+use longshore_cloud::{ErrorKind, Instance, InstanceState, Scope};
 use longshore_pool::*;
 use longshore_types::*;
 use proptest::prelude::*;
@@ -127,7 +127,7 @@ fn a_created_instance_without_a_usable_id_is_looked_for_not_believed() {
         let mut rig = Rig::ready(config());
         rig.core.create(&"small".into(), rig.now).unwrap();
         rig.drain();
-        let made = Instance::new(id, "s1", longshore_cloud::InstanceState::Running, [].into());
+        let made = Instance::new(id, "s1", InstanceState::Running, [].into());
         rig.answer(is_create, Outcome::Created(Ok(Box::new(made))));
         assert_eq!(rig.core.workers().count(), 0);
         assert_eq!(rig.core.pendings().count(), 1, "it may exist");
@@ -148,7 +148,7 @@ fn an_id_that_is_given_twice_does_not_lose_what_runs() {
     let EffectAction::Create(request) = &effect.action else {
         unreachable!()
     };
-    let state = longshore_cloud::InstanceState::Running;
+    let state = InstanceState::Running;
     let made = Instance::new("a", "s1", state, request.tags.clone());
     // The listing agrees with the second create.
     rig.cloud[0].tags = request.tags.clone();
@@ -160,6 +160,32 @@ fn an_id_that_is_given_twice_does_not_lose_what_runs() {
     assert_eq!(rig.core.pendings().count(), 0);
     assert!(rig.has_event(|event| matches!(event, Event::CreateFailed { .. })));
     assert_eq!(rig.alarms(), 1);
+}
+
+/// An id is given twice, and listings show the second machine. If its address were taken for that
+/// of the first, it would be asked what runs there, and what it does not have be called lost.
+#[test]
+fn a_machine_that_has_the_id_of_a_busy_one_is_not_asked_in_its_place() {
+    for state in [
+        InstanceState::Running,
+        InstanceState::Gone,
+        InstanceState::Stopping,
+    ] {
+        let mut rig = Rig::ready(config());
+        rig.idle("a");
+        rig.run("a", 1);
+        let mut other = listed("a", "small", "secret of another", "run");
+        other.address = Some("elsewhere.example:22".into());
+        other.state = state;
+        rig.cloud = vec![other];
+        look(&mut rig);
+        rig.report("a", vec![running(1, 1)]);
+        let report = rig.find(on("a", is_report)).unwrap();
+        let host = report.action.host().unwrap();
+        assert_eq!(host.address, "a.example:22");
+        assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+        assert_eq!(rig.ended(1), []);
+    }
 }
 
 #[test]
