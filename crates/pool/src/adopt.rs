@@ -127,6 +127,14 @@ impl Core {
         self.probe(&id);
     }
 
+    /// A worker of an earlier process that has not said yet what runs there.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn unasked(&self) -> Option<&InstanceId> {
+        let unasked = |worker: &Worker| worker.adopted && worker.probed_at.is_none();
+        let mut workers = self.workers.iter();
+        workers.find_map(|(id, worker)| unasked(worker).then_some(id))
+    }
+
     pub(crate) fn resolve_all_twins(&mut self) {
         let twins = self.by_secret.iter().filter(|(_, ids)| ids.len() > 1);
         let secrets: Vec<String> = twins.map(|(secret, _)| secret.clone()).collect();

@@ -491,3 +491,48 @@ async fn what_fell_due_while_the_process_stood_still_is_not_held_against_anybody
         assert_eq!(states, [WorkerState::Booting]);
     }
 }
+
+/// A pool starts a payload and dies. The next one has a ready worker before the old one has said
+/// what runs on it, and is asked for the same payload.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_an_earlier_pool_may_have_started_is_not_started_beside_it() {
+    let world = World::new();
+    let pool = world.pool().await;
+    let uuid = random_uuid().unwrap();
+    let run = |n| Run::new("small", *b"wait").attempt(uuid, Attempt(n));
+    let waits = {
+        let (pool, run) = (pool.clone(), run(1));
+        tokio::spawn(async move { pool.run(run).await })
+    };
+    until(&pool, |s| {
+        s.workers.iter().any(|w| !w.containers.is_empty())
+    })
+    .await;
+    let old = pool.snapshot().workers[0].instance.clone();
+    pool.shutdown(Ending::Keep, seconds(60)).await;
+    assert_eq!(waits.await.unwrap(), Err(RunError::Ended));
+
+    world.hosts.set_only(HostFault::Hangs, Some(old.clone()));
+    let next = world.pool().await;
+    let new = next.ready(&"small".into(), seconds(60)).await.unwrap();
+    assert_ne!(new, old);
+    // What nobody has named before has nothing to wait for.
+    let exit = next.run(Run::new("small", *b"exit 0")).await.unwrap();
+    assert!(exit.cause.is_success());
+    let error = next.run(run(2).timeout(seconds(30))).await.unwrap_err();
+    let RunError::NotReady(NotReady::TimedOut { why, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(*why, Obstacle::NotAsked { instance: old });
+
+    world.hosts.set(HostFault::None);
+    let error = next.run(run(2)).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            RunError::Refused(Refusal::MayRunOn { .. } | Refusal::HeldHere { .. })
+        ),
+        "{error}"
+    );
+    assert!(!error.surely_did_not_run(), "what runs may be it");
+}

@@ -135,6 +135,7 @@ impl Pool {
     /// repeated. If this future is dropped while it waits for a worker, nothing is started; after
     /// that the payload goes on, and [`Pool::events`] and [`Pool::snapshot`] tell of it.
     pub async fn run(&self, run: Run) -> Result<Exit, RunError> {
+        let is_named = run.uuid.is_some();
         let uuid = match run.uuid {
             Some(uuid) => uuid,
             None => random_uuid().map_err(|error| RunError::NoUuid {
@@ -145,6 +146,7 @@ impl Pool {
         let want = Want::Run {
             uuid,
             attempt: run.attempt,
+            is_named,
             document: run.document,
             reply,
         };

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_types::{Attempt, ContainerUuid, Resource, Resources, TypeName, format_duration};
+use longshore_types::{
+    Attempt, ContainerUuid, InstanceId, Resource, Resources, TypeName, format_duration,
+};
 
 use crate::refusal::Refusal;
 
@@ -66,6 +68,9 @@ impl Run {
 
     /// Its name, and the number of this attempt at it, larger than every earlier one. Without, it
     /// gets a random name and the number 1.
+    ///
+    /// A payload with a name is not started before every instance that was found has said what
+    /// runs there: it may be this one, started by an earlier pool.
     #[must_use]
     pub fn attempt(mut self, uuid: ContainerUuid, attempt: Attempt) -> Self {
         self.uuid = Some(uuid);
@@ -146,6 +151,15 @@ pub enum Obstacle {
         /// Why the last try failed, if there was one.
         error: Option<String>,
     },
+    /// Something of this name may run on an instance that was found and was not asked yet.
+    #[error(
+        "instance {instance} was found and has not said what runs there, which may be this; shut it \
+         down if it does not answer"
+    )]
+    NotAsked {
+        /// Which.
+        instance: InstanceId,
+    },
     /// No instance may be created now.
     #[error(transparent)]
     Refused(Refusal),
@@ -167,6 +181,8 @@ fn after(text: Option<&String>) -> String {
 /// use longshore_pool::runtime::{NotReady, RunError};
 /// assert!(RunError::from(NotReady::Ended).surely_did_not_run());
 /// assert!(!RunError::Ended.surely_did_not_run());
+/// let error = "the runner had been told not to start it".to_owned();
+/// assert!(!RunError::NotStarted { error, spent: true }.surely_did_not_run());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -182,6 +198,9 @@ pub enum RunError {
     NotStarted {
         /// Why, one line.
         error: String,
+        /// Whether the runner knows the number of this attempt: once more is then the next number.
+        /// It did not run now; whether it did earlier is for whoever gave the number twice to say.
+        spent: bool,
     },
     /// It was killed before it ran.
     #[error("it was killed before it ran")]
@@ -198,8 +217,15 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether it is certain that this attempt did not run and will not.
+    /// Whether it is certain that this attempt did not run and will not. It is not where a name
+    /// that may run was given once more: what runs may be this attempt.
     pub fn surely_did_not_run(&self) -> bool {
-        !matches!(self, Self::Ended)
+        match self {
+            Self::Ended | Self::Refused(_) | Self::NotStarted { spent: true, .. } => false,
+            Self::NotReady(_)
+            | Self::NotStarted { spent: false, .. }
+            | Self::NeverRan
+            | Self::NoUuid { .. } => true,
+        }
     }
 }

@@ -43,6 +43,8 @@ pub(super) enum Want {
     Run {
         uuid: ContainerUuid,
         attempt: Attempt,
+        /// Whether somebody else may have given the name before.
+        is_named: bool,
         document: Arc<[u8]>,
         reply: RunReply,
     },
@@ -72,6 +74,10 @@ impl Waiter {
             Want::Ready(reply) => reply.is_closed(),
             Want::Run { reply, .. } => reply.is_closed(),
         }
+    }
+
+    fn is_named(&self) -> bool {
+        matches!(self.want, Want::Run { is_named: true, .. })
     }
 
     fn fail(self, error: NotReady) {
@@ -212,7 +218,7 @@ impl Waiting {
     ) -> Option<Waiter> {
         let needed = stock.needed(&waiter, core);
         let obstacle = waiter.obstacle;
-        let (uuid, attempt, document, reply) = match waiter.want {
+        let (uuid, attempt, is_named, document, reply) = match waiter.want {
             Want::Ready(reply) => {
                 let _ = reply.send(Ok(instance));
                 return None;
@@ -220,9 +226,10 @@ impl Waiting {
             Want::Run {
                 uuid,
                 attempt,
+                is_named,
                 document,
                 reply,
-            } => (uuid, attempt, document, reply),
+            } => (uuid, attempt, is_named, document, reply),
         };
         let request = StartRequest {
             instance,
@@ -244,6 +251,7 @@ impl Waiting {
                 want: Want::Run {
                     uuid,
                     attempt,
+                    is_named,
                     document,
                     reply,
                 },
@@ -266,10 +274,11 @@ impl Waiting {
                 uuid,
                 attempt,
                 error,
+                spent,
                 ..
             } => {
-                let error = error.clone();
-                (uuid, attempt, Err(RunError::NotStarted { error }))
+                let (error, spent) = (error.clone(), *spent);
+                (uuid, attempt, Err(RunError::NotStarted { error, spent }))
             }
             Event::NeverRan { uuid, attempt, .. } => (uuid, attempt, Err(RunError::NeverRan)),
             Event::Running { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => return,
@@ -299,6 +308,8 @@ struct Stock {
     /// What nothing ready, or nothing on its way, was found for: nor will it be for as much again.
     too_much: BTreeMap<(TypeName, bool), Vec<Option<Resources>>>,
     last_errors: BTreeMap<TypeName, String>,
+    /// An instance that was found and was not asked yet what runs there.
+    unasked: Option<InstanceId>,
 }
 
 struct Room {
@@ -315,6 +326,7 @@ impl Stock {
             refused: BTreeMap::new(),
             too_much: BTreeMap::new(),
             last_errors: BTreeMap::new(),
+            unasked: core.unasked().cloned(),
         };
         for worker in core.workers() {
             stock.add_worker(worker);
@@ -375,12 +387,19 @@ impl Stock {
         now: longshore_types::Instant,
     ) -> Result<InstanceId, Obstacle> {
         let type_name = &waiter.type_name;
-        if let Some(Some(instance)) = self.occupy(waiter, true) {
+        let unasked = self.unasked.clone().filter(|_| waiter.is_named());
+        if unasked.is_none()
+            && (core.is_listed() || !waiter.is_named())
+            && let Some(Some(instance)) = self.occupy(waiter, true)
+        {
             return Ok(instance);
         }
         if !core.is_listed() {
             let error = core.listing_error().map(str::to_owned);
             return Err(Obstacle::NotListed { error });
+        }
+        if let Some(instance) = unasked {
+            return Err(Obstacle::NotAsked { instance });
         }
         if self.occupy(waiter, false).is_none() {
             if let Some(refusal) = self.refused.get(type_name) {
