@@ -53,6 +53,7 @@ async fn stop_ends_a_handle_and_its_clones_but_not_the_cloud() {
     let id = cloud.instances()[0].id.clone();
     for stopped in [&cloud, &cloud.clone()] {
         let error = stopped.create(&context(), &request("b")).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::NotDone, "it was never sent");
         assert_eq!((error.kind, error.provider), (ErrorKind::Other, "fake"));
         let results = stopped.destroy(&context(), std::slice::from_ref(&id)).await;
         assert!(results[0].1.is_err());

@@ -21,6 +21,7 @@ impl FakeCloud {
             let kind = call.kind();
             return Reply::failed(kind, &call.ids(), || {
                 self.failure(kind, "the instance set was stopped")
+                    .never_sent()
             });
         }
         Waiting::new(self, call, context.timeout).await
