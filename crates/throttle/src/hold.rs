@@ -34,6 +34,8 @@ impl Hold {
         retry_after: Option<Duration>,
         now: Instant,
     ) {
+        // Some say zero when they know no better: calls at once would be refused for ever.
+        let retry_after = retry_after.filter(|asked| !asked.is_zero());
         let pause = match retry_after {
             Some(asked) => asked.min(MOST_ASKED),
             None => {
@@ -100,6 +102,16 @@ mod tests {
         hold.handle_refusal(at(1), Some(Duration::from_secs(5)), at(2));
         assert_eq!(hold.left(at(2)), Some(Duration::from_secs(29)));
         assert_eq!(hold.left(at(31)), None);
+    }
+
+    #[test]
+    fn a_provider_that_says_at_once_is_not_asked_at_once_for_ever() {
+        let mut hold = Hold::default();
+        for pause in [1.0, 2.5, 4.75] {
+            let now = hold.until + Duration::from_nanos(1);
+            hold.handle_refusal(now, Some(Duration::ZERO), now);
+            assert_eq!(hold.left(now), Some(Duration::from_secs_f64(pause)));
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::refused::Refused;
 
 /// After a rate limit, sends no call of that kind until the provider's time has come.
 ///
-/// If the provider names no time: `d <- clamp(1.5 d + 1 s, 1 s, 60 s)` for each kind of call, back
+/// If the provider names no time, or zero: `d <- clamp(1.5 d + 1 s, 1 s, 60 s)` for each kind of call, back
 /// to nothing at any other answer. Refusals of calls that were under way together are one, and
 /// more than an hour is not waited whatever the provider says. Calls that are held off fail at
 /// once with [`RateLimited`](longshore_cloud::ErrorKind::RateLimited), [`Refused::HeldOff`] and
