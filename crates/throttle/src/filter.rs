@@ -28,7 +28,10 @@ use crate::layer::through;
 ///   [`Denied`](ErrorKind::Denied). Which instances are ours is known from what was made and listed;
 ///   for an id that is not known everything is listed once, within the call's timeout.
 /// - An id that is nowhere: destroying it is success, all else is [`NotFound`](ErrorKind::NotFound).
-///   Neither reaches the driver, so that an instance that a slow listing does not show yet is safe.
+///   Neither reaches the driver, so that an instance of others that a slow listing does not show yet
+///   is safe. One of ours is always known: it was made or listed here. Only an id from elsewhere, of
+///   another process or a file, may be of one of ours that is not listed yet; success then says
+///   nothing, so destroy it again when a listing shows it, and take nothing for gone by an answer.
 ///
 /// ```
 /// # mod stub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stub.rs")); }
