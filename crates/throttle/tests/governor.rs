@@ -397,3 +397,61 @@ async fn who_is_not_let_through_in_time_was_not_sent_and_who_gives_up_leaves_no_
     }
     set.list(&context(1_000_000), &Tags::new()).await.unwrap();
 }
+
+/// What a batch was charged for and did not get is not waited for.
+#[test]
+fn a_batch_that_is_larger_than_the_bucket_goes_as_fast_as_the_provider_allows() {
+    for (ids, size, rate) in [(1000_u32, 10, 10.0), (5000, 100, 20.0), (300, 5, 0.5)] {
+        let mut bucket = TokenBucket::new(rate, size).unwrap();
+        let (mut core, mut now, mut left, mut calls) = (Core::new(), Instant::ZERO, ids, 0);
+        while left > 0 {
+            match core.handle_request(left, now) {
+                Permission::At(at) => now = at,
+                Permission::Go(permit) => {
+                    calls += 1;
+                    now = now + Duration::from_millis(50);
+                    let passed = (0..left).take_while(|_| bucket.take(now)).count();
+                    let passed = u32::try_from(passed).unwrap();
+                    left -= passed;
+                    let answer = match left {
+                        0 => Answer::passed(passed),
+                        _ => Answer::refused(left).with_passed(passed),
+                    };
+                    core.handle_answer(permit, answer, now);
+                }
+            }
+        }
+        let took = now.since(Instant::ZERO).as_secs_f64();
+        let least = f64::from(ids - size) / rate;
+        assert!(
+            took < 1.5 * least + 10.0,
+            "{ids} of {size} + {rate}/s: {took} s, not {least} s"
+        );
+        println!("{calls} calls, {took} of {least} s");
+    }
+}
+
+/// One batch that was refused in part does not make the provider count ids for ever.
+#[test]
+fn a_large_batch_that_passes_whole_is_not_paid_off_for_hours() {
+    let (mut core, mut now) = (Core::new(), Instant::ZERO);
+    let go = |core: &mut Core, now: &mut Instant, tokens| {
+        loop {
+            match core.handle_request(tokens, *now) {
+                Permission::Go(permit) => return permit,
+                Permission::At(at) => *now = at,
+            }
+        }
+    };
+    let permit = go(&mut core, &mut now, 1);
+    core.handle_answer(permit, Answer::refused(1), now);
+    let permit = go(&mut core, &mut now, 10_000);
+    core.handle_answer(permit, Answer::passed(10_000), now);
+    let begun = now;
+    go(&mut core, &mut now, 1);
+    assert!(
+        now.since(begun) < Duration::from_secs(10),
+        "{:?}",
+        now.since(begun)
+    );
+}

@@ -151,7 +151,12 @@ impl Core {
             let wait = seconds((self.wanted - self.level) / self.pace).max(Duration::from_nanos(1));
             return Permission::At(now + wait);
         }
-        self.level -= f64::from(tokens);
+        // More than the bucket holds was never in it: that would be waited for in vain.
+        let least = match self.phase {
+            Phase::Steady => -self.size.unwrap_or(1.0),
+            Phase::Free | Phase::Learning => 0.0,
+        };
+        self.level = (self.level - f64::from(tokens)).max(least);
         Permission::Go(permit)
     }
 
