@@ -455,3 +455,13 @@ fn a_large_batch_that_passes_whole_is_not_paid_off_for_hours() {
         now.since(begun)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_time_was_not_sent_and_is_not_counted() {
+    let provider = Provider::new(1.0, 1, false);
+    let learned = Learned::new();
+    let set = Governor::new(Arc::clone(&provider), learned.clone());
+    let error = set.list(&context(0), &Tags::new()).await.unwrap_err();
+    assert_eq!(error.source.downcast_ref(), Some(&Refused::NotInTime));
+    assert_eq!(learned.head_room(Operation::List).passed, 0);
+}

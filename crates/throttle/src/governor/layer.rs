@@ -255,11 +255,12 @@ impl<S> Governor<S> {
             buckets,
             bucket,
             permit,
-            answer: CoreAnswer::passed(tokens),
+            answer: CoreAnswer::passed(0),
         };
         let Some(rest) = budget.rest() else {
             return Err(Refused::NotInTime);
         };
+        sent.answer = CoreAnswer::passed(tokens);
         let answer = call.send(&rest).await;
         sent.answer = bucket.judge(&answer.errors(), size, tokens);
         Ok(answer)
