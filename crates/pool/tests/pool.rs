@@ -492,6 +492,23 @@ async fn what_fell_due_while_the_process_stood_still_is_not_held_against_anybody
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_to_wait_gets_what_is_there() {
+    let world = World::new();
+    let pool = world.pool().await;
+    let small = TypeName::new("small");
+    let instance = pool.ready(&small, seconds(60)).await.unwrap();
+    for _ in 0..5 {
+        let ready = pool.ready(&small, Duration::ZERO).await;
+        assert_eq!(ready, Ok(instance.clone()));
+    }
+    let error = pool.ready(&"big".into(), Duration::ZERO).await.unwrap_err();
+    let NotReady::TimedOut { why, .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(matches!(why, Obstacle::Coming { .. }), "{why}");
+}
+
 /// A pool starts a payload and dies. The next one has a ready worker before the old one has said
 /// what runs on it, and is asked for the same payload.
 #[tokio::test(start_paused = true)]

@@ -31,8 +31,8 @@ pub(super) struct Waiter {
     type_name: TypeName,
     /// What it needs; none for a worker with nothing on it.
     resources: Option<Resources>,
-    timeout: Duration,
     since: Instant,
+    deadline: Instant,
     want: Want,
     obstacle: Option<Obstacle>,
 }
@@ -59,11 +59,12 @@ impl Waiter {
         timeout: Duration,
         want: Want,
     ) -> Self {
+        let since = Instant::now();
         Self {
             type_name,
             resources,
-            timeout: timeout.min(FOR_EVER),
-            since: Instant::now(),
+            since,
+            deadline: since + timeout.min(FOR_EVER),
             want,
             obstacle: None,
         }
@@ -118,15 +119,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn add(&mut self, waiter: Waiter, core: &Core) {
+    pub(super) fn add(&mut self, mut waiter: Waiter, core: &Core) {
         self.wanted = true;
         if let Err(error) = self.is_possible(&waiter, core) {
             waiter.fail(error);
             return;
         }
         self.next += 1;
-        let deadline = waiter.since + waiter.timeout;
-        self.deadlines.insert((deadline, self.next));
+        // However short its time is, what there is for it is looked at once.
+        waiter.deadline = waiter.deadline.max(self.serve_at());
+        self.deadlines.insert((waiter.deadline, self.next));
         self.queue.insert(self.next, waiter);
     }
 
@@ -171,12 +173,12 @@ impl Waiting {
             let mut stock = Stock::take(core);
             for (id, mut waiter) in std::mem::take(&mut self.queue) {
                 if waiter.is_gone() {
-                    self.deadlines.remove(&(waiter.since + waiter.timeout, id));
+                    self.deadlines.remove(&(waiter.deadline, id));
                     continue;
                 }
                 match stock.find(&waiter, core, now) {
                     Ok(instance) => {
-                        let deadline = waiter.since + waiter.timeout;
+                        let deadline = waiter.deadline;
                         if let Some(waiter) = self.give(waiter, instance, &mut stock, core, now) {
                             self.queue.insert(id, waiter);
                         } else {
