@@ -113,7 +113,7 @@ impl Lab {
             Ok(limit) => limit.min(100),
         };
         for ids in ids.chunks(batch) {
-            let answers = match self.destroy(ids).await {
+            let answers = match self.destroy_within(ids, self.subject.timing.call).await {
                 Ok(answers) => answers,
                 Err(stop) => {
                     let words = stop.words();

@@ -227,22 +227,10 @@ impl Lab {
 
     /// Lists. Waits if the provider wants fewer calls.
     pub(crate) async fn list(&self, tags: &Tags) -> Step<Listing> {
-        let until = Instant::now() + self.subject.timing.call;
-        loop {
-            let error = match self.try_list(tags, self.subject.timing.call).await? {
-                Ok(listed) => {
-                    let by_id = listed.into_iter().map(|i| (i.id.clone(), i));
-                    return Ok(by_id.collect());
-                }
-                Err(error) => error,
-            };
-            match &error.kind {
-                ErrorKind::RateLimited { retry_after } if Instant::now() < until => {
-                    let pause = retry_after.unwrap_or_default();
-                    tokio::time::sleep(pause.max(self.subject.timing.poll)).await;
-                }
-                _ => return Err(self.refused("listed instances", &error)),
-            }
+        let timeout = self.subject.timing.call;
+        match self.patiently(|| self.try_list(tags, timeout)).await? {
+            Ok(listed) => Ok(listed.into_iter().map(|i| (i.id.clone(), i)).collect()),
+            Err(error) => Err(self.refused("listed instances", &error)),
         }
     }
 
@@ -260,11 +248,6 @@ impl Lab {
     }
 
     /// Destroys, and gives the answers as they are.
-    pub(crate) async fn destroy(&self, ids: &[InstanceId]) -> Step<Answers> {
-        self.destroy_within(ids, self.subject.timing.call).await
-    }
-
-    /// The same with another timeout.
     pub(crate) async fn destroy_within(
         &self,
         ids: &[InstanceId],
@@ -280,12 +263,6 @@ impl Lab {
     }
 
     /// Sets tags, and gives the answers as they are.
-    pub(crate) async fn set_tags(&self, changes: &[(InstanceId, Tags)]) -> Step<Answers> {
-        self.set_tags_within(changes, self.subject.timing.call)
-            .await
-    }
-
-    /// The same with another timeout.
     pub(crate) async fn set_tags_within(
         &self,
         changes: &[(InstanceId, Tags)],

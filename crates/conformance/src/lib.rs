@@ -134,6 +134,7 @@ mod checks;
 mod clean;
 mod jobs;
 mod lab;
+mod patience;
 mod promise;
 mod report;
 mod run;

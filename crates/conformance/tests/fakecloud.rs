@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::fake::{self, Shape};
 use common::not_run;
 use longshore_conformance::{Promise, Suite};
+use longshore_fakecloud::{CallKind, RateLimit};
 
 async fn keeps_everything_but(shape: Shape, left_out: &[Promise]) {
     let cloud = fake::cloud(&shape);
@@ -66,6 +67,27 @@ async fn with_small_pages_small_batches_and_zones() {
         .with_capabilities(capabilities.with_destroy_batch(2).with_tag_batch(1))
         .with_zone("a")
         .with_zone("b");
+    let left_out = [
+        Promise::ExtensionsAreForwarded,
+        Promise::ListsMoreThanOnePage,
+    ];
+    keeps_everything_but(shape, &left_out).await;
+}
+
+/// What a provider refuses for its rate is done a little later; no promise is broken by it.
+#[tokio::test(start_paused = true)]
+async fn with_few_calls_allowed() {
+    let mut shape = Shape::full();
+    for kind in CallKind::ALL {
+        let mut limit = RateLimit::every(1, Duration::from_millis(1500));
+        if kind == CallKind::SetTags {
+            limit = RateLimit::every(20, Duration::from_millis(100)).per_id();
+        }
+        if kind == CallKind::List {
+            limit = limit.silent();
+        }
+        shape.settings = shape.settings.with_rate(kind, limit);
+    }
     let left_out = [
         Promise::ExtensionsAreForwarded,
         Promise::ListsMoreThanOnePage,

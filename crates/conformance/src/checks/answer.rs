@@ -161,12 +161,14 @@ pub(crate) async fn verify(
     id: &InstanceId,
     key: &HostKey,
 ) -> Step<Result<HostKeyVerdict, CloudError>> {
-    let (id, key) = (id.clone(), key.clone());
     let timeout = lab.subject.timing.call;
-    lab.call(
-        Operation::VerifyHostKey,
-        timeout,
-        move |set, context| async move { set.verify_host_key(&context, &id, &key).await },
-    )
+    lab.patiently(|| {
+        let (id, key) = (id.clone(), key.clone());
+        lab.call(
+            Operation::VerifyHostKey,
+            timeout,
+            move |set, context| async move { set.verify_host_key(&context, &id, &key).await },
+        )
+    })
     .await
 }

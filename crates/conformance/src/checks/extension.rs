@@ -91,13 +91,16 @@ pub(crate) async fn price_history(lab: Arc<Lab>) -> Step<()> {
 }
 
 async fn prices(lab: &Lab, id: &InstanceId) -> Step<Result<Vec<PricePoint>, CloudError>> {
-    let (id, timeout) = (id.clone(), lab.subject.timing.call);
+    let timeout = lab.subject.timing.call;
     let day = Duration::from_secs(86_400);
-    lab.call(Operation::Other, timeout, move |set, context| async move {
-        match set.extensions().price_history {
-            Some(power) => power.price_history(&context, &id, day).await,
-            None => Ok(Vec::new()),
-        }
+    lab.patiently(|| {
+        let id = id.clone();
+        lab.call(Operation::Other, timeout, move |set, context| async move {
+            match set.extensions().price_history {
+                Some(power) => power.price_history(&context, &id, day).await,
+                None => Ok(Vec::new()),
+            }
+        })
     })
     .await
 }
@@ -143,12 +146,15 @@ pub(crate) async fn console_output(lab: Arc<Lab>) -> Step<()> {
 }
 
 async fn console(lab: &Lab, id: &InstanceId, limit: usize) -> Step<Result<Vec<u8>, CloudError>> {
-    let (id, timeout) = (id.clone(), lab.subject.timing.call);
-    lab.call(Operation::Other, timeout, move |set, context| async move {
-        match set.extensions().console_output {
-            Some(power) => power.console_output(&context, &id, limit).await,
-            None => Ok(Vec::new()),
-        }
+    let timeout = lab.subject.timing.call;
+    lab.patiently(|| {
+        let id = id.clone();
+        lab.call(Operation::Other, timeout, move |set, context| async move {
+            match set.extensions().console_output {
+                Some(power) => power.console_output(&context, &id, limit).await,
+                None => Ok(Vec::new()),
+            }
+        })
     })
     .await
 }
@@ -187,11 +193,13 @@ pub(crate) async fn interruptions(lab: Arc<Lab>) -> Step<()> {
 async fn notices(lab: &Lab) -> Step<Vec<InstanceId>> {
     let timeout = lab.subject.timing.call;
     let notices = lab
-        .call(Operation::Other, timeout, |set, context| async move {
-            match set.extensions().interruption_notices {
-                Some(power) => power.interruptions(&context).await,
-                None => Ok(Vec::new()),
-            }
+        .patiently(|| {
+            lab.call(Operation::Other, timeout, |set, context| async move {
+                match set.extensions().interruption_notices {
+                    Some(power) => power.interruptions(&context).await,
+                    None => Ok(Vec::new()),
+                }
+            })
         })
         .await?;
     match notices {
