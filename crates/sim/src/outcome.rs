@@ -140,7 +140,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How long containers waited, from their submission to the first start of a process.
+/// How long containers waited, from their submission to the first start of a process. No example:
+/// see [`Outcome`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waits {
