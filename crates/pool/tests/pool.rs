@@ -492,6 +492,27 @@ async fn what_fell_due_while_the_process_stood_still_is_not_held_against_anybody
     }
 }
 
+/// An earlier pool creates an instance and is gone; the first listing does not show it yet; all is
+/// to be destroyed.
+#[tokio::test(start_paused = true)]
+async fn to_destroy_waits_for_what_the_first_listing_may_not_have_shown() {
+    let world = World::new();
+    world.cloud.consistent(false);
+    let pool = world.pool().await;
+    until(&pool, |s| s.is_listed).await;
+    let earlier = world.pool().await;
+    earlier.ready(&"small".into(), seconds(60)).await.unwrap();
+    earlier.shutdown(Ending::Keep, seconds(5)).await;
+    let left = pool.shutdown(Ending::Destroy, seconds(300)).await;
+    assert!(left.is_clean(), "{left}");
+    assert_eq!(world.cloud.len(), 0);
+
+    let hasty = world.pool().await;
+    until(&hasty, |s| s.is_listed).await;
+    let left = hasty.shutdown(Ending::Destroy, seconds(5)).await;
+    assert!(!left.is_clean(), "it cannot know that");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_does_not_want_to_wait_gets_what_is_there() {
     let world = World::new();

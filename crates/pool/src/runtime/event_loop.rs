@@ -210,6 +210,7 @@ impl EventLoop {
             self.drain();
         }
         let mut shutdown = Shutdown::of(&self.core, &self.performer);
+        shutdown.never_listed |= ending == Ending::Destroy && !self.core.absence_is_evidence();
         shutdown.error = self.core.check_invariants().err();
         self.changed = true;
         self.publish_from = Instant::now();
@@ -249,7 +250,9 @@ impl EventLoop {
             // It is known, and the core is not stopping: this is not refused.
             let _ = self.core.shut_down(&id, "the pool is shut down", now);
         }
-        self.core.is_listed()
+        // Listings may lag behind: one that shows nothing does not prove that an earlier pool left
+        // nothing.
+        self.core.absence_is_evidence()
             && self.core.states().next().is_none()
             && self.core.pendings().next().is_none()
             && !self.performer.is_creating()

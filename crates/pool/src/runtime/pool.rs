@@ -258,7 +258,9 @@ impl Pool {
     ///
     /// The first call decides how; later ones wait for the same end. It takes at most `deadline`
     /// and a little. With [`Ending::Destroy`] allow for two listings
-    /// ([`Config::timeout_shutdown`](crate::Config) apart) where listings are not consistent.
+    /// ([`Config::timeout_shutdown`](crate::Config) apart) where listings are not consistent, and
+    /// for [`Config::consistency_grace`](crate::Config) since the start: until then an instance of
+    /// an earlier pool may not have been listed yet.
     pub async fn shutdown(&self, ending: Ending, deadline: Duration) -> Shutdown {
         // If it has ended already, it has said how.
         let _ = self.messages.send(Message::End(ending, deadline)).await;

@@ -48,7 +48,9 @@ pub struct Shutdown {
     /// What may still run, and where.
     pub running: Vec<(ContainerUuid, InstanceId)>,
     /// Whether it never came to a complete listing, so that there may be instances of an earlier
-    /// pool which are not among the above.
+    /// pool which are not among the above. With [`Ending::Destroy`] there must have been two, far
+    /// enough apart for what lags behind to appear
+    /// ([`Config::consistency_grace`](crate::Config::consistency_grace)).
     pub never_listed: bool,
     /// What was found to be wrong with the pool itself, if anything was. A bug.
     pub error: Option<String>,
@@ -114,7 +116,9 @@ impl fmt::Display for Shutdown {
             self.abandoned.len()
         )?;
         if self.never_listed {
-            f.write_str("; instances were never listed, there may be more")?;
+            f.write_str(
+                "; instances were not listed often enough to be sure that there are no more",
+            )?;
         }
         if let Some(error) = &self.error {
             write!(f, "; {error}")?;
