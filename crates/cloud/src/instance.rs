@@ -34,9 +34,11 @@ pub enum InstanceState {
     Pending,
     /// It runs.
     Running,
-    /// It is being destroyed.
+    /// It is being destroyed; or it stopped by itself, was powered off or crashed, and there is
+    /// still something of it that costs money or has to be removed. It is destroyed until it is
+    /// gone.
     Stopping,
-    /// It is destroyed for good.
+    /// Nothing of it is left. It is never destroyed again.
     Gone,
 }
 
@@ -58,7 +60,9 @@ pub struct Instance {
     pub provider_type: String,
     /// Where it is in its life.
     pub state: InstanceState,
-    /// Where it answers SSH: host, or host and port; none until it is known.
+    /// Where it answers: host, or host and port; none until it is known. A pool does not use an
+    /// instance before it has one, so where nothing is reached by address (an executor that goes by
+    /// the id, say) any text that looks like a host will do.
     pub address: Option<String>,
     /// The user to log in as; none means the configured one.
     pub remote_user: Option<String>,

@@ -6,7 +6,9 @@
 //!
 //! # A driver in a hundred lines
 //!
-//! Instances that are files in a directory, each holding its tags:
+//! Instances that are files in a directory, each holding its tags. (The calls to the file system
+//! block, which is no matter for a short one. One that waits for a network must not block, and has
+//! to end within [`CallContext::timeout`].)
 //!
 //! ```
 //! use std::path::{Path, PathBuf};
@@ -36,6 +38,13 @@
 //!     CloudError::new(operation, "directory", kind, error)
 //! }
 //!
+//! impl Directory {
+//!     /// A file of this directory, whatever the name says.
+//!     fn path(&self, name: &str) -> PathBuf {
+//!         self.0.join(name.replace('/', "%"))
+//!     }
+//! }
+//!
 //! fn describe(path: &Path) -> io::Result<Instance> {
 //!     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
 //!     let tags: Tags = serde_json::from_slice(&fs::read(path)?)?;
@@ -47,7 +56,7 @@
 //!     async fn create(&self, _: &CallContext, request: &CreateRequest)
 //!         -> Result<Instance, CloudError> {
 //!         // The token is the name: a repeated request finds what the first one made.
-//!         let path = self.0.join(&request.token);
+//!         let path = self.path(&request.token);
 //!         let made = serde_json::to_vec(&request.tags).map_err(io::Error::from)
 //!             .and_then(|tags| if path.exists() { Ok(()) } else { fs::write(&path, tags) })
 //!             .and_then(|()| describe(&path));
@@ -64,7 +73,7 @@
 //!     }
 //!
 //!     async fn destroy(&self, _: &CallContext, ids: &[InstanceId]) -> InstanceResults {
-//!         let remove = |id: &InstanceId| match fs::remove_file(self.0.join(id.as_str())) {
+//!         let remove = |id: &InstanceId| match fs::remove_file(self.path(id.as_str())) {
 //!             Err(error) if error.kind() != io::ErrorKind::NotFound => {
 //!                 Err(classify(Operation::Destroy, error))
 //!             }
@@ -76,7 +85,7 @@
 //!     async fn set_tags(&self, _: &CallContext, changes: &[(InstanceId, Tags)])
 //!         -> InstanceResults {
 //!         let merge = |id: &InstanceId, tags: &Tags| -> io::Result<()> {
-//!             let path = self.0.join(id.as_str());
+//!             let path = self.path(id.as_str());
 //!             let mut all = describe(&path)?.tags;
 //!             all.extend(tags.clone());
 //!             fs::write(path, serde_json::to_vec(&all)?)

@@ -103,7 +103,9 @@ impl CreateRequest {
         }
     }
 
-    /// A request for documentation and tests: one small machine with a tag.
+    /// A request for documentation and tests: type `small`, which the provider calls `s1`, with 1
+    /// vCPU, 1 GiB RAM and 10 GiB scratch; image `image`; the tag `ExampleInstanceSetID` = `set`;
+    /// an init script that does nothing; token `token-1`.
     pub fn example() -> Self {
         let mut small = InstanceType::new("small", 1, ByteSize::gib(1), Price::default());
         small.provider_type = "s1".into();

@@ -1,14 +1,33 @@
 //! The lines of a report.
 //!
-//! `--report` prints JSON objects, one a line of at most [`MAX_LINE`] bytes:
+//! `--report` prints JSON objects, one a line of at most [`MAX_LINE`] bytes. A runner of any kind
+//! may print them, and its [`parse`]d report be handed to the pool:
 //!
-//! ```text
-//! {"type":"report","version":1}
-//! {"type":"broken","why":"no space left on device"}
-//! {"type":"container","uuid":"…","attempt":1,"state":"running","started_at":1795208257000}
-//! {"type":"container","uuid":"…","attempt":1,"state":"finished","cause":"exited","code":0,…}
-//! {"type":"end","containers":2,"digest":"…"}
 //! ```
+//! use longshore_runner_api::report::parse;
+//! use longshore_types::{ExitCause, ReportedState};
+//!
+//! let report = parse(br#"{"type":"report","version":1}
+//! {"type":"broken","why":"no space left on device"}
+//! {"type":"container","uuid":"local-dz642-000000000000001","attempt":1,"state":"running","started_at":1795208257000}
+//! {"type":"container","uuid":"local-dz642-000000000000002","attempt":3,"state":"finished","cause":"exited","code":5,"started_at":1795208257000,"finished_at":1795208258000,"stdout_bytes":10,"stderr_bytes":0}
+//! {"type":"container","uuid":"local-dz642-000000000000003","attempt":1,"state":"finished","cause":"time_limit","stdout_bytes":0,"stderr_bytes":0}
+//! {"type":"container","uuid":"local-dz642-000000000000004","attempt":1,"state":"stale"}
+//! {"type":"end","containers":4,"digest":""}
+//! "#)?;
+//! let ReportedState::Finished(exit) = &report.containers[1].state else { panic!() };
+//! assert_eq!((&exit.cause, exit.stdout_bytes), (&ExitCause::Exited { code: 5 }, 10));
+//! # Ok::<(), longshore_runner_api::report::ReportError>(())
+//! ```
+//!
+//! | field | is |
+//! |---|---|
+//! | `state` | `running` (from the moment at which it may run), `stale` (what watches it is gone, and it may still run), `finished` |
+//! | `started_at`, `finished_at` | milliseconds since 1970 UTC on the clock of the machine; may be left out |
+//! | `cause` | of what is finished: `exited` with `code`, `signaled` with `signal`, `time_limit`, `killed`, `not_started` with `error`, `supervisor_lost`, `instance_lost` |
+//! | `stdout_bytes`, `stderr_bytes` | of what is finished: how much output there is to bring home |
+//! | `containers` | how many lines of type `container` there were |
+//! | `digest` | equal digests mean equal reports; empty from a runner that gives none, which is then asked at every probe |
 //!
 //! The last line proves that nothing was cut off. Lines of a type that the reader does not know
 //! are ignored, so that a newer runner can say more.
