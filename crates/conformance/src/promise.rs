@@ -207,7 +207,7 @@ promises! {
     "set_tags changes only the instances that it names"
     "set_tags sets tags of the instances it is given."
 
-    TagBatchesAreTaken tag_batches_are_taken: tag::batch, 1;
+    TagBatchesAreTaken tag_batches_are_taken: tag::batch, 2;
     "set_tags takes as many changes as tag_batch declares"
     "capabilities.tag_batch: the most changes in one set_tags; 0 means no limit."
 
@@ -227,7 +227,7 @@ promises! {
     "destroy gives one result for each id, and one unknown id does not keep the others alive"
     "destroy: one result for each id, in any order. An unknown id is success."
 
-    DestroyBatchesAreTaken destroy_batches_are_taken: destroy::batch, 1;
+    DestroyBatchesAreTaken destroy_batches_are_taken: destroy::batch, 2;
     "destroy takes as many ids as destroy_batch declares"
     "capabilities.destroy_batch: the most ids in one destroy; 0 means no limit."
 

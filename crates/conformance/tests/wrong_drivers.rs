@@ -210,6 +210,7 @@ const CASES: &[Case] = &[
     .also(&[
         P::ConcurrentRepeatsMakeOneInstance,
         P::DroppedCreateCanBeRepeated,
+        P::StopDestroysNothing,
     ]),
     case(
         F::MakesASecondBehind,
@@ -317,16 +318,23 @@ const CASES: &[Case] = &[
     )
     .also(&[P::SetTagsMerges]),
     case(
+        F::DropsAFullLastPage,
+        P::ListsMoreThanOnePage,
+        "900 different instances are listed",
+    ),
+    case(
         F::LagsThoughConsistent,
         P::ConsistentListingShowsAllThatWasDone,
         "is not listed",
     ),
-    case(F::ReplacesTags, P::SetTagsMerges, "it has no tag").also(&[P::SetTagsAnswersPerChange]),
+    case(F::ReplacesTags, P::SetTagsMerges, "it has no tag")
+        .also(&[P::SetTagsAnswersPerChange, P::OddTagsAreKept]),
     case(
         F::KeepsOldTagValues,
         P::SetTagsMerges,
         "is \"1\", not \"2\"",
     ),
+    case(F::ForgetsTagsBeyondTen, P::OddTagsAreKept, "it has no tag"),
     case(
         F::TagsUnknownOnes,
         P::SetTagsAnswersPerChange,
@@ -357,6 +365,7 @@ const CASES: &[Case] = &[
         P::TagBatchesAreTaken,
         "tag_batch is 20",
     ),
+    case(F::TagsTheLastChunk, P::TagBatchesAreTaken, "it has no tag"),
     case(
         F::DestroysNothing,
         P::DestroyedInstancesVanish,
@@ -404,6 +413,11 @@ const CASES: &[Case] = &[
         F::DestroysSmallBatches,
         P::DestroyBatchesAreTaken,
         "destroy_batch is 50",
+    ),
+    case(
+        F::DestroysTheLastChunk,
+        P::DestroyBatchesAreTaken,
+        "is still listed as Running",
     ),
     case(F::DestroysOthersToo, P::DestroyLeavesOthersAlone, "as well"),
     case(
@@ -468,6 +482,11 @@ const CASES: &[Case] = &[
         "is listed as Stopping",
     ),
     case(
+        F::ForgetsTokensOnStop,
+        P::StopDestroysNothing,
+        "two instances",
+    ),
+    case(
         F::NeverStopsTwice,
         P::StopDestroysNothing,
         "the second time",
@@ -483,7 +502,10 @@ const CASES: &[Case] = &[
 async fn run(fault: Fault, promises: &[Promise]) -> (Report, Memory) {
     let memory = Memory::new(Shape::full());
     let subject = layer(Arc::new(Wrong::new(fault, memory.clone())), memory.clone())
-        .with_instances_at_once(if fault == F::ListsOnePage { 1001 } else { 8 })
+        .with_instances_at_once(match fault {
+            F::ListsOnePage | F::DropsAFullLastPage => 1001,
+            _ => 8,
+        })
         .with_appearance(Duration::from_secs(20))
         .with_vanishing(Duration::from_secs(25));
     (Suite::only(promises).run(&subject).await, memory)

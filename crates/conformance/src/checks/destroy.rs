@@ -86,22 +86,24 @@ pub(crate) async fn batch(lab: Arc<Lab>) -> Step<()> {
         0 => (LARGE_BATCH, "destroy_batch is 0, no limit".to_owned()),
         most => (most, format!("destroy_batch is {most}")),
     };
-    let made = lab.create(&lab.request()).await?;
-    let listed = format!("created {}", made.id);
-    lab.await_listed(&listed, std::slice::from_ref(&made.id))
+    // One at either end, so that no part of the batch is forgotten unseen.
+    let made = lab.create_each(&[lab.request(), lab.request()]).await?;
+    let mut made: Vec<_> = made.into_iter().map(|instance| instance.id).collect();
+    lab.await_listed(&format!("created {made:?}"), &made)
         .await?;
-    let mut ids: Vec<_> = (1..most).map(|n| lab.unknown_id(n)).collect();
-    ids.push(made.id.clone());
+    made.truncate(most);
+    let mut ids = made.clone();
+    ids.splice(1..1, (made.len()..most).map(|n| lab.unknown_id(n)));
     let did = format!(
-        "destroyed {most} ids in one call ({declared}): {} that no instance has, and {}",
-        most - 1,
-        made.id
+        "destroyed {most} ids in one call ({declared}): {} that no instance has, and {made:?} at \
+         its ends",
+        most - made.len(),
     );
     let answers = lab.destroy(&ids).await?;
     let fix = "declare the largest batch that works, or make several calls to the provider; an \
                unknown id is success";
     expect_all_ok(&lab, &did, &ids, &answers, fix)?;
-    lab.await_vanished(&did, &[made.id]).await
+    lab.await_vanished(&did, &made).await
 }
 
 pub(crate) async fn others(lab: Arc<Lab>) -> Step<()> {

@@ -38,6 +38,8 @@ pub(crate) async fn exact(lab: Arc<Lab>) -> Step<()> {
         (both("red", "round"), vec![red]),
         (both("blue", "round"), vec![]),
         (lab.tags_with(COLOR, "re"), vec![]),
+        (lab.tags_with(COLOR, "ed"), vec![]),
+        (lab.tags_with(COLOR, "redder"), vec![]),
         (lab.tags_with(COLOR, "Red"), vec![]),
         (lab.tags_with(COLOR, "r*"), vec![]),
         (lab.tags_with(COLOR, "re?"), vec![]),
@@ -97,19 +99,27 @@ pub(crate) async fn without_tags(lab: Arc<Lab>) -> Step<()> {
 
 pub(crate) async fn more_than_one_page(lab: Arc<Lab>) -> Step<()> {
     const AT_ONCE: usize = 16;
+    /// So many are whole pages of any usual size, and one more is not.
+    const FULL_PAGES: usize = MORE_THAN_A_PAGE - 1;
     lab.remember_what_was_there().await?;
     let create_some = |first: usize| {
         let lab = share(&lab);
         async move {
             let mut ids = Vec::new();
-            for _ in (first..MORE_THAN_A_PAGE).step_by(AT_ONCE) {
+            for _ in (first..FULL_PAGES).step_by(AT_ONCE) {
                 ids.push(lab.create(&lab.request()).await?.id);
             }
             Ok(ids)
         }
     };
     let made = all((0..AT_ONCE).map(create_some)).await?;
-    let made: BTreeSet<InstanceId> = made.into_iter().flatten().collect();
+    let mut made: BTreeSet<InstanceId> = made.into_iter().flatten().collect();
+    expect_all_listed(&lab, &made).await?;
+    made.insert(lab.create(&lab.request()).await?.id);
+    expect_all_listed(&lab, &made).await
+}
+
+async fn expect_all_listed(lab: &Lab, made: &BTreeSet<InstanceId>) -> Step<()> {
     let did = format!(
         "created {} instances, then listed by their tags",
         made.len()
@@ -121,8 +131,8 @@ pub(crate) async fn more_than_one_page(lab: Arc<Lab>) -> Step<()> {
             listing.len()
         )),
     };
-    let fix = "ask for the next page until the provider says that there is none, and put all \
-               pages together";
+    let fix = "ask for the next page until the provider says that there is none, also after a full \
+               one, and put all pages together";
     let seen = lab.eventually(&lab.tags, lab.subject.timing.appear, look);
     seen.await?.map_err(|saw| lab.broken(&did, &saw, fix))
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::lab::{Lab, Listing, Step, Stop, is_alive};
+use crate::Promise;
+use crate::lab::{Lab, Listing, Step, Stop, broken, is_alive};
 
 pub(crate) async fn stop(lab: Arc<Lab>) -> Step<()> {
     if !lab.subject.can_reopen() {
@@ -12,7 +13,8 @@ pub(crate) async fn stop(lab: Arc<Lab>) -> Step<()> {
                 .into(),
         ));
     }
-    let made = lab.create(&lab.request()).await?;
+    let request = lab.request();
+    let made = lab.create(&request).await?;
     let id = &made.id;
     lab.await_listed(&format!("created {id}"), std::slice::from_ref(id))
         .await?;
@@ -39,7 +41,19 @@ pub(crate) async fn stop(lab: Arc<Lab>) -> Step<()> {
     let seen = lab.eventually(&lab.tags, appear, look).await?;
     let fix = "end only what runs in this process; instances go on without the driver";
     seen.map_err(|saw| lab.broken(&did, &saw, fix))?;
-    Ok(())
+    if !lab.capabilities().await?.idempotent_create {
+        return Ok(());
+    }
+    let again = lab.create(&request).await?.id;
+    if again == *id {
+        return Ok(());
+    }
+    let did = format!("{did}, then created again with the token {}", request.token);
+    let saw = format!("it returned {again}: there are two instances of one token");
+    let fix = "have the provider remember tokens, or look for them among the instances: what this \
+               process knew is lost with it; else do not declare idempotent_create";
+    let promise = Promise::RepeatedCreateMakesNothingNew;
+    Err(broken(promise, &did, &saw, fix))
 }
 
 async fn stop_once(lab: &Lab, what: &str) -> Step<()> {

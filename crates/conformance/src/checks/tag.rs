@@ -160,19 +160,20 @@ pub(crate) async fn batch(lab: Arc<Lab>) -> Step<()> {
         0 => (LARGE_BATCH, "tag_batch is 0, no limit".to_owned()),
         most => (most, format!("tag_batch is {most}")),
     };
-    let made = lab.create(&lab.request()).await?;
-    let id = &made.id;
-    lab.await_listed(&format!("created {id}"), std::slice::from_ref(id))
+    // One at either end, so that no part of the batch is forgotten unseen.
+    let made = lab.create_each(&[lab.request(), lab.request()]).await?;
+    let mut made: Vec<_> = made.into_iter().map(|instance| instance.id).collect();
+    lab.await_listed(&format!("created {made:?}"), &made)
         .await?;
+    made.truncate(most);
     let new = tags(&[(ADDED, "1")]);
-    let mut changes: Vec<_> = (1..most)
-        .map(|n| (lab.unknown_id(n), new.clone()))
-        .collect();
-    changes.push((id.clone(), new.clone()));
+    let mut ids = made.clone();
+    ids.splice(1..1, (made.len()..most).map(|n| lab.unknown_id(n)));
+    let changes: Vec<_> = ids.into_iter().map(|id| (id, new.clone())).collect();
     let did = format!(
         "set tags by {most} changes in one call ({declared}): {} of ids that nobody has, and of \
-         {id}",
-        most - 1
+         {made:?} at its ends",
+        most - made.len()
     );
     let answers = lab.set_tags(&changes).await?;
     let fix = "declare the largest batch that works, or make several calls to the provider";
@@ -183,12 +184,17 @@ pub(crate) async fn batch(lab: Arc<Lab>) -> Step<()> {
     if let Some(error) = errors.find(|error| !not_found(error)) {
         return Err(lab.broken(&did, &format!("the error: {}", error.chain()), fix));
     }
-    expect_answers(&lab, &did, &changes, &answers, &[id])?;
-    expect_tags(&lab, &did, id, &new, fix).await
+    let existing: Vec<_> = made.iter().collect();
+    expect_answers(&lab, &did, &changes, &answers, &existing)?;
+    for id in &made {
+        expect_tags(&lab, &did, id, &new, fix).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn odd(lab: Arc<Lab>) -> Step<()> {
-    let made = lab.create(&lab.request()).await?;
+    let request = lab.request();
+    let made = lab.create(&request).await?;
     let id = &made.id;
     lab.await_listed(&format!("created {id}"), std::slice::from_ref(id))
         .await?;
@@ -211,6 +217,11 @@ pub(crate) async fn odd(lab: Arc<Lab>) -> Step<()> {
             }
         }
     }
+    let mut all = request.tags.clone();
+    all.extend(taken.clone());
+    let did = format!("set {} more tags of {id}, one after the other", taken.len());
+    let fix = "keep every tag; refuse as InvalidRequest one that is too many for the provider";
+    expect_tags(&lab, &did, id, &all, fix).await?;
     let mut request = lab.request();
     request.tags.extend(taken);
     let made = lab.create(&request).await?;

@@ -42,6 +42,7 @@ pub(crate) enum Fault {
     ComparesTokensByPrefix,
     ForgetsTokens,
     MakesASecondBehind,
+    ForgetsTokensOnStop,
     LooksUpTokensTooEarly,
     NotesTokensTooLate,
     NeedsAKey,
@@ -65,15 +66,18 @@ pub(crate) enum Fault {
     ListsNothingWithoutTags,
     IgnoresUnknownTagNames,
     ListsOnePage,
+    DropsAFullLastPage,
     LagsThoughConsistent,
     ReplacesTags,
     KeepsOldTagValues,
+    ForgetsTagsBeyondTen,
     TagsUnknownOnes,
     FailsAllTagsForOne,
     AnswersOneTagChange,
     TagErrorsAreOther,
     TagsOthersToo,
     TakesSmallTagBatches,
+    TagsTheLastChunk,
     DestroysNothing,
     ListsTheDeadAsRunning,
     UnknownIsNotFound,
@@ -83,6 +87,7 @@ pub(crate) enum Fault {
     AnswersTooOften,
     OneUnknownFailsAll,
     DestroysSmallBatches,
+    DestroysTheLastChunk,
     DestroysOthersToo,
     MatchesEveryKey,
     MatchesNoKey,
@@ -153,6 +158,10 @@ impl Wrong {
                 request.token = format!("t-{}", self.calls.fetch_add(1, Ordering::Relaxed));
             }
             F::ComparesTokensByPrefix => request.token.truncate(28),
+            F::ForgetsTokensOnStop => {
+                let stops = self.calls.load(Ordering::Relaxed);
+                request.token = format!("{stops}-{}", request.token);
+            }
             F::TakesADefaultType => request.instance_type.provider_type = "s1".into(),
             F::TakesADefaultImage => request.image = "image".into(),
             _ => {}
@@ -207,6 +216,10 @@ impl Wrong {
         match self.overlay.lock().unwrap().get(&instance.id) {
             Some(tags) if self.is(F::ReplacesTags) => instance.tags = tags.clone(),
             Some(tags) if self.is(F::KeepsOldTagValues) => instance.tags.extend(tags.clone()),
+            Some(tags) if self.is(F::ForgetsTagsBeyondTen) && instance.tags.len() > 10 => {
+                let newest = |key: &String| !key.contains("-odd-") || tags.contains_key(key);
+                instance.tags.retain(|key, _| newest(key));
+            }
             _ => {}
         }
     }
@@ -335,6 +348,9 @@ impl Wrong {
             }),
             F::ListsNothingWithoutTags if tags.is_empty() => listing.clear(),
             F::ListsOnePage => listing.truncate(1000),
+            F::DropsAFullLastPage if !listing.is_empty() && listing.len().is_multiple_of(100) => {
+                listing.truncate(listing.len() - 100);
+            }
             F::NeverListsPendingOnes => {
                 let births = self.births.lock().unwrap();
                 let newest = births.iter().max_by_key(|(_, at)| **at).map(|(id, _)| id);
@@ -415,10 +431,16 @@ impl Wrong {
         let before = self.destroyed.lock().unwrap().clone();
         self.destroyed.lock().unwrap().extend(ids.iter().cloned());
         let mut wanted = ids.to_vec();
+        if self.is(F::DestroysTheLastChunk) {
+            wanted.drain(..ids.len().saturating_sub(10));
+        }
         if self.is(F::DestroysOthersToo) && ids.iter().any(|id| !unknown(id)) {
             wanted.extend(self.inner.alive());
         }
         let mut answers = self.inner.destroy(context, &wanted).await;
+        if self.is(F::DestroysTheLastChunk) {
+            return ids.iter().map(|id| (id.clone(), Ok(()))).collect();
+        }
         answers.truncate(ids.len());
         for (id, answer) in &mut answers {
             let refused = match self.fault {
@@ -460,6 +482,12 @@ impl Wrong {
             F::TakesSmallTagBatches if ids.len() > 10 => {
                 return fail_all(&ids, Operation::SetTags, &ErrorKind::InvalidRequest);
             }
+            F::TagsTheLastChunk => {
+                let before = changes.len().saturating_sub(10);
+                changes[..before]
+                    .iter_mut()
+                    .for_each(|(_, tags)| tags.clear());
+            }
             F::KeepsOldTagValues => {
                 let mut overlay = self.overlay.lock().unwrap();
                 for (id, tags) in &changes {
@@ -469,7 +497,9 @@ impl Wrong {
                     }
                 }
             }
-            F::ReplacesTags => self.overlay.lock().unwrap().extend(changes.iter().cloned()),
+            F::ReplacesTags | F::ForgetsTagsBeyondTen => {
+                self.overlay.lock().unwrap().extend(changes.iter().cloned())
+            }
             F::TagsOthersToo => {
                 let tags = changes.first().map(|(_, tags)| tags.clone());
                 let others = self.inner.alive().into_iter();
