@@ -557,7 +557,8 @@ async fn a_name_that_an_earlier_pool_may_have_started_is_not_started_beside_it()
     // What nobody has named before has nothing to wait for.
     let exit = next.run(Run::new("small", *b"exit 0")).await.unwrap();
     assert!(exit.cause.is_success());
-    let error = next.run(run(2).timeout(seconds(30))).await.unwrap_err();
+    let waited = timeout(seconds(600), next.run(run(2).timeout(seconds(30)))).await;
+    let error = waited.unwrap().unwrap_err();
     let RunError::NotReady(NotReady::TimedOut { why, .. }) = &error else {
         panic!("{error}")
     };
