@@ -54,7 +54,8 @@ pub enum InstanceState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Instance {
-    /// The provider's identifier, never empty, unique within the instance set.
+    /// The provider's identifier: never empty, unique within the instance set, and not given to
+    /// another instance later.
     pub id: InstanceId,
     /// What the provider calls its type.
     pub provider_type: String,

@@ -66,15 +66,36 @@ impl Suite {
     /// bounded. May be dropped: what was made is then removed in the background, as long as the
     /// runtime lives.
     pub async fn run(&self, subject: &Subject) -> Report {
+        self.run_and_tell(subject, |_| {}).await
+    }
+
+    /// Like [`Suite::run`], and tells of each finding as soon as it is there: where a provider is
+    /// slow, or a driver hangs, that is sooner than the report.
+    ///
+    /// ```
+    /// # use longshore_conformance::{Subject, Suite};
+    /// # async fn look(subject: &Subject) {
+    /// eprintln!("run {}", subject.run());
+    /// let report = Suite::new().run_and_tell(subject, |finding| eprintln!("{finding}")).await;
+    /// assert!(report.into_result().is_ok(), "not every promise is kept");
+    /// # }
+    /// ```
+    pub async fn run_and_tell(
+        &self,
+        subject: &Subject,
+        mut tell: impl FnMut(&Finding) + Send,
+    ) -> Report {
         let mut report = Report::new(name_of(subject).await, subject.run());
         for (promise, why) in &self.plan {
-            report.findings.push(match why {
+            let finding = match why {
                 None => promise.check(subject).await,
                 Some(why) => {
                     let why = why.clone();
                     Finding::new(*promise, Verdict::NotRun { why })
                 }
-            });
+            };
+            tell(&finding);
+            report.findings.push(finding);
         }
         if report.findings.iter().any(|finding| finding.creates > 0) {
             report.left_behind = subject.clean_up().await;

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use common::fake::{self, Shape};
 use common::not_run;
-use longshore_conformance::{Promise, Suite};
+use longshore_conformance::{Finding, Promise, Suite};
 use longshore_fakecloud::{CallKind, RateLimit};
 
 async fn keeps_everything_but(shape: Shape, left_out: &[Promise]) {
     let cloud = fake::cloud(&shape);
-    let report = Suite::new().run(&fake::subject(&cloud, &shape)).await;
-    eprintln!("{report}");
+    let mut told = Vec::new();
+    let tell = |finding: &Finding| told.push(finding.clone());
+    let subject = fake::subject(&cloud, &shape);
+    let report = Suite::new().run_and_tell(&subject, tell).await;
     report.assert_kept();
+    assert_eq!(told, report.findings);
     assert_eq!(not_run(&report), left_out);
     assert_eq!(fake::alive(&cloud), []);
 }
