@@ -70,6 +70,13 @@ pub enum Event {
         instance: InstanceId,
     },
     /// An instance could not be created.
+    ///
+    /// Told at once where the provider surely refused. Where nobody knows what a create did (no
+    /// answer in time, a connection that broke, a driver that panicked) it is not told then: the
+    /// create stays pending, and is repeated where creates are idempotent, else looked for in
+    /// listings. This is told once [`Config::create_grace`](crate::Config::create_grace) has
+    /// passed and a listing after that does not show it; never, if it turns up. Until then
+    /// [`Snapshot::pendings`](crate::Snapshot::pendings) has it, and the pool's log the error.
     CreateFailed {
         /// The type that was asked for.
         type_name: TypeName,
@@ -108,7 +115,8 @@ pub enum Changed {
     Pending(u64),
     /// Which creates would be refused: see [`Core::create_refusal`](crate::Core::create_refusal).
     CreateGate,
-    /// What listings have shown so far: see [`Core::is_listed`](crate::Core::is_listed) and
-    /// [`Core::absence_is_evidence`](crate::Core::absence_is_evidence).
+    /// What listings have shown so far: see [`Core::is_listed`](crate::Core::is_listed),
+    /// [`Core::absence_is_evidence`](crate::Core::absence_is_evidence) and
+    /// [`Core::listing_error`](crate::Core::listing_error).
     Evidence,
 }

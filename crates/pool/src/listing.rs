@@ -108,10 +108,10 @@ impl Core {
 
     pub(crate) fn on_listed(&mut self, began: Seq, began_at: Instant, outcome: Outcome) {
         self.listing.in_flight = false;
+        let error_before = self.listing.error.take();
         let pause = match outcome {
             Outcome::Listed(Ok(instances)) => {
                 self.listing.failures = 0;
-                self.listing.error = None;
                 self.listing.complete_began = began;
                 self.on_complete_listing(began, began_at, instances);
                 None
@@ -119,6 +119,9 @@ impl Core {
             Outcome::Listed(Err(failure)) => Some(self.on_listing_failed(&failure)),
             _ => Some(MIN_PAUSE),
         };
+        if self.listing.error != error_before {
+            self.changed(Changed::Evidence);
+        }
         if self.stopping {
             return;
         }

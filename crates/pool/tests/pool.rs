@@ -133,6 +133,26 @@ async fn a_host_that_never_answers_and_a_listing_that_fails_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_snapshot_says_why_instances_cannot_be_listed_and_when_they_can_again() {
+    for at_the_start in [true, false] {
+        let world = World::new();
+        if at_the_start {
+            world.cloud.set_only(Fault::Panic, Some("list"));
+        }
+        let pool = world.pool().await;
+        if !at_the_start {
+            until(&pool, |s| s.is_listed).await;
+            world.cloud.set_only(Fault::Panic, Some("list"));
+        }
+        until(&pool, |s| s.listing_error.is_some()).await;
+        let error = pool.snapshot().listing_error.clone().unwrap();
+        assert!(error.contains("it panicked"), "{error}");
+        world.cloud.set(Fault::None);
+        until(&pool, |s| s.listing_error.is_none() && s.is_listed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_verbs_do_what_the_core_does() {
     let world = World::new();
     let pool = world.pool().await;
