@@ -283,6 +283,8 @@ impl Core {
             let exit = match held.stage {
                 Stage::Ended(ended) if ended.told => continue,
                 Stage::Ended(ended) => ended.exit,
+                // Nobody wants it again: that its instance had to go for it is not a fault.
+                _ if held.kill.is_some() => Exit::unseen(ExitCause::Killed),
                 _ => Exit::unseen(ExitCause::InstanceLost),
             };
             self.event(Event::Ended {

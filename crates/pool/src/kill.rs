@@ -14,8 +14,15 @@ const TERM: u8 = 15;
 impl Core {
     /// Asks a container on a worker to end. Cannot be taken back; asking again changes nothing.
     ///
+    /// TERM is sent at once, and again every [`Config::timeout_signal`](crate::Config) until the
+    /// runner says that nothing of it is left. After [`Config::timeout_term`](crate::Config)
+    /// there is an alarm, and no further signal: the worker gets nothing more to do, and its
+    /// instance is destroyed once nothing but such containers is on it (unless it is held).
+    /// KILL is never sent.
+    ///
     /// It is settled by [`Event::Ended`](crate::Event::Ended) or
-    /// [`Event::NeverRan`](crate::Event::NeverRan).
+    /// [`Event::NeverRan`](crate::Event::NeverRan). Where the instance goes first, for this or for
+    /// another reason, that is an end with [`ExitCause::Killed`](longshore_types::ExitCause).
     pub fn kill(
         &mut self,
         uuid: ContainerUuid,
@@ -125,8 +132,12 @@ impl Core {
 
     pub(crate) fn on_killed(&mut self, id: &InstanceId, uuid: ContainerUuid, outcome: Outcome) {
         let gone = matches!(outcome, Outcome::Killed(KillOutcome::Gone));
-        if let Outcome::Killed(KillOutcome::Unknown { error }) = &outcome {
-            self.set_error(id, error);
+        match &outcome {
+            Outcome::Killed(KillOutcome::Unknown { error }) => self.set_error(id, error),
+            Outcome::Killed(KillOutcome::StillRuns) => {
+                self.set_error(id, &format!("a kill of {uuid}: it still runs"));
+            }
+            _ => {}
         }
         let seq = self.next_seq();
         let Some(held) = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid)) else {

@@ -306,12 +306,14 @@ fn a_kill_is_given_up_and_never_sends_anything_but_term() {
         "{signals:?}"
     );
     assert_eq!(rig.phase("a", 1), Some(HeldPhase::Killing));
+    let error = rig.view("a").unwrap().last_error.unwrap();
+    assert_eq!(error, format!("a kill of {}: it still runs", uuid(1)));
     rig.wait(seconds(2));
     assert_eq!(rig.state("a"), WorkerState::Shutdown);
     assert_eq!(rig.alarms(), 1);
     rig.cloud.clear();
     rig.pass(seconds(200), gone);
-    assert_eq!(rig.ended(1), [ExitCause::InstanceLost]);
+    assert_eq!(rig.ended(1), [ExitCause::Killed]);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Witness {
     /// The newest attempt of which the controller was told that nothing is left.
     closed: BTreeMap<ContainerUuid, Attempt>,
     submitted: BTreeMap<ContainerUuid, Instant>,
+    /// Instances that do not exist any more.
+    gone: BTreeSet<InstanceId>,
     pub(crate) waits: Vec<Duration>,
     pub(crate) others: BTreeSet<InstanceId>,
     findings: Vec<Finding>,
@@ -135,6 +137,10 @@ impl Witness {
         }
     }
 
+    pub(crate) fn instance_gone(&mut self, instance: &InstanceId) {
+        self.gone.insert(instance.clone());
+    }
+
     /// How many processes were ever started.
     pub(crate) fn processes(&self) -> usize {
         self.processes.len()
@@ -175,15 +181,18 @@ impl Witness {
 
     /// The controller takes the end of the latest attempt of a container.
     pub(crate) fn end_told(&mut self, uuid: ContainerUuid, attempt: Attempt, exit: &Exit) {
-        let seen = self.processes.get(&(uuid, attempt)).map(|p| &p.ended);
+        let process = self.processes.get(&(uuid, attempt));
+        let went = process.is_some_and(|process| self.gone.contains(&process.instance));
+        let seen = process.map(|process| &process.ended);
         let so = match (&exit.cause, seen) {
             (ExitCause::Exited { .. }, Some(Some(how))) => *how == exit.cause,
-            (ExitCause::Killed, Some(Some(how))) => *how == ExitCause::Killed,
+            // One that was to be killed, and whose machine had to go for it or went anyhow.
+            (ExitCause::Killed, Some(Some(how))) => *how == ExitCause::Killed || went,
             (ExitCause::NotStarted { .. }, None) => true,
             // A process that ended and whose result was lost with its machine.
             (ExitCause::SupervisorLost | ExitCause::InstanceLost, Some(Some(_))) => true,
             // A machine that was lost before the start arrived.
-            (ExitCause::InstanceLost, None) => true,
+            (ExitCause::Killed | ExitCause::InstanceLost, None) => true,
             _ => false,
         };
         if exit.cause == ExitCause::SupervisorLost && seen.is_none() {

@@ -169,7 +169,15 @@ impl Pool {
         self.ask(move |core, now| core.start(request, now)).await
     }
 
-    /// Asks what runs on a worker to end: see [`Core::kill`].
+    /// Asks what runs on a worker to end: see [`Core::kill`]. It cannot be taken back.
+    ///
+    /// The runner is told to send TERM, at once and again every
+    /// [`Config::timeout_signal`](crate::Config). If it still runs after
+    /// [`Config::timeout_term`](crate::Config), it is given up: nothing more is sent, the worker
+    /// gets nothing more to do, and once nothing but what was given up is on it its instance is
+    /// destroyed. That, too, is told as [`Event::Ended`] with
+    /// [`ExitCause::Killed`](longshore_types::ExitCause). KILL is never sent.
+    /// [`WorkerView::last_error`](longshore_types::WorkerView) says that it still runs.
     pub async fn kill(
         &self,
         uuid: ContainerUuid,

@@ -38,10 +38,16 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     /// [`StartOutcome::Unknown`].
     fn started(&self, answer: &Collected) -> StartOutcome;
 
-    /// The line that signals an attempt.
+    /// The line that signals an attempt: all of its processes, or leaves a mark that it must not
+    /// be started, where the runner has not seen it.
+    ///
+    /// `signal` is 15 (TERM), never 9 (KILL). This is asked at once, and again every
+    /// [`Config::timeout_signal`](crate::Config) until [`RunnerProtocol::killed`] says that it is
+    /// gone. After [`Config::timeout_term`](crate::Config) it is not asked again: the worker gets
+    /// nothing more to do, and is destroyed once nothing but such payloads is on it.
     fn kill(&self, uuid: ContainerUuid, attempt: Attempt, signal: u8) -> String;
 
-    /// What the end of that command means.
+    /// What the end of that command means. Whatever leaves a doubt is [`KillOutcome::Unknown`].
     fn killed(&self, answer: &Collected) -> KillOutcome;
 
     /// The line that asks for a report.

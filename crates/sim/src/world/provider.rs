@@ -171,6 +171,7 @@ impl World {
             self.witness.process_ended(uuid, attempt, &lost);
             self.tell(Happening::ProcessEnded(About::on(id, uuid, attempt), lost));
         }
+        self.witness.instance_gone(id);
         self.tell(Happening::Instance(id.clone(), "is gone"));
         self.bill(&machine);
         for poll in std::mem::take(&mut machine.polls) {
