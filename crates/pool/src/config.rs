@@ -23,77 +23,101 @@ use longshore_types::{InstanceType, TypeName};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The types that may be created, by name unique.
+    /// The types that may be created, by name unique. No default: they are given to
+    /// [`Config::new`].
     pub types: Vec<InstanceType>,
     /// The quota group of each type that has one, as
-    /// [`InstanceSet::quota_group`](longshore_cloud::InstanceSet::quota_group) says.
+    /// [`InstanceSet::quota_group`](longshore_cloud::InstanceSet::quota_group) says. Default:
+    /// none.
     pub quota_groups: BTreeMap<TypeName, String>,
-    /// The names of our tags.
+    /// The names of our tags. Default: those of [`TagKeys::new`] with the prefix `Arvados`, but
+    /// `Longshore` in a pool made by `runtime::PoolBuilder`. A pool finds instances only under
+    /// the names that they were created with.
     pub tag_keys: TagKeys,
-    /// Which installation this is: the value of the set-ID tag.
+    /// Which installation this is: the value of the set-ID tag. No default: it is given to
+    /// [`Config::new`].
     pub instance_set_id: String,
-    /// Tags of every instance beside ours.
+    /// Tags of every instance beside ours. Default: none.
     pub resource_tags: Tags,
-    /// The provider's name of the image.
+    /// The provider's name of the image. Default: empty.
     pub image: String,
-    /// A shell script that an instance runs when it first boots, after the secret was written.
+    /// Shell commands that an instance runs when it first boots. Default: none.
+    ///
+    /// They are the last part of a script, [`CreateRequest::init_script`], that begins with
+    /// `#!/bin/sh` and the writing of the secret to [`Config::secret_path`]. As a rule the image
+    /// runs it as root (cloud-init does).
+    ///
+    /// [`CreateRequest::init_script`]: longshore_cloud::CreateRequest::init_script
     pub init_command: String,
-    /// The public key that may log in, in OpenSSH's one-line form.
+    /// The public key that may log in, in OpenSSH's one-line form. Default: none; the image has
+    /// to have one then.
     pub public_key: Option<String>,
-    /// Which address of an instance is used to reach it.
+    /// Which address of an instance is used to reach it. Default: the private one.
     pub address_kind: AddressKind,
-    /// Absolute path of the file on an instance that holds its secret.
+    /// Absolute path of the file on an instance that holds its secret, by which a host proves to
+    /// be the instance where the provider does not know its key. Default:
+    /// `/var/run/arvados-instance-secret`.
+    ///
+    /// The script that an instance runs when it first boots writes the file, readable by its
+    /// owner only, before [`Config::init_command`] runs; the directory must be there, and the
+    /// user of the script (root, as a rule) may write to it. Empty: no secret is written there,
+    /// and none is asked for; a host whose key nobody knows is then refused.
     pub secret_path: String,
-    /// The user to log in as where the driver names none.
+    /// The user to log in as where the driver names none. Default: `root`.
     pub remote_user: String,
-    /// The port of addresses that name none, 1 to 65,535.
+    /// The port of addresses that name none, 1 to 65,535. Default: 22.
     pub ssh_port: u16,
-    /// What the instance set can do.
+    /// What the instance set can do. Default: nothing beyond what each can.
     pub capabilities: Capabilities,
-    /// The most instances, pending creates included; 0 means no limit.
+    /// The most instances, pending creates included; 0 means no limit. Default: 64.
     pub max_instances: usize,
-    /// The most creates under way; 0 means no limit.
+    /// The most creates under way; 0 means no limit. Default: 20.
     pub max_creates_in_flight: usize,
-    /// The most probes under way, at least 1.
+    /// The most probes under way, at least 1. Default: 1000.
     pub max_probes_in_flight: usize,
-    /// Whether the output of containers that ended is brought home.
+    /// Whether the output of containers that ended is brought home. Default: true.
     pub collect_output: bool,
     /// How long the runner may wait for a change before it answers a report; zero means that it
     /// answers at once and that reports are asked for every `probe_interval`. At most 60 s.
+    /// Default: 10 s.
     pub report_wait: Duration,
-    /// From one probe of a worker to the next.
+    /// From one probe of a worker to the next. Default: 10 s.
     pub probe_interval: Duration,
-    /// From one listing to the next.
+    /// From one listing to the next. Default: 60 s.
     pub sync_interval: Duration,
-    /// A worker without containers is shut down after this.
+    /// A worker without containers is shut down after this. Default: 60 s.
     pub timeout_idle: Duration,
-    /// An instance that does not answer is shut down after this, from its launch.
+    /// An instance that does not answer is shut down after this, from its launch. Default: 600 s.
     pub timeout_booting: Duration,
-    /// A worker that stopped answering is shut down after this.
+    /// A worker that stopped answering is shut down after this. Default: 600 s.
     pub timeout_probe: Duration,
-    /// A destroy is repeated after this while the instance is still listed.
+    /// A destroy is repeated after this while the instance is still listed. Default: 10 s.
     pub timeout_shutdown: Duration,
-    /// From one TERM to the next.
+    /// From one TERM to the next. Default: 5 s.
     pub timeout_signal: Duration,
-    /// A kill is given up after this.
+    /// A kill is given up after this: see [`Core::kill`](crate::Core::kill). Default: 120 s.
     pub timeout_term: Duration,
-    /// A worker with a stale lock drains after this.
+    /// A worker with a stale lock drains after this. Default: 5 s.
     pub timeout_stale: Duration,
     /// Two listings that miss an instance must be this far apart to prove that it is gone; taken
-    /// as zero where listings are consistent.
+    /// as zero where listings are consistent. Default: 60 s.
     pub consistency_grace: Duration,
-    /// A create whose outcome is unknown is looked for in listings for this long.
+    /// A create whose outcome is unknown is looked for in listings for this long. Default: 120 s.
     pub create_grace: Duration,
-    /// The longest that one call to the provider may take.
+    /// The longest that one call to the provider may take. Default: 120 s.
     pub cloud_call_timeout: Duration,
-    /// The longest that one short command on an instance may take.
+    /// The longest that one short command on an instance may take. Default: 30 s.
     pub command_timeout: Duration,
-    /// The longest that copying the runner or bringing output home may take.
+    /// The longest that copying the runner or bringing output home may take. Default: 300 s.
     pub transfer_timeout: Duration,
 }
 
 impl Config {
-    /// The documented defaults, for an installation and its types.
+    /// The defaults that each field documents, for an installation and its types.
+    ///
+    /// The names of tags begin with `Arvados` here, as in Arvados' dispatcher; a pool made by
+    /// `runtime::Pool::builder` has `Longshore` there. The two do not see each other's instances
+    /// unless [`Config::tag_keys`] is made the same.
     pub fn new(instance_set_id: impl Into<String>, types: Vec<InstanceType>) -> Self {
         let seconds = Duration::from_secs;
         Self {

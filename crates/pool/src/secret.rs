@@ -38,12 +38,13 @@ impl Secrets {
 /// The script that an instance runs when it first boots. The restrictive mask holds for the
 /// secret's file only, not for the operator's command.
 pub(crate) fn init_script(config: &Config, secret: &str) -> String {
-    format!(
-        "#!/bin/sh\n(umask 077 && printf %s {} > {})\n{}\n",
-        quote(secret),
-        quote(&config.secret_path),
-        config.init_command
-    )
+    let mut script = String::from("#!/bin/sh\n");
+    if !config.secret_path.is_empty() {
+        let (secret, path) = (quote(secret), quote(&config.secret_path));
+        let _ = writeln!(script, "(umask 077 && printf %s {secret} > {path})");
+    }
+    let _ = writeln!(script, "{}", config.init_command);
+    script
 }
 
 /// The tags by which our instances are listed.
@@ -83,5 +84,13 @@ mod tests {
                 "umask > /tmp/x",
             ]
         );
+    }
+
+    #[test]
+    fn without_a_path_no_secret_is_written() {
+        let mut config = Config::new("set", Vec::new());
+        config.secret_path = String::new();
+        config.init_command = "true".into();
+        assert_eq!(init_script(&config, "abc"), "#!/bin/sh\ntrue\n");
     }
 }

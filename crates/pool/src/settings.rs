@@ -129,8 +129,9 @@ impl Config {
         } else if BTreeSet::from(names).len() < names.len() {
             wrong("tag_keys", "names the same tag twice");
         }
-        if !self.secret_path.starts_with('/') || has_control(&self.secret_path) {
-            wrong("secret_path", "is not an absolute path");
+        let path = &self.secret_path;
+        if !path.is_empty() && (!path.starts_with('/') || has_control(path)) {
+            wrong("secret_path", "is neither empty nor an absolute path");
         }
         if !is_user(&self.remote_user) {
             wrong("remote_user", "is not the name of a user");
@@ -286,6 +287,7 @@ mod tests {
         config.report_wait = Duration::ZERO;
         config.create_grace = Duration::ZERO;
         config.max_instances = 0;
+        config.secret_path = String::new();
         assert_eq!(config.validate(), Ok(()));
     }
 }

@@ -499,6 +499,20 @@ async fn the_boot_probe_uses_no_sudo_and_the_host_must_show_who_it_is() {
     );
 }
 
+#[tokio::test]
+async fn without_a_path_no_host_is_asked_for_its_secret() {
+    let fake = FakeHost::replies(vec![says("", 0)]);
+    let mut shell = shell(fake.clone());
+    shell.secret_path = String::new();
+    let boot = EffectAction::Boot(host("admin"));
+    let outcome = shell.perform(&effect(1, boot)).await;
+    assert_eq!(outcome, Outcome::Booted(Ok(())));
+    let Identity::Checked { secret, .. } = fake.identities.lock().unwrap()[0].clone() else {
+        panic!("anybody is believed")
+    };
+    assert_eq!(secret, None);
+}
+
 fn runner() -> RunnerBinary {
     RunnerBinary {
         content: Arc::from(&b"program"[..]),

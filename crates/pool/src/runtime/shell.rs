@@ -59,7 +59,8 @@ pub struct Shell {
     pub runner: Option<RunnerBinary>,
     /// Exits with 0 on an instance that has booted; empty means `true`.
     pub boot_probe_command: String,
-    /// Absolute path of the file on an instance that holds its secret.
+    /// Absolute path of the file on an instance that holds its secret; empty means that no host
+    /// is asked for one.
     pub secret_path: String,
     /// Whether users other than root put `sudo` before the runner's commands. Without it the
     /// runner runs as the user who logs in.
@@ -285,7 +286,7 @@ impl Shell {
             None => Identity::Unchecked,
             Some(verifier) => Identity::Checked {
                 verifier: verifier.clone(),
-                secret: host.secret.clone(),
+                secret: host.secret.clone().filter(|_| !self.secret_path.is_empty()),
                 secret_path: self.secret_path.clone(),
             },
         };
