@@ -185,7 +185,7 @@ async fn the_verbs_do_what_the_core_does() {
         }
     };
     assert_eq!(exit.cause, ExitCause::Killed);
-    pool.acknowledge(uuid, Attempt(1), &instance).await.unwrap();
+    pool.acknowledge(uuid, Attempt(1)).await.unwrap();
     pool.set_idle_behavior(&instance, IdleBehavior::Hold)
         .await
         .unwrap();
@@ -215,8 +215,13 @@ async fn without_auto_acknowledge_a_result_stays_until_it_is_acknowledged() {
     let held = &snapshot.workers[0].containers[0];
     assert_eq!((held.uuid, held.attempt), (uuid, Attempt(5)));
     assert_eq!(world.hosts.acknowledged(), 0);
-    let instance = snapshot.workers[0].instance.clone();
-    pool.acknowledge(uuid, Attempt(5), &instance).await.unwrap();
+    pool.acknowledge(uuid, Attempt(4)).await.unwrap();
+    pool.acknowledge(random_uuid().unwrap(), Attempt(5))
+        .await
+        .unwrap();
+    tokio::time::sleep(seconds(60)).await;
+    assert_eq!(world.hosts.acknowledged(), 0, "that was something else");
+    pool.acknowledge(uuid, Attempt(5)).await.unwrap();
     until(&pool, |s| s.workers.iter().all(|w| w.containers.is_empty())).await;
     acknowledged(&world, 1).await;
 }
@@ -272,6 +277,38 @@ async fn a_reader_that_does_not_read_loses_the_oldest_and_holds_nobody_up() {
     while events.next().await.is_some() {}
 }
 
+/// A pool takes over what has ended meanwhile, and acknowledges it, before anybody listens.
+#[tokio::test(start_paused = true)]
+async fn the_first_reader_hears_everything_since_the_start() {
+    let world = World::new();
+    let silent = world.builder().auto_acknowledge(false);
+    let pool = silent.start().await.unwrap();
+    let uuid = random_uuid().unwrap();
+    let run = Run::new("small", *b"exit 3").attempt(uuid, Attempt(1));
+    pool.run(run).await.unwrap();
+    pool.shutdown(Ending::Keep, seconds(60)).await;
+
+    let next = world.pool().await;
+    acknowledged(&world, 1).await;
+    let other = next.clone();
+    let mut first = other.events();
+    let mut later = next.events();
+    let heard = async {
+        loop {
+            if let Some(PoolEvent::Happened(Event::Ended { uuid, exit, .. })) = first.next().await {
+                break (uuid, exit.cause);
+            }
+        }
+    };
+    let heard = timeout(seconds(60), heard).await.unwrap();
+    assert_eq!(heard, (uuid, exited(3)));
+    drop((next, other));
+    while let Some(event) = later.next().await {
+        let told = matches!(event, PoolEvent::Happened(Event::Ended { .. }));
+        assert!(!told, "that was before it asked");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_pools_in_one_process_do_not_touch_each_other() {
     let world = World::new();
@@ -314,6 +351,8 @@ async fn to_keep_is_to_leave_everything_for_the_next_pool() {
     assert_eq!(pool.create(&"small".into()).await, Err(PoolError::Ended));
     let error = pool.ready(&"small".into(), seconds(1)).await.unwrap_err();
     assert_eq!(error, NotReady::Ended);
+    let mut events = pool.events();
+    while events.next().await.is_some() {}
     assert_eq!(pool.events().next().await, None);
     let again = pool.shutdown(Ending::Destroy, seconds(1)).await;
     assert_eq!(again, left, "it ended once");

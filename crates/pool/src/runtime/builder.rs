@@ -1,7 +1,7 @@
 //! Describing a pool, and starting it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore_cloud::{InstanceSet, TagKeys};
@@ -36,7 +36,9 @@ const MAX_EVENT_CAPACITY: usize = 1 << 20;
 /// How long an instance set may take to say what it can do.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Describes a [`Pool`]; made by [`Pool::builder`]. What is not said has a sensible default.
+/// Describes a [`Pool`]; made by [`Pool::builder`]. What is not said has a sensible default:
+/// those of [`Config::new`], but for [`Config::tag_keys`], whose names begin with `Longshore` here
+/// and with `Arvados` there.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));
@@ -171,6 +173,9 @@ impl PoolBuilder {
 
     /// Any host is believed to be the instance that it is taken for. Only for tests, and for
     /// networks where nobody can come between.
+    ///
+    /// Instances still write a secret to [`Config::secret_path`] when they first boot, before
+    /// [`Config::init_command`]: an empty path stops that.
     #[must_use]
     pub fn trust_any_host(mut self) -> Self {
         self.host_keys = HostKeys::Anybody;
@@ -331,7 +336,7 @@ impl PoolBuilder {
         let clock = Clock::new();
         let (messages, inbox) = mpsc::channel(MAX_MESSAGES);
         let (publisher, snapshots) = watch::channel(Arc::default());
-        let (events, _) = broadcast::channel(self.event_capacity);
+        let (events, first) = broadcast::channel(self.event_capacity);
         let (end, ended) = watch::channel(None);
         let instance_set: Arc<dyn InstanceSet> = if self.isolated {
             Arc::new(isolated.clone())
@@ -346,6 +351,7 @@ impl PoolBuilder {
             messages,
             snapshots,
             events: events.downgrade(),
+            first: Arc::new(Mutex::new(Some(first))),
             ended,
         };
         let event_loop = EventLoop {

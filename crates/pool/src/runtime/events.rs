@@ -5,13 +5,14 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::event::Event;
 
-/// What happens in a [`Pool`](super::Pool), from the moment at which it was asked for.
+/// What happens in a [`Pool`](super::Pool): the first reader hears everything since the start of
+/// the pool, each other what happens from the moment at which it was asked for.
 ///
 /// Each reader has all events. The pool waits for none: it keeps the last
 /// [`PoolBuilder::event_capacity`](super::PoolBuilder::event_capacity), and a reader that falls
-/// further behind loses the oldest, which it is told as [`PoolEvent::Missed`]. What it missed is
-/// still in [`Pool::snapshot`](super::Pool::snapshot): a result stays there until it is
-/// acknowledged.
+/// further behind loses the oldest, which it is told as [`PoolEvent::Missed`]; so does a first
+/// reader that comes late. What it missed is still in [`Pool::snapshot`](super::Pool::snapshot): a
+/// result stays there until it is acknowledged.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));

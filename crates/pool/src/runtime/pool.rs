@@ -1,6 +1,6 @@
 //! The handle of a running pool.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use longshore_cloud::InstanceSet;
@@ -59,7 +59,7 @@ use crate::view::Snapshot;
 /// pool.snapshots()
 ///     .wait_for(|s| s.workers.iter().any(|w| w.containers.iter().any(has_ended)))
 ///     .await?;
-/// pool.acknowledge(uuid, Attempt(1), &instance).await?;
+/// pool.acknowledge(uuid, Attempt(1)).await?;
 /// assert!(pool.give_back(&"i-unknown".into()).await.is_err());
 /// pool.shut_down(&instance, "it is not needed").await?;
 /// # Ok(()) }
@@ -75,6 +75,8 @@ pub struct Pool {
     pub(super) messages: mpsc::Sender<Message>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) events: broadcast::WeakSender<Event>,
+    /// Has heard everything since the start, until somebody wants to read it.
+    pub(super) first: Arc<Mutex<Option<broadcast::Receiver<Event>>>>,
     pub(super) ended: watch::Receiver<Option<Shutdown>>,
 }
 
@@ -189,17 +191,37 @@ impl Pool {
             .await
     }
 
-    /// Lets the runner forget a result: see [`Core::acknowledge`]. Needed only without
-    /// [`PoolBuilder::auto_acknowledge`].
+    /// Lets the runner forget a result, on whichever worker holds it: see [`Core::acknowledge`].
+    /// Does nothing where none does. Needed only without [`PoolBuilder::auto_acknowledge`].
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/stub.rs"));
+    /// # use longshore_pool::runtime::{Pool, Run, random_uuid};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let small = InstanceType::new("small", 1, ByteSize::gib(1), Price::default());
+    /// # let (cloud, hosts) = (Arc::new(Stub::default()), Arc::new(Hosts::default()));
+    /// let pool = Pool::builder("doc", vec![small], cloud, hosts)
+    ///     .protocol(Arc::new(Plain))
+    ///     .auto_acknowledge(false)
+    /// #     .configure(|config| config.probe_interval = Duration::from_millis(10))
+    ///     .start()
+    ///     .await?;
+    /// let (uuid, attempt) = (random_uuid()?, Attempt(1));
+    /// let exit = pool.run(Run::new("small", *b"work").attempt(uuid, attempt)).await?;
+    /// println!("{uuid} {attempt}: {}", exit.cause); // Or write it to a database.
+    /// pool.acknowledge(uuid, attempt).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn acknowledge(
         &self,
         uuid: ContainerUuid,
         attempt: Attempt,
-        instance: &InstanceId,
     ) -> Result<(), PoolError> {
-        let instance = instance.clone();
         self.ask(move |core, now| {
-            core.acknowledge(uuid, attempt, &instance, now);
+            for instance in core.places.get(&uuid).cloned().unwrap_or_default() {
+                core.acknowledge(uuid, attempt, &instance, now);
+            }
             Ok(())
         })
         .await
@@ -257,9 +279,13 @@ impl Pool {
         self.snapshots.clone()
     }
 
-    /// What happens from now on. See [`Events`] for what becomes of those that nobody reads.
+    /// What happens: for the first caller, on whichever clone, everything since the start; for
+    /// later ones, what happens from now on. See [`Events`] for what becomes of those that nobody
+    /// reads.
     pub fn events(&self) -> Events {
-        Events::new(self.events.upgrade().map(|sender| sender.subscribe()))
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let receiver = first.take();
+        Events::new(receiver.or_else(|| self.events.upgrade().map(|sender| sender.subscribe())))
     }
 
     /// Ends the pool, and says what it abandoned.
