@@ -634,3 +634,78 @@ async fn a_name_that_an_earlier_pool_may_have_started_is_not_started_beside_it()
     );
     assert!(!error.surely_did_not_run(), "what runs may be it");
 }
+
+/// Keeps warnings as lines.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(
+            &mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                line.push_str(&format!("{field}={value:?} "));
+            },
+        );
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn provider_calls_that_fail_are_logged_and_counted() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let world = World::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    let builder = world.builder().metrics(&mut registry);
+    let pool = builder.start().await.unwrap();
+    let instance = pool.ready(&"small".into(), seconds(60)).await.unwrap();
+    world.cloud.set(Fault::Refuse);
+    pool.create(&"big".into()).await.unwrap();
+    until(&pool, |s| s.pendings.is_empty()).await;
+    world.cloud.set_only(Fault::Panic, Some("destroy"));
+    pool.shut_down(&instance, "test").await.unwrap();
+    let failed = |w: &WorkerView| {
+        w.last_error
+            .as_ref()
+            .is_some_and(|e| e.contains("panicked"))
+    };
+    until(&pool, |s| s.workers.iter().any(failed)).await;
+    let lines = log.0.lock().unwrap().clone();
+    let logged = |parts: &[&str]| {
+        lines
+            .iter()
+            .any(|l| parts.iter().all(|part| l.contains(part)))
+    };
+    assert!(
+        logged(&["operation=\"create\"", "instance_type=big", "no such image"]),
+        "{lines:?}"
+    );
+    let id = format!("instance=\"{instance}\"");
+    assert!(logged(&["operation=\"destroy\"", &id]), "{lines:?}");
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    let name = "longshore_pool_provider_failures_total";
+    let refused = format!("{name}{{operation=\"create\",kind=\"invalid_request\"}} 1\n");
+    assert!(page.contains(&refused), "{page}");
+    assert!(
+        page.contains(&format!("{name}{{operation=\"destroy\",")),
+        "{page}"
+    );
+}

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::clock::{Clock, SleepWatch};
 use super::deploy::RunnerBinary;
 use super::event_loop::EventLoop;
+use super::failures::Failures;
 use super::isolated::{Isolated, panic_text};
 use super::metrics::{Metrics, Recorder};
 use super::performer::Performer;
@@ -347,6 +348,7 @@ impl PoolBuilder {
             metrics.begin(snapshots.clone(), clock, &self.config.types);
             Recorder::new(metrics)
         });
+        let failures = Failures::new(self.metrics.clone());
         let pool = Pool {
             messages,
             snapshots,
@@ -364,6 +366,7 @@ impl PoolBuilder {
             publisher,
             events,
             recorder,
+            failures,
             waiting: Waiting::default(),
             sleep_watch: SleepWatch::new(),
             stuck: Vec::new(),

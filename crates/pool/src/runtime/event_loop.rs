@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use super::clock::{Clock, SleepWatch};
+use super::failures::Failures;
 use super::isolated::{Isolated, Stuck};
 use super::metrics::Recorder;
 use super::performer::Performer;
@@ -51,6 +52,7 @@ pub(super) struct EventLoop {
     pub(super) isolated: Option<Isolated>,
     pub(super) auto_acknowledge: bool,
     pub(super) recorder: Option<Recorder>,
+    pub(super) failures: Failures,
     pub(super) waiting: Waiting,
     pub(super) sleep_watch: SleepWatch,
     pub(super) stuck: Vec<Stuck>,
@@ -101,6 +103,7 @@ impl EventLoop {
     }
 
     fn on_outcome(&mut self, id: EffectId, outcome: Outcome) {
+        self.failures.on_outcome(id, &outcome);
         if let Some(recorder) = &mut self.recorder {
             recorder.on_outcome(id, &outcome);
         }
@@ -145,6 +148,7 @@ impl EventLoop {
             self.on_event(event);
         }
         while let Some(effect) = self.core.poll_effect() {
+            self.failures.on_effect(&effect);
             if let Some(recorder) = &mut self.recorder {
                 recorder.on_effect(&effect);
             }

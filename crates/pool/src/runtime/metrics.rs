@@ -17,7 +17,7 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric,
 };
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -42,6 +42,7 @@ pub(super) struct Metrics {
     time_to_ready: Histogram,
     time_to_disappear: Histogram,
     probes: Family<Labels<1>, Histogram>,
+    provider_failures: Family<Labels<2>, Counter>,
 }
 
 /// What is read when somebody asks.
@@ -67,6 +68,7 @@ impl Metrics {
             probes: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.001, 2.0, 16))
             }),
+            provider_failures: Family::default(),
         };
         registry.register_collector(Box::new(metrics.live.clone()));
         registry.register(
@@ -89,7 +91,21 @@ impl Metrics {
             "How long probes of workers took, those that wait for a change left out",
             metrics.probes.clone(),
         );
+        registry.register(
+            "longshore_pool_provider_failures",
+            "Provider calls that failed; of those for several instances each one counts",
+            metrics.provider_failures.clone(),
+        );
         metrics
+    }
+
+    /// Both labels are ours, not what a provider said.
+    pub(super) fn count_provider_failure(&self, operation: &'static str, kind: &'static str) {
+        let labels = [
+            ("operation", operation.to_owned()),
+            ("kind", kind.to_owned()),
+        ];
+        self.provider_failures.get_or_create(&labels).inc();
     }
 
     /// From now on the pool with these snapshots is what is told of.

@@ -88,9 +88,22 @@
 //! `_probe_age_seconds_median` and `_at_quota`; and
 //! `longshore_pool_workers{state}`, `_hold_offs`, `_pending_creates` and
 //! `_effects_in_flight{kind}`; the counters `longshore_pool_boot_outcomes_total{outcome}` and
-//! `_instances_disappeared_total{state}`; the histograms `longshore_pool_time_to_ssh_seconds`,
+//! `_instances_disappeared_total{state}`, and
+//! `longshore_pool_provider_failures_total{operation,kind}` (`create`, `list`, `destroy` or `tags`;
+//! the kind of [`ErrorKind`](longshore_cloud::ErrorKind)); the histograms `longshore_pool_time_to_ssh_seconds`,
 //! `_time_to_ready_seconds`, `_time_from_shutdown_request_to_disappearance_seconds` and
-//! `_probe_duration_seconds{outcome}`. Once the pool has ended its gauges and counters are gone.
+//! `_probe_duration_seconds{outcome}`. Once the pool has ended its gauges are gone, and its
+//! counters, but for that of failures.
+//!
+//! # Logs
+//!
+//! A pool logs through `tracing`; without a subscriber of yours nothing is shown.
+//!
+//! | level | what |
+//! |---|---|
+//! | error | each [`Event::Alarm`](crate::Event::Alarm); an effect that panicked; a fault of the pool |
+//! | warn | each provider call that failed, with `operation`, `instance` or `instance_type`, and `error`; a host key that the provider could not check; that the process was asleep |
+//! | debug | every other [`Event`](crate::Event) |
 //!
 //! # Several pools
 //!
@@ -134,6 +147,7 @@ mod collect;
 mod deploy;
 mod event_loop;
 mod events;
+mod failures;
 mod isolated;
 mod metrics;
 mod performer;

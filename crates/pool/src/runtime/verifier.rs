@@ -52,7 +52,11 @@ impl HostKeyVerifier for CloudHostKeys {
                 tracing::warn!(%instance, %error, "the host key could not be checked");
                 HostKeyVerdict::Unsupported
             }
-            Err(_) => HostKeyVerdict::Unsupported,
+            Err(_) => {
+                let error = "no answer in time";
+                tracing::warn!(%instance, error, "the host key could not be checked");
+                HostKeyVerdict::Unsupported
+            }
         }
     }
 }

@@ -1,0 +1,92 @@
+//! Provider calls that failed: told in the log, and counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use longshore_cloud::ErrorKind;
+
+use super::metrics::Metrics;
+use crate::effect::{CloudFailure, Effect, EffectAction, EffectId, Outcome};
+use crate::text::one_line;
+
+/// Looks at effects and their outcomes for provider calls that failed.
+pub(super) struct Failures {
+    metrics: Option<Metrics>,
+    /// What calls are about whose outcome does not say it.
+    about: BTreeMap<EffectId, String>,
+}
+
+impl Failures {
+    pub(super) fn new(metrics: Option<Metrics>) -> Self {
+        let about = BTreeMap::new();
+        Self { metrics, about }
+    }
+
+    pub(super) fn on_effect(&mut self, effect: &Effect) {
+        let about = match &effect.action {
+            EffectAction::Create(request) => request.instance_type.name.to_string(),
+            EffectAction::SetTags(instance, _) => instance.to_string(),
+            _ => return,
+        };
+        self.about.insert(effect.id, about);
+    }
+
+    pub(super) fn on_outcome(&mut self, id: EffectId, outcome: &Outcome) {
+        let about = self.about.remove(&id).unwrap_or_default();
+        match outcome {
+            Outcome::Created(Err(failure)) => {
+                let error = one_line(&failure.error);
+                let unknown = failure.may_have_acted;
+                tracing::warn!(operation = "create", instance_type = %about, unknown, error, "a provider call failed");
+                self.count("create", failure);
+            }
+            Outcome::Listed(Err(failure)) => {
+                let error = one_line(&failure.error);
+                tracing::warn!(operation = "list", error, "a provider call failed");
+                self.count("list", failure);
+            }
+            Outcome::Destroyed(results) => {
+                for (instance, result) in results {
+                    if let Err(failure) = result {
+                        self.on_instance("destroy", instance, failure);
+                    }
+                }
+            }
+            Outcome::TagsSet(Err(failure)) => self.on_instance("tags", &about, failure),
+            _ => {}
+        }
+    }
+
+    fn on_instance(
+        &self,
+        operation: &'static str,
+        instance: &dyn fmt::Display,
+        failure: &CloudFailure,
+    ) {
+        // What a driver gives back may be anything.
+        let instance = one_line(&instance.to_string());
+        let error = one_line(&failure.error);
+        tracing::warn!(operation, instance, error, "a provider call failed");
+        self.count(operation, failure);
+    }
+
+    fn count(&self, operation: &'static str, failure: &CloudFailure) {
+        if let Some(metrics) = &self.metrics {
+            metrics.count_provider_failure(operation, kind_label(&failure.kind));
+        }
+    }
+}
+
+fn kind_label(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::RateLimited { .. } => "rate_limited",
+        ErrorKind::QuotaExceeded(_) => "quota_exceeded",
+        ErrorKind::NoCapacity(_) => "no_capacity",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::Denied => "denied",
+        ErrorKind::InvalidRequest => "invalid_request",
+        ErrorKind::Unsupported => "unsupported",
+        ErrorKind::TimedOut => "timed_out",
+        _ => "other",
+    }
+}
