@@ -579,11 +579,8 @@ fn the_copy_script_does_what_it_should_in_a_real_shell() {
         String::from_utf8(output).unwrap()[..32].to_owned()
     };
     let content = b"#!/bin/sh\nexit 0\n";
-    let mut binary = RunnerBinary {
-        content: Arc::from(&content[..]),
-        md5: sum(content),
-        directory: directory.to_str().unwrap().to_owned(),
-    };
+    let mut binary = RunnerBinary::new(*content, directory.to_str().unwrap());
+    assert_eq!(binary.md5, sum(content));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

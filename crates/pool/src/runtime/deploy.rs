@@ -1,9 +1,11 @@
 //! Putting the runner on an instance.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_runner_api::command::quote;
+use md5::{Digest, Md5};
 
 use super::shell::{Shell, describe, host_failure};
 use crate::effect::{Host, HostFailure};
@@ -12,13 +14,22 @@ const MAX_ANSWER: usize = 4096;
 
 /// The runner that is put on instances.
 ///
+/// As a rule it is `longshore-run`, which is built in Longshore's own repository. Instances may have
+/// another libc than the machine that builds it, so link it statically:
+///
+/// ```text
+/// RUSTFLAGS='-C target-feature=+crt-static' \
+///     cargo build --release --target x86_64-unknown-linux-gnu -p longshore-run
+/// ```
+///
+/// Any other program will do whose language a [`RunnerProtocol`](super::RunnerProtocol) speaks.
+///
 /// ```
 /// use longshore_pool::runtime::RunnerBinary;
-/// let runner = RunnerBinary {
-///     content: b"".to_vec().into(),
-///     md5: "d41d8cd98f00b204e9800998ecf8427e".into(),
-///     directory: "/var/lib/my-service".into(),
-/// };
+/// // In a service: `std::fs::read("longshore-run")?`, or `include_bytes!`.
+/// let program = b"#!/bin/sh\n".to_vec();
+/// let runner = RunnerBinary::new(program, "/var/lib/my-service");
+/// assert_eq!(runner.md5, "3e2b31c72181b87149ff995e7202c0e3");
 /// assert!(runner.path().starts_with("/var/lib/my-service/"));
 /// ```
 #[derive(Clone, Debug)]
@@ -36,6 +47,22 @@ pub struct RunnerBinary {
 }
 
 impl RunnerBinary {
+    /// This program, in this directory (an absolute path) on each instance. Computes its digest.
+    pub fn new(content: impl Into<Arc<[u8]>>, directory: impl Into<String>) -> Self {
+        let content = content.into();
+        let mut md5 = String::with_capacity(32);
+        for byte in Md5::digest(&content) {
+            // Writing to a string cannot fail.
+            let _ = write!(md5, "{byte:02x}");
+        }
+        let directory = directory.into();
+        Self {
+            content,
+            md5,
+            directory,
+        }
+    }
+
     /// Where the program is put.
     pub fn path(&self) -> String {
         format!("{}/crunch-run~{}", self.directory, self.md5)

@@ -8,13 +8,10 @@
 //!
 //! # A whole program
 //!
-//! A cloud, its hosts and a runner in memory, and a service that runs payloads on them. The last
-//! part, the service, is all that an embedder with a real driver, `longshore-ssh` and
-//! `longshore-run` needs.
+//! First a service that runs payloads; then a cloud, its hosts and a runner in memory for it. The
+//! service is all that an embedder with a real driver, `longshore-ssh` and `longshore-run` needs.
 //!
 //! ```
-#![doc = include_str!("../../doc/stub.rs")]
-//!
 //! use longshore_pool::runtime::{Ending, Pool, Run};
 //!
 //! #[tokio::main]
@@ -25,6 +22,8 @@
 //!         .protocol(Arc::new(Plain))
 //!         .configure(|config| {
 //!             config.max_instances = 4;
+//!             // Only since the runner below cannot wait for a change: it is asked so often.
+//!             // The default, 10 s, is right for one that can, as `longshore-run` does.
 //!             config.probe_interval = Duration::from_millis(20);
 //!         })
 //!         .start()
@@ -45,6 +44,10 @@
 //!     assert!(left.is_clean(), "{left}");
 //!     Ok(())
 //! }
+//!
+//! // From here on: what stands in for a driver, for SSH, and for a runner.
+//!
+#![doc = include_str!("../../doc/stub.rs")]
 //! ```
 //!
 //! # What a pool does by itself

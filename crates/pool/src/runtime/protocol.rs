@@ -26,12 +26,19 @@ const FIRST_SIGNAL_CODE: u32 = 128;
 /// - **A report is complete**: what is not in it does not run, and has no result. A result stays
 ///   in it until it is acknowledged ([`ReportOptions::acks`]).
 /// - **A missing exit status is never success**, nor the proof of a failure.
+/// - **A line is one simple command.** `exec ` or `exec sudo ` is put before it: of `a; b` only
+///   `a` would run, and without sudo for `b`. Say `sh -c '...'` where it takes more, and quote
+///   with [`command::quote`].
 ///
 /// A method that panics fails the effect that it was called for.
 ///
 /// No example: the module's documentation has a whole one.
 pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     /// The line that starts an attempt; the start document is its standard input.
+    ///
+    /// The document may arrive cut off, where the connection breaks while it is sent: what the
+    /// command reads then ends as if that were all. The runner has to notice, by a length, a
+    /// digest or a last line in the document, and must not run the half of it.
     fn start(&self, uuid: ContainerUuid, attempt: Attempt) -> String;
 
     /// What the end of that command means. Whatever leaves a doubt is
@@ -58,6 +65,9 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     fn complete_report(&self, stdout: &[u8]) -> Option<RunnerReport>;
 
     /// The report that the command printed, or why it cannot be believed.
+    ///
+    /// The easy way: have the runner print the lines that [`longshore_runner_api::report`]
+    /// describes, and call [`report::parse`]. Its last line proves that nothing was cut off.
     fn reported(&self, answer: &Collected) -> Result<RunnerReport, String>;
 
     /// The line that prints the last `last` bytes of an output stream, or all of it.
