@@ -186,6 +186,10 @@ impl Executor for SshExecutor {
         let wrapped = wrap(&command.line, nonce().map_err(not_run)?)
             .map_err(|reason| not_run(SshError::Line(reason)))?;
         for attempt in 1.. {
+            // A command that nobody has time for is not sent.
+            if Instant::now() >= deadline {
+                return Err(not_run(SshError::Deadline));
+            }
             let connection = self.connection(target);
             let pipe = Arc::new(Pipe::new(Arc::clone(&connection.wake)));
             let process = SshProcess::new(Arc::clone(&pipe), deadline);
