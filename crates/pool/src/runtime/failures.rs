@@ -87,6 +87,6 @@ fn kind_label(kind: &ErrorKind) -> &'static str {
         ErrorKind::InvalidRequest => "invalid_request",
         ErrorKind::Unsupported => "unsupported",
         ErrorKind::TimedOut => "timed_out",
-        _ => "other",
+        ErrorKind::Other => "other",
     }
 }
