@@ -6,6 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 /// How often a process is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -50,6 +53,27 @@ impl Dispatcher {
                 ended => return Ok(ended),
             }
         }
+    }
+
+    /// Stops it in its tracks: until it is thawed, what it has written does not change.
+    ///
+    /// Returns when it really stands still, or has ended.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let pid = self.pid()?;
+        kill(pid, Signal::SIGSTOP)?;
+        // Does not reap an end: that is for `ended`.
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(pid), flags)?;
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        Ok(kill(self.pid()?, Signal::SIGCONT)?)
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
     }
 
     /// Sends KILL and waits until it is gone.

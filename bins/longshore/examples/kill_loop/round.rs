@@ -276,21 +276,28 @@ impl Round {
                 && sight.done() >= due
                 && tally.is_news(stage, &sight)
             {
-                break;
+                // Such a state may pass in less time than a look takes: what counts is what is
+                // still there once the process cannot move any more.
+                dispatcher.freeze()?;
+                if tally.is_news(stage, &eye.look()) {
+                    break;
+                }
+                dispatcher.thaw()?;
             }
             sleep(TICK);
         }
         eye.close();
+        // A process that stands frozen in what was aimed at is killed there, unless this is one of
+        // the kills that come a little later, to hit what no look can aim at.
         let jitter = match hit {
             Aim::Stage(Stage::Running) => random.duration_ms(1500),
             Aim::WindingDown => random.duration_ms(300),
-            // The others pass in milliseconds; half of the kills come at once.
-            Aim::Stage(_) if random.below(2) == 0 => random.duration_ms(3),
+            Aim::Stage(_) if random.below(3) == 0 => random.duration_ms(3),
             _ => Duration::ZERO,
         };
-        let due = Instant::now() + jitter;
-        while Instant::now() < due {
-            sleep(TICK.min(due.saturating_duration_since(Instant::now())));
+        if !jitter.is_zero() {
+            dispatcher.thaw()?;
+            sleep(jitter);
         }
         let status = dispatcher.kill()?;
         if status.code().is_some() {
