@@ -1,6 +1,7 @@
 //! Simulates wild scenarios, seed after seed, and prints which fail, with the story of the first
 //! one, made smaller: `cargo run --release --example seeds -- FIRST COUNT`; names of faults
-//! and rules (`RunsTwice`) after that are left out.
+//! and rules (`RunsTwice`) after that are left out. With `--until-broken` the first that fails is
+//! enough, and its story is not told.
 
 #![expect(clippy::print_stdout, reason = "that is what an example is for")]
 
@@ -27,16 +28,24 @@ fn main() {
     let (first, count) = (number(0).unwrap_or(0), number(1).unwrap_or(100));
     let left_out = arguments.get(2..).unwrap_or_default();
     let scenario = |seed| scenario(seed, left_out);
-    let mut failing = Vec::new();
+    let until_broken = left_out.iter().any(|word| word == "--until-broken");
+    let (mut failing, mut tried) = (Vec::new(), 0);
     for seed in first..first + count {
+        tried += 1;
         let outcome = run(&scenario(seed));
         if let Some(violation) = outcome.violations.first() {
             println!("seed {seed}: {}: {}", violation.rule, violation.what);
             failing.push(seed);
+            if until_broken {
+                break;
+            }
         }
     }
-    println!("{} of {count} seeds from {first} on fail", failing.len());
+    println!("{} of {tried} seeds from {first} on fail", failing.len());
     let Some(seed) = failing.first() else { return };
+    if until_broken {
+        std::process::exit(1);
+    }
     if let Some((smaller, outcome)) = shrink(&scenario(*seed), 100) {
         let kinds: Vec<String> = smaller.faults.kinds().map(|k| k.to_string()).collect();
         println!(
