@@ -25,20 +25,24 @@
 
 mod controller;
 mod faults;
+mod known;
 mod machine;
 mod outcome;
 mod random;
 mod runner;
 mod scenario;
 mod shrink;
+mod simulation;
 mod story;
 mod witness;
 mod world;
 
 pub use faults::{FaultKind, Faults};
+pub use known::{BROKEN, NOT_SURVIVED};
 pub use outcome::{Outcome, Rule, Violation, Waits};
 pub use scenario::{Arrivals, Job, Scenario};
 pub use shrink::shrink;
+pub use simulation::{Progress, Simulation};
 
 /// Simulates a scenario until everything in it is done or a promise is broken.
 ///
@@ -51,7 +55,9 @@ pub use shrink::shrink;
 /// assert_eq!((outcome.complete, outcome.instances), (1, 1));
 /// ```
 pub fn run(scenario: &Scenario) -> Outcome {
-    run_watched(scenario, &mut |_| {})
+    let mut simulation = Simulation::new(scenario);
+    while simulation.advance() {}
+    simulation.finish()
 }
 
 /// Like [`run`]; `watch` is given what happens, a line each.
@@ -64,5 +70,10 @@ pub fn run(scenario: &Scenario) -> Outcome {
 /// assert_eq!(outcome.digest, run(&Scenario::new(1)).digest);
 /// ```
 pub fn run_watched(scenario: &Scenario, watch: &mut dyn FnMut(&str)) -> Outcome {
-    world::World::new(scenario).run(watch)
+    let mut simulation = Simulation::new(scenario);
+    while simulation.advance() {
+        simulation.tell(watch);
+    }
+    simulation.tell(watch);
+    simulation.finish()
 }

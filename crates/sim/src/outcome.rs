@@ -140,11 +140,13 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How long containers waited, from their submission to the first start of a process. No example:
-/// see [`Outcome`].
+/// How long containers waited, from their submission to the first start of a process; those that
+/// never started do not count. No example: see [`Outcome`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waits {
+    /// All waits together, divided by how many there were.
+    pub mean: Duration,
     /// Half of them waited no longer.
     pub p50: Duration,
     /// 95 in a hundred waited no longer.
@@ -160,7 +162,10 @@ impl Waits {
             let position = (waits.len() * percent).div_ceil(100).max(1) - 1;
             waits.get(position).copied().unwrap_or_default()
         };
+        let sum: Duration = waits.iter().sum();
+        let count = u32::try_from(waits.len()).unwrap_or(u32::MAX);
         Self {
+            mean: sum.checked_div(count).unwrap_or_default(),
             p50: at(50),
             p95: at(95),
             max: at(100),
@@ -175,6 +180,9 @@ impl Waits {
 /// let outcome = run(&Scenario::new(1));
 /// assert_eq!(outcome.complete + outcome.cancelled, outcome.containers);
 /// assert!(outcome.waits.p50 <= outcome.waits.max);
+/// assert!(outcome.waits.mean <= outcome.waits.max);
+/// assert!(outcome.boot_time <= outcome.idle_time && outcome.idle_cost < outcome.cost);
+/// assert_eq!(outcome.never_started, 0);
 /// println!("{outcome}");
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -190,6 +198,10 @@ pub struct Outcome {
     pub cancelled: usize,
     /// Those whose record was deleted.
     pub deleted: usize,
+    /// Those of which no process was ever started.
+    pub never_started: usize,
+    /// Why the first one was cancelled that no instance type can hold, as its owner is told.
+    pub unsatisfiable: Option<String>,
     /// Processes that were started.
     pub processes: usize,
     /// Containers that completed in an hour, on average.
@@ -200,10 +212,14 @@ pub struct Outcome {
     pub instances: usize,
     /// How long they ran, all together.
     pub instance_time: Duration,
-    /// How much of that they ran no container.
+    /// How much of that they ran no container; the time that they took to boot is part of it.
     pub idle_time: Duration,
-    /// What they cost.
+    /// How much of that had passed before they were booted.
+    pub boot_time: Duration,
+    /// What they cost, in the currency of the prices.
     pub cost: f64,
+    /// What the time cost in which they ran no container.
+    pub idle_cost: f64,
     /// How often the dispatcher asked for what.
     pub calls: BTreeMap<&'static str, u64>,
     /// How often what went wrong.
@@ -231,13 +247,17 @@ impl fmt::Display for Outcome {
         writeln!(f, "deleted {}", self.deleted)?;
         writeln!(f, "processes {}", self.processes)?;
         writeln!(f, "completed_per_hour {:.1}", self.per_hour)?;
+        writeln!(f, "never_started {}", self.never_started)?;
+        writeln!(f, "wait_mean_seconds {:.3}", seconds(self.waits.mean))?;
         writeln!(f, "wait_p50_seconds {:.3}", seconds(self.waits.p50))?;
         writeln!(f, "wait_p95_seconds {:.3}", seconds(self.waits.p95))?;
         writeln!(f, "wait_max_seconds {:.3}", seconds(self.waits.max))?;
         writeln!(f, "instances {}", self.instances)?;
         writeln!(f, "instance_hours {:.2}", hours(self.instance_time))?;
         writeln!(f, "idle_instance_hours {:.2}", hours(self.idle_time))?;
+        writeln!(f, "boot_instance_hours {:.2}", hours(self.boot_time))?;
         writeln!(f, "cost {:.4}", self.cost)?;
+        writeln!(f, "idle_cost {:.4}", self.idle_cost)?;
         writeln!(f, "dispatcher_starts {}", self.lives)?;
         for (kind, count) in &self.calls {
             writeln!(f, "calls_{} {count}", kind.replace(' ', "_"))?;
@@ -259,6 +279,7 @@ mod tests {
     fn percentiles_are_those_of_the_sorted_waits() {
         let waits = (1..=100).rev().map(Duration::from_secs).collect();
         let waits = Waits::of(waits);
+        assert_eq!(waits.mean, Duration::from_millis(50_500));
         assert_eq!(waits.p50, Duration::from_secs(50));
         assert_eq!(waits.p95, Duration::from_secs(95));
         assert_eq!(waits.max, Duration::from_secs(100));

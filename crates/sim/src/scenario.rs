@@ -31,8 +31,15 @@ pub struct Job {
     pub vcpus: u32,
     /// Memory that it asks for.
     pub ram: ByteSize,
+    /// Disk space that it asks for.
+    pub scratch: ByteSize,
     /// Its priority, 1 to 1000.
     pub priority: i64,
+    /// Whether it runs on preemptible instances, and on no others.
+    pub preemptible: bool,
+    /// Whether it mostly waits for other containers, so that only a part of what runs at once may
+    /// be like it.
+    pub supervisor: bool,
 }
 
 impl Job {
@@ -43,7 +50,10 @@ impl Job {
             runtime,
             vcpus: 1,
             ram: ByteSize::mib(256),
+            scratch: ByteSize::ZERO,
             priority: 500,
+            preemptible: false,
+            supervisor: false,
         }
     }
 }
@@ -188,7 +198,7 @@ impl Scenario {
                 runtime: Duration::from_secs(120),
             },
             config: config(vec![small, large]),
-            cloud: Settings::default(),
+            cloud: Settings::default().with_boot(quick_boot()),
             faults: Faults::none(),
             others: 2,
             tolerated: Vec::new(),
@@ -253,7 +263,7 @@ fn config(types: Vec<InstanceType>) -> Config {
 }
 
 /// How long instances take to boot where nothing else is said.
-pub(crate) fn quick_boot() -> Spread {
+fn quick_boot() -> Spread {
     Spread::uniform(Duration::from_secs(10), Duration::from_secs(40))
 }
 

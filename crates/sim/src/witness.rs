@@ -146,6 +146,11 @@ impl Witness {
         self.processes.len()
     }
 
+    /// How many containers were submitted of which no process was ever started.
+    pub(crate) fn never_started(&self) -> usize {
+        self.submitted.len()
+    }
+
     /// Whether something really runs on an instance.
     pub(crate) fn is_busy(&self, instance: &InstanceId) -> bool {
         self.on.contains_key(instance)

@@ -22,10 +22,10 @@ use longshore_types::{
 use crate::controller::Controller;
 use crate::machine::Machine;
 use crate::random::Random;
-use crate::scenario::{Job, Scenario, quick_boot};
+use crate::scenario::{Job, Scenario};
 use crate::story::{About, Happening, Story};
 use crate::witness::Witness;
-use crate::{FaultKind, Faults, Outcome, Rule, Violation};
+use crate::{FaultKind, Faults, Outcome, Progress, Rule, Violation};
 
 /// The most lines of the story of a violation.
 const STORY_LINES: usize = 120;
@@ -155,13 +155,10 @@ impl World {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         let mut random = Random::new(scenario.seed);
         let mut config = scenario.config.clone();
-        let mut cloud = scenario.cloud.clone();
+        let cloud = scenario.cloud.clone();
         config.pool.capabilities = cloud.capabilities.clone();
         config.queue.records_placement = true;
         config.queue.takes_reports = true;
-        if cloud.boot == longshore_fakecloud::Settings::default().boot {
-            cloud.boot = quick_boot();
-        }
         let epoch = cloud.epoch;
         let largest = config.pool.types.iter().map(|t| t.vcpus).max().unwrap_or(1);
         let jobs = scenario.arrivals.jobs(scenario.busy, largest, &mut random);
@@ -214,25 +211,31 @@ impl World {
         world
     }
 
-    /// Goes on until all is done, or a promise is broken. `watch` is given each line of what
-    /// happens.
-    pub(crate) fn run(mut self, watch: &mut dyn FnMut(&str)) -> Outcome {
-        let mut told = 0;
-        loop {
-            let more = self.step();
-            for line in self.story.since(told) {
-                watch(&line);
-            }
-            told = self.story.count;
-            self.take_findings();
-            if !self.outcome.violations.is_empty() {
-                break;
-            }
-            if !more || self.is_done() {
-                break;
-            }
+    /// One thing happens; false once all is done or a promise is broken.
+    pub(crate) fn advance(&mut self) -> bool {
+        let more = self.step();
+        self.take_findings();
+        more && self.outcome.violations.is_empty() && !self.is_done()
+    }
+
+    /// How many things were told so far.
+    pub(crate) fn told(&self) -> u64 {
+        self.story.count
+    }
+
+    /// What was told since so many things had been, a line each.
+    pub(crate) fn lines_since(&self, told: u64) -> impl Iterator<Item = String> {
+        self.story.since(told)
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Progress {
+            elapsed: self.now.since(Instant::ZERO),
+            containers: count(self.jobs.len()),
+            ended: count(self.jobs.len() - self.to_come - self.controller.open().len()),
+            instances: count(self.machines.len()),
         }
-        self.summarize()
     }
 
     /// One thing happens; false if nothing will.
@@ -302,6 +305,8 @@ impl World {
         let request = ResourceRequest {
             vcpus: job.vcpus,
             ram: job.ram,
+            scratch: job.scratch,
+            preemptible: job.preemptible,
             ..ResourceRequest::default()
         };
         self.controller.submit(Container {
@@ -310,7 +315,7 @@ impl World {
             priority: job.priority,
             created_at: self.wall_time(),
             request,
-            supervisor: false,
+            supervisor: job.supervisor,
             lock_count: 0,
             locked_by_us: false,
             placed_on: None,
@@ -336,6 +341,7 @@ impl World {
         self.job(uuid).map_or(Resources::NONE, |job| Resources {
             vcpus: job.vcpus,
             ram: job.ram,
+            scratch: job.scratch,
             ..Resources::NONE
         })
     }

@@ -1,24 +1,10 @@
 //! The dispatcher keeps its promises in wild worlds.
 
-use std::time::Duration;
-
-use longshore_sim::{FaultKind, Faults, Rule, Scenario, run, shrink};
+use longshore_fakecloud::CallKind;
+use longshore_sim::{FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink};
 
 /// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
 const SEEDS: u64 = 200;
-/// Faults that the dispatcher is known not to survive yet: results of containers that were never
-/// placed on a machine are believed; a false claim that something runs keeps it from ever
-/// running; and if every other worker is silent for good, none of them is given up.
-const NOT_SURVIVED: [FaultKind; 5] = [
-    FaultKind::FalseResults,
-    FaultKind::Liar,
-    FaultKind::CutOff,
-    FaultKind::Flood,
-    FaultKind::NeverBoots,
-];
-/// Rules that are known to be broken: an attempt whose start was refused is told as lost when its
-/// worker drains.
-const BROKEN: [Rule; 1] = [Rule::RetryWasted];
 
 #[expect(
     clippy::disallowed_methods,
@@ -31,10 +17,7 @@ fn seeds() -> u64 {
 
 fn wild(seed: u64) -> Scenario {
     let mut scenario = Scenario::wild(seed);
-    for kind in NOT_SURVIVED {
-        scenario.faults.set(kind, 0);
-    }
-    scenario.tolerated = BROKEN.to_vec();
+    scenario.leave_out_known();
     scenario
 }
 
@@ -100,9 +83,16 @@ fn without_faults_everything_runs_once_and_is_given_back() {
 
 #[test]
 fn a_broken_promise_is_found_told_and_made_smaller() {
-    // An idle instance is to be given back by the end of the simulation, and is not.
+    // An instance is to be given back by the end of the simulation, and cannot be.
     let mut failing = wild(1);
-    failing.config.pool.timeout_idle = Duration::from_secs(30 * 24 * 3600);
+    failing.cloud = failing.cloud.with_denied(CallKind::Destroy);
+    failing.tolerated.push(Rule::IdleTooLong);
+    // It stands in nobody's way, and what else goes wrong has nothing to do with it.
+    failing.cloud.quotas.clear();
+    failing.config.pool.max_instances = 0;
+    failing.faults = Faults::none();
+    failing.faults.set(FaultKind::QueueSlow, 10_000);
+    failing.faults.set(FaultKind::QueueReplyLost, 10_000);
     let (smaller, outcome) = shrink(&failing, 20).expect("it fails");
     let violation = &outcome.violations[0];
     assert_eq!(violation.rule, Rule::NotGivenBack);

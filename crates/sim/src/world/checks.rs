@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore_fakecloud::FakeInstance;
-use longshore_types::{ContainerUuid, InstanceId, InstanceType};
+use longshore_types::{ByteSize, ContainerUuid, InstanceId, InstanceType, Resources};
 
 use super::{Event, World};
 use crate::Rule;
@@ -51,7 +51,7 @@ impl World {
         let all: Duration = runtimes.sum();
         let last = self.jobs.iter().map(|job| job.at).max().unwrap_or_default();
         let from = self.now.max(longshore_types::Instant::ZERO + last);
-        self.end = from + MENDING + longest * 4 + all;
+        self.end = from + MENDING + self.config.pool.timeout_idle + longest * 4 + all;
     }
 
     /// Whether nothing is left to happen.
@@ -139,14 +139,33 @@ impl World {
 
     /// The dispatcher cancels a container: right only where no type can hold it.
     pub(super) fn judge_cancel(&mut self, uuid: ContainerUuid, error: &str) {
-        let needs = self.needs(uuid);
+        let granted = self.granted(uuid);
+        let preemptible = self.job(uuid).is_some_and(|job| job.preemptible);
         let types = &self.config.pool.types;
-        let fits = |t: &InstanceType| needs.fits_in(&t.resources());
+        let fits =
+            |t: &InstanceType| t.preemptible == preemptible && granted.fits_in(&t.resources());
         if types.iter().any(fits) {
             let what = format!("{uuid}: {error}");
             self.witness
                 .find(Rule::CancelledWrongly, &[uuid.to_string()], what);
+        } else if self.outcome.unsatisfiable.is_none() {
+            self.outcome.unsatisfiable = Some(error.to_owned());
         }
+    }
+
+    /// What the configuration sets aside for a container: what it asks for, the reserve, the
+    /// buffers, and of the sum five in a hundred for the machine's kernel.
+    fn granted(&self, uuid: ContainerUuid) -> Resources {
+        const MIB: u64 = 1 << 20;
+        let settings = &self.config.scheduler;
+        let mut granted = self.needs(uuid);
+        let mut ram = granted.ram.0.saturating_add(settings.reserve_extra_ram.0);
+        if settings.keep_buffers_per_vcpu > 0 {
+            let buffers = u64::from(settings.keep_buffers_per_vcpu) * u64::from(granted.vcpus);
+            ram = ram.saturating_add(220 * MIB + buffers.saturating_mul(64 * MIB * 11 / 10));
+        }
+        granted.ram = ByteSize(ram.saturating_mul(100) / 95);
+        granted
     }
 
     /// The dispatcher destroys instances: wrong where something runs that is wanted, on a machine

@@ -191,8 +191,13 @@ impl World {
         let until = instance.gone.unwrap_or(self.now);
         let time = until.since(instance.born);
         self.outcome.instance_time += time;
-        self.outcome.idle_time += machine.idle_time.min(time);
-        self.outcome.cost += instance.price.units() * time.as_secs_f64() / 3600.0;
+        let idle = machine.idle_time.min(time);
+        let booting = instance.booted.unwrap_or(until).since(instance.born);
+        self.outcome.idle_time += idle;
+        self.outcome.boot_time += booting.min(idle);
+        let cost_of = |time: Duration| instance.price.units() * time.as_secs_f64() / 3600.0;
+        self.outcome.cost += cost_of(time);
+        self.outcome.idle_cost += cost_of(idle);
     }
 
     fn check_creates(&mut self) {

@@ -12,9 +12,9 @@ const STATE_MAX: usize = 16 << 10;
 const STATE_PER_CONTAINER: usize = 400;
 
 impl World {
-    /// The last looks, and the figures.
-    pub(super) fn summarize(mut self) -> Outcome {
-        if self.outcome.violations.is_empty() {
+    /// The last looks, if all is done, and the figures.
+    pub(crate) fn summarize(mut self) -> Outcome {
+        if self.outcome.violations.is_empty() && self.is_done() {
             self.check_core();
             self.check_size();
             self.check_locks();
@@ -36,6 +36,7 @@ impl World {
         let mut outcome = self.outcome;
         outcome.elapsed = self.now.since(Instant::ZERO);
         outcome.processes = self.witness.processes();
+        outcome.never_started = self.witness.never_started();
         outcome.waits = Waits::of(self.witness.waits);
         let hours = outcome.elapsed.as_secs_f64() / 3600.0;
         if hours > 0.0 {
