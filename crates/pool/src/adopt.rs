@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use longshore_cloud::{Instance, InstanceState};
 use longshore_types::{IdleBehavior, InstanceId, InstanceType, Resources, WorkerState};
 
+use crate::blackhole::Duds;
 use crate::core::Core;
 use crate::event::Changed;
 use crate::timers::{Timer, WorkerTimer};
@@ -88,7 +89,7 @@ impl Core {
             held: BTreeMap::new(),
             claims: BTreeMap::new(),
             removed: BTreeMap::new(),
-            failed_starts: 0,
+            duds: Duds::default(),
             step: Step::Boot,
             boot_ok: false,
             deployed: false,
@@ -114,7 +115,7 @@ impl Core {
             tags_seq: 0,
             tags: instance.tags,
         };
-        self.counted += usize::from(worker.is_counted());
+        self.books.add(&worker);
         self.workers.insert(id.clone(), worker);
         if let Some(secret) = secret {
             self.by_secret.entry(secret).or_default().insert(id.clone());

@@ -1,7 +1,10 @@
 //! What must always hold.
 
+use std::collections::BTreeSet;
+
 use longshore_types::WorkerState;
 
+use crate::books::Books;
 use crate::core::{Core, FlightAction, MAX_CONDEMNED, WorkerFlight};
 use crate::worker::{Stage, Worker};
 
@@ -29,10 +32,12 @@ impl Core {
             self.timers.is_consistent(),
             "the timers contradict each other"
         );
-        let (mut creates, mut probes) = (0, 0);
-        for flight in self.in_flight.values() {
+        let (mut creates, mut probes) = (BTreeSet::new(), 0);
+        for (id, flight) in &self.in_flight {
             match &flight.action {
-                FlightAction::Create(..) => creates += 1,
+                FlightAction::Create(..) => {
+                    creates.insert(*id);
+                }
                 FlightAction::OnWorker(
                     _,
                     _,
@@ -45,24 +50,31 @@ impl Core {
         }
         require!(
             creates == self.creates_in_flight,
-            "creates: {creates} are under way"
+            "creates: {creates:?} are under way"
         );
         require!(
             probes == self.probes_in_flight,
             "probes: {probes} are under way"
         );
-        let counted = self.workers.values().filter(|w| w.is_counted()).count();
+        let mut books = Books::default();
+        for worker in self.workers.values() {
+            books.add(worker);
+        }
+        for pending in self.pendings.values() {
+            let name = &pending.request.instance_type.name;
+            books.change(name, |count| count.pending += 1);
+        }
         require!(
-            counted == self.counted,
-            "{counted} workers count, not {}",
-            self.counted
+            books == self.books,
+            "counted: {:?}, not {books:?}",
+            self.books
         );
         let limit = self.config.max_probes_in_flight.max(1);
         require!(probes <= limit, "{probes} probes are under way");
         let limit = self.config.max_creates_in_flight;
         require!(
-            limit == 0 || creates <= limit,
-            "{creates} creates are under way"
+            limit == 0 || creates.len() <= limit,
+            "{creates:?} creates are under way"
         );
         require!(
             self.pendings.len() == self.pending_secrets.len(),
@@ -85,11 +97,7 @@ impl Core {
             .values()
             .map(|worker| worker.held.len())
             .sum::<usize>();
-        let placed = self
-            .places
-            .values()
-            .map(std::collections::BTreeSet::len)
-            .sum::<usize>();
+        let placed = self.places.values().map(BTreeSet::len).sum::<usize>();
         require!(
             held == placed,
             "{held} entries are held and {placed} are indexed"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_cloud::{AddressKind, Capabilities, TagKeys, Tags};
-use longshore_types::{InstanceType, TypeName};
+use longshore_types::{InstanceType, Price, TypeName};
 
 /// Settings of a pool. Every duration is at least a millisecond unless said otherwise; see
 /// [`Config::validate`].
@@ -71,6 +71,10 @@ pub struct Config {
     pub capabilities: Capabilities,
     /// The most instances, pending creates included; 0 means no limit. Default: 64.
     pub max_instances: usize,
+    /// The most that all instances may cost in an hour, pending creates included, by the prices of
+    /// their types; none means no ceiling. Instances whose type is not configured any more cost an
+    /// unknown amount, which is left out. Default: none.
+    pub max_price_per_hour: Option<Price>,
     /// The most creates under way; 0 means no limit. Default: 20.
     pub max_creates_in_flight: usize,
     /// The most probes under way, at least 1. Default: 1000.
@@ -135,6 +139,7 @@ impl Config {
             ssh_port: 22,
             capabilities: Capabilities::default(),
             max_instances: 64,
+            max_price_per_hour: None,
             max_creates_in_flight: 20,
             max_probes_in_flight: 1000,
             collect_output: true,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use longshore_types::{ContainerUuid, Deadline, InstanceId, InstanceType, Instant, TypeName};
 
+use crate::blackhole::BlackHoles;
+use crate::books::Books;
 use crate::config::Config;
 use crate::create::Pending;
 use crate::effect::{Effect, EffectAction, EffectId, Outcome};
@@ -127,9 +129,11 @@ pub struct Core {
     pub(crate) pendings: BTreeMap<u64, Pending>,
     pub(crate) pending_ids: u64,
     pub(crate) pending_secrets: BTreeMap<String, u64>,
-    pub(crate) creates_in_flight: usize,
+    pub(crate) creates_in_flight: BTreeSet<EffectId>,
+    pub(crate) books: Books,
     pub(crate) hold_offs: BTreeMap<HoldKey, HoldOff>,
     pub(crate) boot_failures: BTreeMap<TypeName, u32>,
+    pub(crate) black_holes: BlackHoles,
 
     pub(crate) listing: Listing,
     pub(crate) probes_in_flight: usize,
@@ -137,8 +141,6 @@ pub struct Core {
     /// Workers that have answered before or may run something, and whose last probe failed.
     pub(crate) failing: BTreeSet<InstanceId>,
     pub(crate) outage: bool,
-    /// How many workers neither boot nor shut down: those that could fail all at once.
-    pub(crate) counted: usize,
 
     pub(crate) tally: Tally,
     pub(crate) timers: Timers,
@@ -225,15 +227,16 @@ impl Core {
             pendings: BTreeMap::new(),
             pending_ids: 0,
             pending_secrets: BTreeMap::new(),
-            creates_in_flight: 0,
+            creates_in_flight: BTreeSet::new(),
+            books: Books::default(),
             hold_offs: BTreeMap::new(),
             boot_failures: BTreeMap::new(),
+            black_holes: BlackHoles::default(),
             listing: Listing::default(),
             probes_in_flight: 0,
             probe_queue: VecDeque::new(),
             failing: BTreeSet::new(),
             outage: false,
-            counted: 0,
             tally: Tally::default(),
             timers: Timers::default(),
             in_flight: BTreeMap::new(),

@@ -68,6 +68,7 @@ impl Core {
         };
         let view = pending.view(id);
         self.pendings.insert(id, pending);
+        self.books.change(type_name, |count| count.pending += 1);
         self.send_create(id);
         self.changed(Changed::Pending(id));
         self.changed(Changed::CreateGate);
@@ -100,23 +101,12 @@ impl Core {
         }
         let request = Box::new(pending.request.clone());
         let about = FlightAction::Create(id, Box::new(request.instance_type.clone()));
-        if self
-            .send(timeout, EffectAction::Create(request), about)
-            .is_some()
-        {
-            self.creates_in_flight += 1;
+        if let Some((effect, _)) = self.send(timeout, EffectAction::Create(request), about) {
+            self.creates_in_flight.insert(effect);
             if let Some(pending) = self.pendings.get_mut(&id) {
                 pending.in_flight = true;
             }
         }
-    }
-
-    pub(crate) fn creates_under_way(&self) -> std::collections::BTreeSet<EffectId> {
-        let creates = self.in_flight.iter();
-        creates
-            .filter(|(_, flight)| matches!(flight.action, FlightAction::Create(..)))
-            .map(|(id, _)| *id)
-            .collect()
     }
 
     pub(crate) fn on_created(
@@ -126,7 +116,7 @@ impl Core {
         instance_type: &InstanceType,
         outcome: Outcome,
     ) {
-        self.creates_in_flight = self.creates_in_flight.saturating_sub(1);
+        self.creates_in_flight.remove(&effect);
         if let Some(pending) = self.pendings.get_mut(&id) {
             pending.in_flight = false;
         }
@@ -270,6 +260,8 @@ impl Core {
     fn remove_pending(&mut self, id: u64) -> Option<Pending> {
         let pending = self.pendings.remove(&id)?;
         self.pending_secrets.remove(&pending.secret);
+        let name = &pending.request.instance_type.name;
+        self.books.change(name, |count| count.pending -= 1);
         self.timers.clear(&Timer::Pending(id));
         self.changed(Changed::Pending(id));
         self.changed(Changed::CreateGate);

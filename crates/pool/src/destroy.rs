@@ -143,14 +143,13 @@ impl Core {
         if worker.state == WorkerState::Shutdown {
             return;
         }
-        self.counted -= usize::from(worker.is_counted());
-        worker.state = WorkerState::Shutdown;
         worker.misses = 0;
         worker.missed_at = None;
         if worker.last_error.is_none() {
             worker.last_error = Some(one_line(&format!("shut down: {why}")));
         }
         let held: Vec<_> = worker.held.keys().copied().collect();
+        self.enter(id, WorkerState::Shutdown);
         self.failing.remove(id);
         self.timers.clear_worker(id);
         for uuid in held {
@@ -255,7 +254,7 @@ impl Core {
         let Some(worker) = self.workers.remove(id) else {
             return;
         };
-        self.counted -= usize::from(worker.is_counted());
+        self.books.remove(&worker);
         self.tally.count_disappeared(worker.state);
         self.timers.clear_worker(id);
         self.failing.remove(id);

@@ -347,6 +347,23 @@ impl EffectAction {
     }
 }
 
+impl CloudFailure {
+    /// The kind as one lower-case word.
+    pub(crate) fn kind_label(&self) -> &'static str {
+        match &self.kind {
+            ErrorKind::RateLimited { .. } => "rate_limited",
+            ErrorKind::QuotaExceeded(_) => "quota_exceeded",
+            ErrorKind::NoCapacity(_) => "no_capacity",
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::Denied => "denied",
+            ErrorKind::InvalidRequest => "invalid_request",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::TimedOut => "timed_out",
+            ErrorKind::Other => "other",
+        }
+    }
+}
+
 impl HostFailure {
     /// The shell gave an outcome of another kind than the effect's.
     pub(crate) fn mismatched() -> Self {

@@ -77,8 +77,6 @@ impl Core {
         let never_ran = matches!(exit.cause, ExitCause::NotStarted { .. });
         if let ExitCause::NotStarted { error } = &exit.cause {
             worker.last_error = Some(error.clone());
-        } else {
-            worker.failed_starts = 0;
         }
         held.stage = Stage::Ended(Ended {
             exit,
@@ -89,7 +87,9 @@ impl Core {
         });
         self.timers.clear_container(id, uuid);
         if never_ran {
-            self.count_failed_start(id);
+            self.count_early_end(id, uuid);
+        } else {
+            self.came_to_run(id);
         }
         self.collect(id, uuid);
         self.settle(id);

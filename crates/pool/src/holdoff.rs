@@ -31,8 +31,12 @@ pub(crate) enum HoldKey {
     Rate,
     Quota(Scope),
     Capacity(Scope),
-    Error(TypeName),
+    /// A type, and what kind of error it was.
+    Error(TypeName, &'static str),
+    /// Instances of this type do not boot.
     Boot(TypeName),
+    /// Nothing comes to run on instances of this type.
+    BlackHole(TypeName),
 }
 
 impl fmt::Display for HoldKey {
@@ -40,7 +44,9 @@ impl fmt::Display for HoldKey {
         match self {
             Self::Rate => f.write_str("everything"),
             Self::Quota(scope) | Self::Capacity(scope) => scope.fmt(f),
-            Self::Error(name) | Self::Boot(name) => write!(f, "type {name}"),
+            Self::Error(name, _) | Self::Boot(name) | Self::BlackHole(name) => {
+                write!(f, "type {name}")
+            }
         }
     }
 }
@@ -63,8 +69,8 @@ pub(crate) struct HoldOff {
 impl Core {
     /// Why a create of this type would be refused at the moment; none if it would not.
     ///
-    /// A type that is not configured, limits on instances and on creates under way, and hold-offs
-    /// are looked at, in this order.
+    /// A type that is not configured, limits on instances, on what they cost and on creates under
+    /// way, and hold-offs are looked at, in this order.
     pub fn create_refusal(&self, type_name: &TypeName, now: Instant) -> Option<Refusal> {
         if self.stopping {
             return Some(Refusal::Stopping);
@@ -77,8 +83,11 @@ impl Core {
         if limit > 0 && self.workers.len() + self.pendings.len() >= limit {
             return Some(Refusal::MaxInstances { limit });
         }
+        if let Some(refusal) = self.price_refusal(instance_type) {
+            return Some(refusal);
+        }
         let limit = self.config.max_creates_in_flight;
-        if limit > 0 && self.creates_in_flight >= limit {
+        if limit > 0 && self.creates_in_flight.len() >= limit {
             return Some(Refusal::CreatesInFlight { limit });
         }
         self.hold_offs
@@ -99,17 +108,46 @@ impl Core {
                 cause,
             });
         }
-        let trials = self.pendings.values().filter(|pending| {
-            let name = &pending.request.instance_type.name;
-            self.types.get(name).is_some_and(|t| self.concerns(key, t))
-        });
-        (trials.count() >= hold.allowance).then_some(Refusal::Trial { what, cause })
+        (self.trials(key) >= hold.allowance).then_some(Refusal::Trial { what, cause })
+    }
+
+    /// Instances that are to show whether what led to a hold-off is over.
+    fn trials(&self, key: &HoldKey) -> usize {
+        match key {
+            HoldKey::Boot(name) | HoldKey::BlackHole(name) => {
+                let count = self.books.count(name);
+                count.pending + count.booting
+            }
+            HoldKey::Error(name, _) => self.books.count(name).pending,
+            HoldKey::Rate | HoldKey::Quota(_) | HoldKey::Capacity(_) => {
+                let concerned = |name: &TypeName| {
+                    let configured = self.types.get(name);
+                    configured.is_some_and(|t| self.concerns(key, t))
+                };
+                let counts = self.books.iter().filter(|(name, _)| concerned(name));
+                counts.map(|(_, count)| count.pending).sum()
+            }
+        }
+    }
+
+    fn price_refusal(&self, instance_type: &InstanceType) -> Option<Refusal> {
+        let ceiling = self.config.max_price_per_hour?;
+        let spent = self.hourly_price();
+        let price = instance_type.price;
+        (spent.saturating_add(price) > ceiling).then(|| Refusal::PriceCeiling {
+            type_name: instance_type.name.clone(),
+            price,
+            spent,
+            ceiling,
+        })
     }
 
     fn concerns(&self, key: &HoldKey, instance_type: &InstanceType) -> bool {
         match key {
             HoldKey::Rate => true,
-            HoldKey::Error(name) | HoldKey::Boot(name) => *name == instance_type.name,
+            HoldKey::Error(name, _) | HoldKey::Boot(name) | HoldKey::BlackHole(name) => {
+                *name == instance_type.name
+            }
             HoldKey::Quota(scope) | HoldKey::Capacity(scope) => match scope {
                 Scope::Everything => true,
                 Scope::Type(name) => *name == instance_type.name,
@@ -147,7 +185,10 @@ impl Core {
             | ErrorKind::InvalidRequest
             | ErrorKind::Unsupported
             | ErrorKind::TimedOut
-            | ErrorKind::Other => (HoldKey::Error(name.clone()), ERROR_PAUSE, None),
+            | ErrorKind::Other => {
+                let key = HoldKey::Error(name.clone(), failure.kind_label());
+                (key, ERROR_PAUSE, None)
+            }
         };
         self.hold_off(key, range, at_least, &failure.error);
     }
@@ -162,10 +203,14 @@ impl Core {
         cause: &str,
     ) {
         if self.hold_offs.len() >= MAX_HOLD_OFFS && !self.hold_offs.contains_key(&key) {
-            return;
+            let now = self.now;
+            self.hold_offs.retain(|_, hold| hold.until > now);
+            if self.hold_offs.len() >= MAX_HOLD_OFFS {
+                return;
+            }
         }
         let open: BTreeSet<EffectId> = match key {
-            HoldKey::Quota(_) => self.creates_under_way(),
+            HoldKey::Quota(_) => self.creates_in_flight.clone(),
             _ => BTreeSet::new(),
         };
         let count = self.workers.len();
@@ -210,7 +255,8 @@ impl Core {
         let concerned: Vec<HoldKey> = self
             .hold_offs
             .keys()
-            .filter(|key| !matches!(key, HoldKey::Boot(_)) && self.concerns(key, instance_type))
+            .filter(|key| !matches!(key, HoldKey::Boot(_) | HoldKey::BlackHole(_)))
+            .filter(|key| self.concerns(key, instance_type))
             .cloned()
             .collect();
         for key in concerned {
@@ -255,6 +301,29 @@ impl Core {
     pub(crate) fn boot_succeeded(&mut self, type_name: &TypeName) {
         self.boot_failures.remove(type_name);
         self.end_hold_off(&HoldKey::Boot(type_name.clone()));
+    }
+
+    /// Holds off a type on whose instances nothing comes to run.
+    pub(crate) fn hold_off_black_holes(&mut self, type_name: &TypeName, error: &str) {
+        let cause = format!("nothing can be started on instances of it: {error}");
+        self.hold_off(
+            HoldKey::BlackHole(type_name.clone()),
+            BOOT_PAUSE,
+            None,
+            &cause,
+        );
+    }
+
+    /// The same, if it was held off before: a trial has failed.
+    pub(crate) fn prolong_black_holes(&mut self, type_name: &TypeName, error: &str) {
+        let key = HoldKey::BlackHole(type_name.clone());
+        if self.hold_offs.contains_key(&key) {
+            self.hold_off_black_holes(type_name, error);
+        }
+    }
+
+    pub(crate) fn black_holes_ended(&mut self, type_name: &TypeName) {
+        self.end_hold_off(&HoldKey::BlackHole(type_name.clone()));
     }
 
     fn end_hold_off(&mut self, key: &HoldKey) {

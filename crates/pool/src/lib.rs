@@ -51,6 +51,8 @@
 //! ```
 
 mod adopt;
+mod blackhole;
+mod books;
 mod check;
 mod config;
 mod core;

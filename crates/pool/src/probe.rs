@@ -303,11 +303,10 @@ impl Core {
         };
         let booting = matches!(worker.state, WorkerState::Unknown | WorkerState::Booting);
         if booting && worker.boot_ok && worker.deployed {
-            self.counted += usize::from(!worker.is_counted());
-            worker.state = WorkerState::Idle;
             worker.step = Step::Report;
             worker.last_error = None;
             let type_name = worker.type_name.clone();
+            self.enter(id, WorkerState::Idle);
             self.timers
                 .clear(&Timer::Worker(id.clone(), WorkerTimer::Boot));
             self.tally.boots_succeeded += 1;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use longshore_types::{
-    ContainerUuid, IdleBehavior, InstanceId, Resource, TypeName, WorkerState, format_duration,
+    ContainerUuid, IdleBehavior, InstanceId, Price, Resource, TypeName, WorkerState,
+    format_duration,
 };
 
 /// Why the pool does not do what it was asked to. [`std::fmt::Display`] says what would unblock it.
@@ -138,6 +139,22 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// It would cost more than may be spent.
+    #[error(
+        "an instance of type {type_name} costs {price} per hour, and with the {spent} of those \
+         that are there that is more than the ceiling of {ceiling}; wait until one is gone, or \
+         raise the ceiling"
+    )]
+    PriceCeiling {
+        /// The type that was asked for.
+        type_name: TypeName,
+        /// Its price per hour.
+        price: Price,
+        /// What all instances and pending creates cost per hour.
+        spent: Price,
+        /// The most that they may.
+        ceiling: Price,
+    },
     /// As many creates under way as may be.
     #[error("{limit} creates are under way; wait until one of them ends")]
     CreatesInFlight {
@@ -151,7 +168,9 @@ impl Refusal {
     pub fn is_quota(&self) -> bool {
         matches!(
             self,
-            Self::MaxInstances { .. } | Self::HeldOff { quota: true, .. }
+            Self::MaxInstances { .. }
+                | Self::PriceCeiling { .. }
+                | Self::HeldOff { quota: true, .. }
         )
     }
 }

@@ -146,15 +146,15 @@ impl Core {
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
-        if started_at.is_some() {
-            worker.failed_starts = 0;
-        }
         let Some(held) = worker.held.get_mut(&uuid) else {
             return;
         };
-        if !held.told_running {
-            held.told_running = true;
-            let attempt = held.attempt;
+        let (attempt, told) = (held.attempt, held.told_running);
+        held.told_running = true;
+        if started_at.is_some() {
+            self.came_to_run(id);
+        }
+        if !told {
             self.event(Event::Running {
                 uuid,
                 attempt,

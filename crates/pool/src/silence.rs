@@ -100,7 +100,7 @@ impl Core {
         if self.listing.is_failing() {
             return true;
         }
-        self.failing.len() >= 2 && self.failing.len() * 2 > self.counted
+        self.failing.len() >= 2 && self.failing.len() * 2 > self.books.expected
     }
 
     /// Whether nobody may be condemned for silence now; alarms once each time.

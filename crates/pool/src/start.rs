@@ -15,8 +15,6 @@ use crate::timers::{ContainerTimer, Timer};
 use crate::worker::{Held, Sending, Stage};
 
 const RETRY_PAUSE: (u64, u64) = (1, 30);
-/// Failed starts in a row after which a worker gets no more.
-const MAX_FAILED_STARTS: u32 = 3;
 
 /// What to start, and where.
 ///
@@ -285,22 +283,6 @@ impl Core {
                 spent: false,
             });
             self.count_failed_start(id);
-        }
-    }
-
-    /// Takes note that something did not come to run on a worker.
-    pub(crate) fn count_failed_start(&mut self, id: &InstanceId) {
-        let Some(worker) = self.workers.get_mut(id) else {
-            return;
-        };
-        worker.failed_starts += 1;
-        if worker.failed_starts == MAX_FAILED_STARTS {
-            let error = worker.last_error.clone().unwrap_or_default();
-            self.alarm(format!("nothing can be started on instance {id}: {error}"));
-            self.drain(
-                id,
-                &format!("{MAX_FAILED_STARTS} starts in a row failed: {error}"),
-            );
         }
     }
 

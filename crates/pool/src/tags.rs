@@ -3,6 +3,7 @@
 use longshore_cloud::{ErrorKind, Tags};
 use longshore_types::{IdleBehavior, InstanceId, Instant, WorkerState};
 
+use crate::blackhole::Duds;
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, Outcome};
 use crate::holdoff::growing;
@@ -27,7 +28,7 @@ impl Core {
                 return Err(Refusal::ShuttingDown { instance });
             }
             worker.behavior = behavior;
-            worker.failed_starts = 0;
+            worker.duds = Duds::default();
         }
         self.repair_tags(instance);
         self.settle(instance);

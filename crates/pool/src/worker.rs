@@ -9,6 +9,7 @@ use longshore_types::{
     Resources, Timestamp, TypeName, WorkerState,
 };
 
+use crate::blackhole::Duds;
 use crate::effect::{EffectId, Host};
 
 /// A moment in the order of inputs and effects: unlike times, no two are equal.
@@ -45,8 +46,7 @@ pub(crate) struct Worker {
     pub(crate) claims: BTreeMap<ContainerUuid, Attempt>,
     /// Entries that were removed: what a report that began before that says of them is old.
     pub(crate) removed: BTreeMap<ContainerUuid, (Attempt, Seq)>,
-    /// Failed starts, or containers that ended before they ran, in a row.
-    pub(crate) failed_starts: u32,
+    pub(crate) duds: Duds,
 
     pub(crate) step: Step,
     pub(crate) boot_ok: bool,

@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// use longshore_types::Price;
 /// assert_eq!(Price::from_units(0.1).unwrap().to_string(), "0.100000");
 /// assert!(Price::from_units(f64::NAN).is_err());
+///
+/// let hourly = Price::from_units(0.1).unwrap();
+/// assert_eq!(hourly.times(3).saturating_add(hourly), Price::from_units(0.4).unwrap());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Price(u64);
@@ -43,6 +46,16 @@ impl Price {
         #[expect(clippy::cast_precision_loss, reason = "a display value")]
         let nanos = self.0 as f64;
         nanos / 1e9
+    }
+
+    /// The price of `count` of these, saturating.
+    pub fn times(self, count: usize) -> Self {
+        Self(self.0.saturating_mul(count as u64))
+    }
+
+    /// Both prices together, saturating.
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 
     /// This price times `factor` (at least 1; NaN counts as 1), saturating.

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use longshore_cloud::ErrorKind;
-
 use super::metrics::Metrics;
 use crate::effect::{CloudFailure, Effect, EffectAction, EffectId, Outcome};
 use crate::text::one_line;
@@ -72,21 +70,7 @@ impl Failures {
 
     fn count(&self, operation: &'static str, failure: &CloudFailure) {
         if let Some(metrics) = &self.metrics {
-            metrics.count_provider_failure(operation, kind_label(&failure.kind));
+            metrics.count_provider_failure(operation, failure.kind_label());
         }
-    }
-}
-
-fn kind_label(kind: &ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::RateLimited { .. } => "rate_limited",
-        ErrorKind::QuotaExceeded(_) => "quota_exceeded",
-        ErrorKind::NoCapacity(_) => "no_capacity",
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::Denied => "denied",
-        ErrorKind::InvalidRequest => "invalid_request",
-        ErrorKind::Unsupported => "unsupported",
-        ErrorKind::TimedOut => "timed_out",
-        ErrorKind::Other => "other",
     }
 }

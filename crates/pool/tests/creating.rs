@@ -1,0 +1,307 @@
+//! When a create is refused, for how long, and what ends that.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod common;
+
+use common::*;
+use longshore_cloud::{ErrorKind, Scope};
+use longshore_pool::*;
+use longshore_types::*;
+
+fn refused(rig: &Rig, name: &str) -> Option<Refusal> {
+    rig.core.create_refusal(&name.into(), rig.now)
+}
+
+fn is_held_off(rig: &Rig, name: &str) -> bool {
+    matches!(refused(rig, name), Some(Refusal::HeldOff { .. }))
+}
+
+fn is_trial(rig: &Rig, name: &str) -> bool {
+    matches!(refused(rig, name), Some(Refusal::Trial { .. }))
+}
+
+fn refuse(rig: &mut Rig, kind: ErrorKind) {
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    rig.answer(is_create, Outcome::Created(Err(failure(kind, false))));
+}
+
+/// How long creates of a type are held off from now.
+fn remaining(rig: &Rig, name: &str) -> u64 {
+    match refused(rig, name) {
+        Some(Refusal::HeldOff { remaining, .. }) => remaining.as_secs(),
+        other => panic!("not held off: {other:?}"),
+    }
+}
+
+fn price(units: f64) -> Price {
+    Price::from_units(units).unwrap()
+}
+
+#[test]
+fn no_more_is_spent_in_an_hour_than_the_ceiling() {
+    let mut config = config();
+    config.types[0].price = price(1.0);
+    config.types[1].price = price(4.0);
+    config.max_price_per_hour = Some(price(5.0));
+    let mut rig = Rig::ready(config);
+    rig.idle("a");
+    // A create that is under way costs as much as what it makes.
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    let Some(refusal) = refused(&rig, "big") else {
+        panic!("a third one would cost 6 in all")
+    };
+    let expected = Refusal::PriceCeiling {
+        type_name: "big".into(),
+        price: price(4.0),
+        spent: price(2.0),
+        ceiling: price(5.0),
+    };
+    assert_eq!(refusal, expected);
+    assert!(refusal.is_quota(), "giving one back would help");
+    for figure in ["4.000000", "2.000000", "5.000000"] {
+        assert!(refusal.to_string().contains(figure), "{refusal}");
+    }
+    assert_eq!(rig.core.create(&"big".into(), rig.now), Err(expected));
+    assert_eq!(refused(&rig, "small"), None);
+    rig.drain();
+    rig.changed.clear();
+    let gone = failure(ErrorKind::Denied, false);
+    rig.answer(is_create, Outcome::Created(Err(gone)));
+    assert_eq!(refused(&rig, "big"), None, "exactly the ceiling is allowed");
+    assert!(rig.changed.contains(&Changed::CreateGate));
+}
+
+#[test]
+fn an_instance_costs_until_it_is_gone() {
+    let mut config = config();
+    config.types[0].price = price(1.0);
+    config.max_price_per_hour = Some(price(1.5));
+    let mut rig = Rig::ready(config);
+    rig.idle("a");
+    rig.core.shut_down(&"a".into(), "test", rig.now).unwrap();
+    rig.drain();
+    assert!(matches!(
+        refused(&rig, "small"),
+        Some(Refusal::PriceCeiling { .. })
+    ));
+    rig.answer(is_destroy, Outcome::Destroyed(vec![("a".into(), Ok(()))]));
+    rig.cloud.clear();
+    rig.wait(seconds(30));
+    assert_eq!(refused(&rig, "small"), None);
+}
+
+#[test]
+fn without_a_time_from_the_provider_a_rate_limit_pauses_1_s_growing_to_60() {
+    let mut rig = Rig::ready(config());
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        refuse(&mut rig, ErrorKind::RateLimited { retry_after: None });
+        assert_eq!(remaining(&rig, "big"), pause);
+        rig.changed.clear();
+        rig.wait(seconds(pause));
+        assert_eq!(refused(&rig, "big"), None);
+        assert!(rig.changed.contains(&Changed::CreateGate), "it wakes");
+    }
+}
+
+#[test]
+fn each_kind_of_error_of_a_type_has_a_pause_that_grows_by_itself() {
+    let mut rig = Rig::ready(config());
+    for pause in [1, 2, 4] {
+        refuse(&mut rig, ErrorKind::Denied);
+        assert_eq!(remaining(&rig, "small"), pause);
+        assert_eq!(refused(&rig, "big"), None, "it is another type");
+        rig.wait(seconds(pause));
+    }
+    // A bad image has failed for the first time.
+    refuse(&mut rig, ErrorKind::InvalidRequest);
+    assert_eq!(remaining(&rig, "small"), 1);
+    rig.wait(seconds(1));
+    for _ in 0..10 {
+        refuse(&mut rig, ErrorKind::Denied);
+        let pause = remaining(&rig, "small");
+        rig.wait(seconds(pause));
+    }
+    refuse(&mut rig, ErrorKind::Denied);
+    assert_eq!(remaining(&rig, "small"), 300, "it grows to 5 min");
+    let held = rig.core.snapshot(rig.now).hold_offs;
+    assert!(held.iter().any(|hold| hold.cause == "cloud words"));
+}
+
+#[test]
+fn a_quota_pause_is_1_min_doubling_to_15() {
+    let mut rig = Rig::ready(config());
+    for pause in [60, 120, 240, 480, 900, 900] {
+        refuse(&mut rig, ErrorKind::QuotaExceeded(Scope::Everything));
+        assert_eq!(remaining(&rig, "small"), pause);
+        rig.wait(seconds(pause));
+    }
+}
+
+#[test]
+fn while_a_trial_boots_no_other_instance_of_a_type_that_does_not_boot_is_made() {
+    let mut rig = Rig::ready(config());
+    for n in 0..3 {
+        rig.booting(&format!("i-{n}"));
+    }
+    rig.pass(seconds(605), |action| match action {
+        EffectAction::Boot(_) => Some(Outcome::Booted(Err(badly()))),
+        action => gone(action),
+    });
+    assert!(is_held_off(&rig, "small"));
+    let Some(Refusal::HeldOff { cause, .. }) = refused(&rig, "small") else {
+        unreachable!()
+    };
+    assert!(
+        cause.contains("exit code 1"),
+        "the last boot error: {cause}"
+    );
+    rig.cloud.clear();
+    rig.pass(seconds(56), gone);
+    rig.booting("trial");
+    assert!(is_trial(&rig, "small"), "the provider has made it, no more");
+    rig.changed.clear();
+    rig.boot("trial", vec![]);
+    assert_eq!(refused(&rig, "small"), None);
+    assert!(rig.changed.contains(&Changed::CreateGate));
+}
+
+#[test]
+fn a_trial_that_is_shut_down_makes_room_for_another() {
+    let mut rig = Rig::ready(config());
+    for n in 0..3 {
+        rig.booting(&format!("i-{n}"));
+    }
+    rig.pass(seconds(605), |action| match action {
+        EffectAction::Boot(_) => Some(Outcome::Booted(Err(badly()))),
+        action => gone(action),
+    });
+    rig.cloud.clear();
+    rig.pass(seconds(56), gone);
+    rig.booting("trial");
+    rig.changed.clear();
+    let trial = "trial".into();
+    rig.core.shut_down(&trial, "test", rig.now).unwrap();
+    rig.drain();
+    assert_eq!(refused(&rig, "small"), None);
+    assert!(rig.changed.contains(&Changed::CreateGate));
+}
+
+/// Three containers whose runner ends before they run.
+fn swallow(rig: &mut Rig, id: &str, first: usize) {
+    let cause = ExitCause::NotStarted {
+        error: "no space left".into(),
+    };
+    let lost = |n: usize| ContainerReport {
+        uuid: uuid(n),
+        attempt: Attempt(1),
+        state: ReportedState::Finished(Exit::unseen(cause.clone())),
+    };
+    for n in first..first + 3 {
+        rig.start(id, n, 1).unwrap();
+        rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+        rig.report(id, vec![lost(n)]);
+        rig.acknowledge(id, n, 1);
+    }
+}
+
+#[test]
+fn three_different_containers_that_never_run_drain_a_worker_and_one_does_not() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.idle("b");
+    let error = "no such image".to_owned();
+    let cause = ExitCause::NotStarted { error };
+    for attempt in 1..=4 {
+        rig.start("a", 1, attempt).unwrap();
+        rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+        let state = ReportedState::Finished(Exit::unseen(cause.clone()));
+        let lost = ContainerReport {
+            uuid: uuid(1),
+            attempt: Attempt(attempt),
+            state,
+        };
+        rig.report("a", vec![lost]);
+        rig.acknowledge("a", 1, attempt);
+        rig.report("a", vec![]);
+        assert_eq!(rig.phase("a", 1), None);
+    }
+    assert_eq!(
+        rig.behavior("a"),
+        IdleBehavior::Run,
+        "the container is at fault"
+    );
+    assert_eq!(rig.alarms(), 0);
+    swallow(&mut rig, "b", 10);
+    assert_eq!(rig.behavior("b"), IdleBehavior::Drain);
+    assert_eq!(rig.alarms(), 1);
+}
+
+#[test]
+fn three_black_holes_of_a_type_in_ten_minutes_hold_off_creating_it() {
+    let mut rig = Rig::ready(config());
+    for (n, id) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(refused(&rig, "small"), None);
+        rig.idle(id);
+        swallow(&mut rig, id, 10 * n);
+    }
+    let Some(Refusal::HeldOff { cause, .. }) = refused(&rig, "small") else {
+        panic!("{:?}", refused(&rig, "small"))
+    };
+    assert!(cause.contains("no space left"), "{cause}");
+    assert_eq!(remaining(&rig, "small"), 60);
+    assert_eq!(refused(&rig, "big"), None);
+    // The trial is one too: the next pause is longer, at once.
+    rig.wait(seconds(60));
+    rig.booting("d");
+    assert!(is_trial(&rig, "small"));
+    rig.boot("d", vec![]);
+    swallow(&mut rig, "d", 40);
+    assert_eq!(remaining(&rig, "small"), 120);
+    // A container runs on a newer one.
+    rig.wait(seconds(120));
+    rig.idle("e");
+    rig.run("e", 50);
+    rig.report("e", vec![running(50, 1)]);
+    assert_eq!(refused(&rig, "small"), None);
+    assert!(rig.core.snapshot(rig.now).hold_offs.is_empty());
+}
+
+#[test]
+fn black_holes_that_are_far_apart_or_old_workers_that_do_well_say_nothing() {
+    let mut rig = Rig::ready(config());
+    rig.idle("old");
+    rig.run("old", 99);
+    for (n, id) in ["a", "b"].into_iter().enumerate() {
+        rig.idle(id);
+        swallow(&mut rig, id, 10 * n);
+    }
+    rig.wait(seconds(601));
+    rig.idle("c");
+    swallow(&mut rig, "c", 20);
+    assert_eq!(refused(&rig, "small"), None, "two of them are too long ago");
+    for (n, id) in ["d", "e"].into_iter().enumerate() {
+        rig.idle(id);
+        swallow(&mut rig, id, 30 + 10 * n);
+    }
+    assert!(is_held_off(&rig, "small"));
+    rig.report("old", vec![running(99, 1)]);
+    assert!(is_held_off(&rig, "small"), "it is older than the trouble");
+}
+
+#[test]
+fn an_instance_that_was_given_up_and_turns_up_again_is_destroyed_again() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    let again = rig.cloud[0].clone();
+    rig.core.shut_down(&"a".into(), "test", rig.now).unwrap();
+    rig.drain();
+    rig.answer(is_destroy, Outcome::Destroyed(vec![("a".into(), Ok(()))]));
+    rig.cloud.clear();
+    rig.wait(seconds(30));
+    assert!(rig.view("a").is_none());
+    rig.cloud.push(again);
+    rig.wait(seconds(61));
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+    assert!(rig.find(is_destroy).is_some());
+}
