@@ -25,6 +25,7 @@
 
 mod controller;
 mod faults;
+mod how;
 mod known;
 mod machine;
 mod outcome;

@@ -1,10 +1,10 @@
 //! One machine: its runner, how well it can be reached, and who waits for an answer of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use longshore_dispatch::Effect;
-use longshore_pool::EffectId;
+use longshore_pool::{Effect, EffectId};
 use longshore_types::{
     Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, InstanceId, Instant, ReportedState,
     Resources, RunnerReport,
@@ -90,18 +90,14 @@ impl Machine {
         }
     }
 
-    pub(crate) fn digest(&mut self) -> String {
-        let digest = self.runner.digest();
-        match self.lies.len() {
-            0 => digest,
-            lies => format!("{digest}-{lies}"),
-        }
+    pub(crate) fn digest(&mut self) -> Cow<'_, str> {
+        digest(&mut self.runner, self.lies.len())
     }
 
     /// What its runner says, with what it makes up.
     pub(crate) fn report(&mut self) -> RunnerReport {
         let mut report = self.runner.report();
-        report.digest = self.digest();
+        report.digest = self.digest().into_owned();
         for (uuid, attempt, finished) in &self.lies {
             let state = if *finished {
                 ReportedState::Finished(Exit::unseen(ExitCause::Exited { code: 0 }))
@@ -124,10 +120,16 @@ impl Machine {
         if self.polls.is_empty() {
             return Vec::new();
         }
-        let digest = self.digest();
-        let waits = |poll: &Poll| poll.known == digest && poll.until > now;
-        let (waiting, due) = self.polls.drain(..).partition(waits);
-        self.polls = waiting;
-        due
+        let digest = digest(&mut self.runner, self.lies.len());
+        let is_due = |poll: &mut Poll| poll.known != *digest || poll.until <= now;
+        self.polls.extract_if(.., is_due).collect()
+    }
+}
+
+fn digest(runner: &mut Runner, lies: usize) -> Cow<'_, str> {
+    let digest = runner.digest();
+    match lies {
+        0 => digest.into(),
+        lies => format!("{digest}-{lies}").into(),
     }
 }

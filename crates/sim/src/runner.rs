@@ -191,30 +191,14 @@ impl Runner {
         RunnerReport {
             containers,
             broken: None,
-            digest: self.digest(),
+            digest: self.digest().to_owned(),
         }
     }
 
     /// Equal digests mean equal reports.
-    pub(crate) fn digest(&mut self) -> String {
-        if let Some(digest) = &self.digest {
-            return digest.clone();
-        }
-        let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
-        let mut add = |text: &str| {
-            for byte in text.bytes() {
-                sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
-        for (uuid, entries) in &self.entries {
-            if let Some((attempt, entry)) = entries.last_key_value() {
-                add(uuid.as_str());
-                add(&format!("{attempt}{:?}", entry.reported()));
-            }
-        }
-        let digest = format!("{sum:016x}");
-        self.digest = Some(digest.clone());
-        digest
+    pub(crate) fn digest(&mut self) -> &str {
+        let entries = &self.entries;
+        self.digest.get_or_insert_with(|| digest_of(entries))
     }
 
     /// When the process of an attempt ends, if it runs.
@@ -300,6 +284,22 @@ impl Runner {
     }
 }
 
+fn digest_of(entries: &BTreeMap<ContainerUuid, BTreeMap<Attempt, Entry>>) -> String {
+    let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut add = |text: &str| {
+        for byte in text.bytes() {
+            sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (uuid, entries) in entries {
+        if let Some((attempt, entry)) = entries.last_key_value() {
+            add(uuid.as_str());
+            add(&format!("{attempt}{:?}", entry.reported()));
+        }
+    }
+    format!("{sum:016x}")
+}
+
 impl Entry {
     fn reported(&self) -> ReportedState {
         match &self.state {
@@ -374,7 +374,7 @@ mod tests {
     fn what_runs_is_not_acknowledged_away() {
         let mut runner = Runner::default();
         start(&mut runner, 1);
-        let digest = runner.digest();
+        let digest = runner.digest().to_owned();
         runner.acknowledge(&[(uuid(), Attempt(1))]);
         assert_eq!(runner.report().containers.len(), 1);
         assert_eq!(runner.digest(), digest);

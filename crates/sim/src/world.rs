@@ -8,7 +8,7 @@ mod provider;
 mod queue;
 mod summary;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_dispatch::{Config, Core, Effect, QueueReply, RequestId};
@@ -29,6 +29,8 @@ use crate::{FaultKind, Faults, Outcome, Progress, Rule, Violation};
 
 /// The most lines of the story of a violation.
 const STORY_LINES: usize = 120;
+/// The most that happens in the cloud between two looks at it.
+const CLOUD_EVENTS_MAX: usize = 1_000_000;
 /// The first priority after somebody wants a container again.
 const WANTED: i64 = 500;
 
@@ -72,8 +74,14 @@ enum Event {
 /// What was asked, on its way.
 #[derive(Debug)]
 struct Arrival {
-    life: u32,
     effect: Effect,
+    waiting: Waiting,
+}
+
+/// Who waits for the answer to what is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    life: u32,
     /// When whoever asked gives up.
     deadline: Instant,
     /// Whether the answer arrives.
@@ -129,7 +137,9 @@ pub(crate) struct World {
     /// Which life of the dispatcher sent each create.
     tokens: BTreeMap<String, u32>,
     /// Instances that the limit on instances may not have known of.
-    excused: Vec<InstanceId>,
+    excused: BTreeSet<InstanceId>,
+    /// The other ones that are pending or running.
+    counted: BTreeSet<InstanceId>,
     creates_open: usize,
     machines: BTreeMap<InstanceId, Machine>,
     controller: Controller,
@@ -140,6 +150,8 @@ pub(crate) struct World {
     witness: Witness,
     story: Story,
     jobs: Vec<Job>,
+    /// Their places in that list, in the order of their submission.
+    arrivals: Vec<usize>,
     /// Containers that have yet to be submitted.
     to_come: usize,
     epoch: Timestamp,
@@ -155,13 +167,16 @@ impl World {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         let mut random = Random::new(scenario.seed);
         let mut config = scenario.config.clone();
-        let cloud = scenario.cloud.clone();
+        let mut cloud = scenario.cloud.clone();
+        cloud.events_max = CLOUD_EVENTS_MAX;
         config.pool.capabilities = cloud.capabilities.clone();
         config.queue.records_placement = true;
         config.queue.takes_reports = true;
         let epoch = cloud.epoch;
         let largest = config.pool.types.iter().map(|t| t.vcpus).max().unwrap_or(1);
         let jobs = scenario.arrivals.jobs(scenario.busy, largest, &mut random);
+        let mut arrivals: Vec<usize> = (0..jobs.len()).collect();
+        arrivals.sort_by_key(|index| jobs[*index].at);
         let controller = Controller::new(config.scheduler.max_dispatch_attempts);
         let now = Instant::ZERO;
         let mut world = Self {
@@ -181,7 +196,8 @@ impl World {
             cloud: Cloud::new(cloud, random.next()),
             calls: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            excused: Vec::new(),
+            excused: BTreeSet::new(),
+            counted: BTreeSet::new(),
             creates_open: 0,
             machines: BTreeMap::new(),
             controller,
@@ -191,6 +207,7 @@ impl World {
             witness: Witness::default(),
             story: Story::new(),
             to_come: jobs.len(),
+            arrivals,
             jobs,
             epoch,
             outcome: Outcome::default(),
@@ -201,9 +218,7 @@ impl World {
             random,
         };
         world.plant_others(scenario.others);
-        for (index, job) in world.jobs.clone().iter().enumerate() {
-            world.schedule(job.at, Event::Submit(index));
-        }
+        world.schedule_arrival();
         world.begin_misfortunes();
         world.schedule(scenario.busy, Event::Quiet);
         world.schedule(Duration::from_secs(60), Event::Look);
@@ -294,11 +309,22 @@ impl World {
         }
     }
 
+    /// Schedules the next container that is submitted; one at a time, since there may be many.
+    fn schedule_arrival(&mut self) {
+        let nth = self.jobs.len() - self.to_come;
+        if let Some(&index) = self.arrivals.get(nth)
+            && let Some(job) = self.jobs.get(index)
+        {
+            self.schedule_at(Instant::ZERO + job.at, Event::Submit(index));
+        }
+    }
+
     fn submit(&mut self, index: usize) {
         let Some(job) = self.jobs.get(index).cloned() else {
             return;
         };
         self.to_come -= 1;
+        self.schedule_arrival();
         let Ok(uuid) = uuid_of(index).parse::<ContainerUuid>() else {
             return;
         };
@@ -402,7 +428,8 @@ impl World {
         } else {
             self.faults.rate(kind)
         };
-        self.dice(kind).chance(rate)
+        // Without a chance nothing is drawn.
+        rate > 0 && self.dice(kind).chance(rate)
     }
 
     /// Each kind of fault has its own chance, so that leaving one out does not move the others.

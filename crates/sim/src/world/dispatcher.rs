@@ -7,6 +7,7 @@ use longshore_pool::{EffectAction, Outcome as PoolOutcome};
 use longshore_types::Instant;
 
 use super::{Event, Sleep, World};
+use crate::how::How;
 use crate::story::{About, Happening};
 use crate::{FaultKind, Rule};
 
@@ -99,7 +100,7 @@ impl World {
         let now = self.now;
         match event {
             Event::Outcome(life, id, outcome, about) => {
-                let (kind, how) = described(&outcome);
+                let (kind, how) = How::of(&outcome);
                 self.creates_open -= usize::from(kind == "create").min(self.creates_open);
                 self.tell(Happening::Outcome {
                     life,
@@ -204,92 +205,51 @@ fn queue_kind(action: &QueueAction) -> &'static str {
 
 pub(super) fn about(effect: &Effect) -> About {
     match effect {
-        Effect::Pool(effect) => match &effect.action {
-            EffectAction::Start {
-                host,
-                uuid,
-                attempt,
-                ..
-            }
-            | EffectAction::Kill {
-                host,
-                uuid,
-                attempt,
-                ..
-            }
-            | EffectAction::Collect {
-                host,
-                uuid,
-                attempt,
-                ..
-            } => About::on(&host.instance, *uuid, *attempt),
-            EffectAction::Boot(host)
-            | EffectAction::Deploy(host)
-            | EffectAction::Report(host, _) => About::instance(&host.instance),
-            EffectAction::SetTags(id, _) | EffectAction::Disconnect(id) => About::instance(id),
-            EffectAction::Destroy(ids) => ids.first().map(About::instance).unwrap_or_default(),
-            EffectAction::Create(_) | EffectAction::List(_) => About::default(),
-        },
-        Effect::Queue(request) => match &request.action {
-            QueueAction::Call(uuid, call) => {
-                let attempt = match call {
-                    longshore_queue::Call::Running { attempt, .. }
-                    | longshore_queue::Call::Ended { attempt, .. } => *attempt,
-                    _ => longshore_types::Attempt(0),
-                };
-                About::container(*uuid, attempt)
-            }
-            QueueAction::Document(uuid) => About::container(*uuid, longshore_types::Attempt(0)),
-            QueueAction::Refresh(_) | QueueAction::Watch => About::default(),
-        },
+        Effect::Pool(effect) => about_action(&effect.action),
+        Effect::Queue(request) => about_request(&request.action),
     }
 }
 
-fn described(outcome: &PoolOutcome) -> (&'static str, String) {
-    fn short<T, E: std::fmt::Debug>(result: &Result<T, E>) -> String {
-        match result {
-            Ok(_) => "ok".into(),
-            Err(error) => format!("{error:?}"),
+pub(super) fn about_action(action: &EffectAction) -> About {
+    match action {
+        EffectAction::Start {
+            host,
+            uuid,
+            attempt,
+            ..
         }
-    }
-    match outcome {
-        PoolOutcome::Created(Ok(instance)) => ("create", format!("made {}", instance.id)),
-        PoolOutcome::Created(Err(error)) => ("create", format!("{error:?}")),
-        PoolOutcome::Listed(Ok(list)) => {
-            let ids: Vec<&str> = list.iter().map(|i| i.id.as_str()).collect();
-            (
-                "list",
-                format!("{} instances: {}", list.len(), ids.join(" ")),
-            )
+        | EffectAction::Kill {
+            host,
+            uuid,
+            attempt,
+            ..
         }
-        PoolOutcome::Listed(Err(error)) => ("list", format!("{error:?}")),
-        PoolOutcome::Destroyed(results) => {
-            let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-            ("destroy", format!("{} ids, {failed} failed", results.len()))
+        | EffectAction::Collect {
+            host,
+            uuid,
+            attempt,
+            ..
+        } => About::on(&host.instance, *uuid, *attempt),
+        EffectAction::Boot(host) | EffectAction::Deploy(host) | EffectAction::Report(host, _) => {
+            About::instance(&host.instance)
         }
-        PoolOutcome::TagsSet(result) => ("tags", short(result)),
-        PoolOutcome::Booted(result) => ("boot", short(result)),
-        PoolOutcome::Deployed(result) => ("deploy", short(result)),
-        PoolOutcome::Reported(Ok(report)) => {
-            let lines: Vec<String> = report
-                .containers
-                .iter()
-                .map(|c| format!("{} {} {}", c.uuid, c.attempt, reported(&c.state)))
-                .collect();
-            ("report", format!("[{}]", lines.join(", ")))
-        }
-        PoolOutcome::Reported(Err(error)) => ("report", format!("{error:?}")),
-        PoolOutcome::Started(outcome) => ("start", format!("{outcome:?}")),
-        PoolOutcome::Killed(outcome) => ("kill", format!("{outcome:?}")),
-        PoolOutcome::Collected(result) => ("collect", short(result)),
-        PoolOutcome::Disconnected => ("disconnect", "ok".into()),
+        EffectAction::SetTags(id, _) | EffectAction::Disconnect(id) => About::instance(id),
+        EffectAction::Destroy(ids) => ids.first().map(About::instance).unwrap_or_default(),
+        EffectAction::Create(_) | EffectAction::List(_) => About::default(),
     }
 }
 
-fn reported(state: &longshore_types::ReportedState) -> String {
-    match state {
-        longshore_types::ReportedState::Running { .. } => "runs".into(),
-        longshore_types::ReportedState::Stale => "stale".into(),
-        longshore_types::ReportedState::Finished(exit) => exit.cause.to_string(),
+pub(super) fn about_request(action: &QueueAction) -> About {
+    match action {
+        QueueAction::Call(uuid, call) => {
+            let attempt = match call {
+                longshore_queue::Call::Running { attempt, .. }
+                | longshore_queue::Call::Ended { attempt, .. } => *attempt,
+                _ => longshore_types::Attempt(0),
+            };
+            About::container(*uuid, attempt)
+        }
+        QueueAction::Document(uuid) => About::container(*uuid, longshore_types::Attempt(0)),
+        QueueAction::Refresh(_) | QueueAction::Watch => About::default(),
     }
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use longshore_dispatch::Effect;
 use longshore_pool::{
-    Effect as PoolEffect, EffectAction, HostFailure, KillOutcome, Outcome as PoolOutcome,
+    Effect as PoolEffect, EffectAction, EffectId, HostFailure, KillOutcome, Outcome as PoolOutcome,
     StartOutcome,
 };
 use longshore_runner_api::command::ReportOptions;
 use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId};
 
-use super::{Arrival, Asker, Event, World, dispatcher};
+use super::{Arrival, Asker, Event, Waiting, World, dispatcher};
 use crate::FaultKind;
 use crate::machine::{Poll, Stuck};
 use crate::runner::{Killed, Plan, Started};
@@ -24,7 +24,7 @@ const BYTES_PER_SECOND: u64 = 50_000_000;
 impl World {
     /// A command sets out for its machine.
     pub(super) fn command(&mut self, effect: PoolEffect) {
-        let about = dispatcher::about(&Effect::Pool(effect.clone()));
+        let about = dispatcher::about_action(&effect.action);
         let Some(host) = effect.action.host() else {
             let asker = Asker::of(self.life, &effect);
             self.answer(self.now, asker, PoolOutcome::Disconnected);
@@ -33,7 +33,6 @@ impl World {
         let instance = host.instance.clone();
         self.witness.touched(&instance, "command");
         let deadline = self.now + effect.timeout;
-        let effect = Effect::Pool(effect);
         if self.strikes(FaultKind::CommandLost) {
             self.fault(FaultKind::CommandLost, about);
             self.lose(self.life, &effect, deadline);
@@ -49,12 +48,7 @@ impl World {
             self.trouble(&instance);
             delay = self.random.seconds(1, 120);
         }
-        if let Effect::Pool(PoolEffect {
-            action: EffectAction::Start { uuid, .. },
-            ..
-        }) = &effect
-        {
-            let uuid = *uuid;
+        if let EffectAction::Start { uuid, .. } = effect.action {
             if let Some(machine) = self.machines.get_mut(&instance) {
                 machine.placed.insert(uuid);
             }
@@ -72,11 +66,14 @@ impl World {
             answered = false;
             self.lose(self.life, &effect, deadline);
         }
-        let arrival = Arrival {
+        let waiting = Waiting {
             life: self.life,
-            effect,
             deadline,
             answered,
+        };
+        let arrival = Arrival {
+            effect: Effect::Pool(effect),
+            waiting,
         };
         self.schedule(delay, Event::Arrive(Box::new(arrival)));
     }
@@ -93,20 +90,14 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) {
-        match &arrival.effect {
-            Effect::Queue(request) => {
-                let request = request.clone();
-                self.answer_request(&arrival, &request);
-            }
-            Effect::Pool(effect) => {
-                let effect = effect.clone();
-                self.reach(arrival, &effect);
-            }
+        match arrival.effect {
+            Effect::Queue(request) => self.answer_request(arrival.waiting, &request),
+            Effect::Pool(effect) => self.reach(arrival.waiting, effect),
         }
     }
 
     /// A command reaches its machine, or not.
-    fn reach(&mut self, arrival: Arrival, effect: &PoolEffect) {
+    fn reach(&mut self, waiting: Waiting, effect: PoolEffect) {
         let Some(host) = effect.action.host() else {
             return;
         };
@@ -116,45 +107,54 @@ impl World {
         let Some(machine) = machine.filter(|machine| machine.condition.unreachable <= now) else {
             let slow = self.random.percent(50);
             let at = if slow {
-                arrival.deadline
+                waiting.deadline
             } else {
                 now + Duration::from_millis(5)
             };
-            if arrival.answered {
-                let asker = Asker::of(arrival.life, effect);
+            if waiting.answered {
+                let asker = Asker::of(waiting.life, &effect);
                 self.answer(at, asker, not_reached(&effect.action));
             }
             return;
         };
         if machine.condition.hung > now {
             let at = machine.condition.hung;
-            machine.stuck.push(Stuck {
-                life: arrival.life,
-                effect: arrival.effect.clone(),
-                deadline: arrival.deadline,
-            });
             let id = machine.id.clone();
-            if arrival.answered {
-                self.lose(arrival.life, &arrival.effect, arrival.deadline);
+            if waiting.answered {
+                self.lose(waiting.life, &effect, waiting.deadline);
+            }
+            if let Some(machine) = self.machines.get_mut(&id) {
+                machine.stuck.push(Stuck {
+                    life: waiting.life,
+                    effect,
+                    deadline: waiting.deadline,
+                });
             }
             self.schedule_at(at, Event::Recover(id));
             return;
         }
         let mute = machine.condition.half_open > now;
-        let (id, answered) = (host.instance.clone(), arrival.answered && !mute);
-        if arrival.answered && mute {
-            self.lose(arrival.life, &arrival.effect, arrival.deadline);
+        let id = host.instance.clone();
+        if waiting.answered && mute {
+            self.lose(waiting.life, &effect, waiting.deadline);
         }
-        let done = self.carry_out(&id, effect, &arrival, answered);
+        let answered = waiting.answered && !mute;
+        let done = self.carry_out(
+            &id,
+            &effect,
+            Waiting {
+                answered,
+                ..waiting
+            },
+        );
         if let Some((outcome, after)) = done
             && answered
         {
             let at = now + after + self.random.millis(1, 10);
-            let asker = Asker::of(arrival.life, effect);
-            if at >= arrival.deadline {
-                self.lose(arrival.life, &arrival.effect, arrival.deadline);
+            if at >= waiting.deadline {
+                self.lose(waiting.life, &effect, waiting.deadline);
             } else {
-                self.answer(at, asker, outcome);
+                self.answer(at, Asker::of(waiting.life, &effect), outcome);
             }
         }
         self.answer_polls(&id);
@@ -170,16 +170,12 @@ impl World {
             return;
         }
         for stuck in std::mem::take(&mut machine.stuck) {
-            let Effect::Pool(effect) = &stuck.effect else {
-                continue;
-            };
-            let arrival = Arrival {
+            let waiting = Waiting {
                 life: stuck.life,
-                effect: stuck.effect.clone(),
                 deadline: stuck.deadline,
                 answered: false,
             };
-            self.carry_out(id, effect, &arrival, false);
+            self.carry_out(id, &stuck.effect, waiting);
         }
         self.answer_polls(id);
     }
@@ -189,8 +185,7 @@ impl World {
         &mut self,
         id: &InstanceId,
         effect: &PoolEffect,
-        arrival: &Arrival,
-        answered: bool,
+        waiting: Waiting,
     ) -> Option<(PoolOutcome, Duration)> {
         let now = self.now;
         let machine = self.machines.get_mut(id)?;
@@ -204,7 +199,7 @@ impl World {
                 machine.deployed = true;
                 Some((PoolOutcome::Deployed(Ok(())), Duration::from_millis(300)))
             }
-            EffectAction::Report(_, options) => self.report(id, effect, options, arrival, answered),
+            EffectAction::Report(_, options) => self.report(id, effect.id, options, waiting),
             EffectAction::Start { uuid, attempt, .. } => {
                 at_once(PoolOutcome::Started(self.start(id, *uuid, *attempt)))
             }
@@ -228,10 +223,9 @@ impl World {
     fn report(
         &mut self,
         id: &InstanceId,
-        effect: &PoolEffect,
+        asked: EffectId,
         options: &ReportOptions,
-        arrival: &Arrival,
-        answered: bool,
+        waiting: Waiting,
     ) -> Option<(PoolOutcome, Duration)> {
         let now = self.now;
         let machine = self.machines.get_mut(id)?;
@@ -246,14 +240,14 @@ impl World {
         if options.wait.is_zero() || machine.digest() != options.known {
             return Some((PoolOutcome::Reported(Ok(machine.report())), Duration::ZERO));
         }
-        if answered {
+        if waiting.answered {
             let until = now + options.wait;
             machine.polls.push(Poll {
-                life: arrival.life,
-                id: effect.id,
+                life: waiting.life,
+                id: asked,
                 known: options.known.clone(),
                 until,
-                deadline: arrival.deadline,
+                deadline: waiting.deadline,
             });
             self.schedule_at(until, Event::PollDue(id.clone()));
         }
@@ -436,11 +430,11 @@ fn badly(why: &str) -> HostFailure {
 }
 
 impl Asker {
-    fn of(life: u32, effect: &PoolEffect) -> Self {
+    pub(super) fn of(life: u32, effect: &PoolEffect) -> Self {
         Self {
             life,
             id: effect.id,
-            about: dispatcher::about(&Effect::Pool(effect.clone())),
+            about: dispatcher::about_action(&effect.action),
         }
     }
 }

@@ -155,7 +155,7 @@ impl World {
                 }
                 self.short_listing_at = Some(self.now);
                 // Whoever is told of fewer instances may make more.
-                self.excused.extend(self.machines.keys().cloned());
+                self.excuse(self.machines.keys().cloned().collect());
                 times = Some(1);
                 (
                     Match::from(CallKind::List),

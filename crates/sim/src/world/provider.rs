@@ -1,9 +1,10 @@
 //! Calls to the provider, and what instances there are.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_cloud::{CloudError, CreateRequest, Outcome as CloudOutcome};
-use longshore_fakecloud::{Call, FakeInstance, Reply};
+use longshore_fakecloud::{Call, FakeInstance, Happening as Life, Reply};
 use longshore_pool::{CloudFailure, Effect, EffectAction, Outcome as PoolOutcome};
 use longshore_types::{ExitCause, InstanceId, Instant, Resources};
 
@@ -66,7 +67,7 @@ impl World {
             }
             _ => return,
         };
-        let about = super::dispatcher::about(&longshore_dispatch::Effect::Pool(effect.clone()));
+        let about = super::dispatcher::about_action(&effect.action);
         let id = self.cloud.handle_call(call, effect.timeout, self.now);
         self.calls.insert(id, (self.life, effect.id, about));
         self.look_at_instances();
@@ -102,30 +103,64 @@ impl World {
         }
     }
 
-    /// Takes note of instances that appeared, booted or went.
+    /// Takes note of instances that appeared or went, of which the cloud's log tells.
     pub(super) fn look_at_instances(&mut self) {
-        let known = |id: &InstanceId| self.machines.contains_key(id);
-        let fresh: Vec<FakeInstance> = self
-            .cloud
-            .instances()
-            .filter(|i| i.gone.is_none() && !known(&i.id))
-            .filter(|i| !self.witness.others.contains(&i.id))
-            .cloned()
-            .collect();
-        for instance in fresh {
-            self.instance_made(&instance);
+        let mut touched = BTreeSet::new();
+        while let Some(event) = self.cloud.poll_event() {
+            match event.what {
+                Life::Born(id, ..)
+                | Life::Stopping(id, _)
+                | Life::Gone(id)
+                | Life::Vanished(id)
+                | Life::CameBack(id) => {
+                    touched.insert(id);
+                }
+                _ => {}
+            }
         }
-        let over: Vec<InstanceId> = self
-            .machines
-            .keys()
-            .filter(|id| {
-                let instance = self.cloud.instance(id);
-                instance.is_none_or(|i| i.gone.is_some() || i.vanished.is_some())
-            })
-            .cloned()
-            .collect();
-        for id in over {
-            self.machine_gone(&id);
+        for id in touched {
+            self.look_at_instance(&id);
+        }
+    }
+
+    fn look_at_instance(&mut self, id: &InstanceId) {
+        if self.witness.others.contains(id) {
+            return;
+        }
+        let instance = self.cloud.instance(id);
+        let is_there = |i: &&FakeInstance| i.gone.is_none() && i.vanished.is_none();
+        match instance.filter(is_there) {
+            Some(instance) if !self.machines.contains_key(id) => {
+                let instance = instance.clone();
+                self.instance_made(&instance);
+            }
+            None if self.machines.contains_key(id) => self.machine_gone(id),
+            _ => {}
+        }
+        self.count_instance(id);
+    }
+
+    /// Counts an instance if the limit on instances is to be kept with it.
+    fn count_instance(&mut self, id: &InstanceId) {
+        if self.is_counted(id) {
+            self.counted.insert(id.clone());
+            self.check_instances();
+        } else {
+            self.counted.remove(id);
+        }
+    }
+
+    /// Whether the limit on instances is to be kept with an instance.
+    pub(super) fn is_counted(&self, id: &InstanceId) -> bool {
+        let live = self.cloud.instance(id).is_some_and(FakeInstance::is_live);
+        live && self.machines.contains_key(id) && !self.excused.contains(id)
+    }
+
+    /// The limit on instances need not be kept with these.
+    pub(super) fn excuse(&mut self, ids: Vec<InstanceId>) {
+        for id in ids {
+            self.counted.remove(&id);
+            self.excused.insert(id);
         }
     }
 
@@ -142,9 +177,8 @@ impl World {
         self.tell(Happening::Instance(instance.id.clone(), "is made"));
         let asked_by = self.tokens.get(&instance.token).copied();
         if asked_by != Some(self.life) || self.core.is_none() {
-            self.excused.push(instance.id.clone());
+            self.excused.insert(instance.id.clone());
         }
-        self.check_instances();
     }
 
     /// Excuses the instances that a new dispatcher's first listing may miss.
@@ -155,7 +189,7 @@ impl World {
             .filter(|machine| machine.born + LISTING_LAG >= since)
             .map(|machine| machine.id.clone())
             .collect();
-        self.excused.extend(recent);
+        self.excuse(recent);
     }
 
     fn machine_gone(&mut self, id: &InstanceId) {
@@ -180,7 +214,7 @@ impl World {
         for stuck in machine.stuck {
             self.lose(stuck.life, &stuck.effect, stuck.deadline);
         }
-        self.excused.retain(|excused| excused != id);
+        self.excused.remove(id);
     }
 
     /// Adds what an instance has cost.
@@ -208,14 +242,8 @@ impl World {
         }
     }
 
-    fn check_instances(&mut self) {
-        let most = self.config.pool.max_instances;
-        let live = self
-            .machines
-            .keys()
-            .filter(|id| !self.excused.contains(id))
-            .filter(|id| self.cloud.instance(id).is_some_and(FakeInstance::is_live))
-            .count();
+    pub(super) fn check_instances(&mut self) {
+        let (most, live) = (self.config.pool.max_instances, self.counted.len());
         if most > 0 && live > most {
             let about: Vec<String> = self.machines.keys().map(ToString::to_string).collect();
             let what = format!("{live} instances, {most} are allowed");
@@ -238,17 +266,9 @@ impl World {
     }
 
     /// Whoever waits for an effect hears at its deadline that nobody knows.
-    pub(super) fn lose(&mut self, life: u32, effect: &longshore_dispatch::Effect, at: Instant) {
-        if let longshore_dispatch::Effect::Pool(pool) = effect {
-            let about = super::dispatcher::about(effect);
-            let lost = pool.action.lost("no answer in time");
-            let asker = Asker {
-                life,
-                id: pool.id,
-                about,
-            };
-            self.answer(at.max(self.now), asker, lost);
-        }
+    pub(super) fn lose(&mut self, life: u32, effect: &Effect, at: Instant) {
+        let lost = effect.action.lost("no answer in time");
+        self.answer(at.max(self.now), Asker::of(life, effect), lost);
     }
 }
 

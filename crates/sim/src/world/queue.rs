@@ -5,7 +5,7 @@ use longshore_dispatch::{Effect, QueueAction, QueueReply, QueueRequest, RequestI
 use longshore_queue::{Call, QueueErrorKind};
 use longshore_types::{ContainerState, Instant};
 
-use super::{Arrival, Event, Watcher, World};
+use super::{Arrival, Event, Waiting, Watcher, World};
 use crate::FaultKind;
 use crate::controller::failed;
 
@@ -13,7 +13,7 @@ impl World {
     /// A request to the controller sets out.
     pub(super) fn ask(&mut self, request: QueueRequest) {
         let deadline = self.now + request.timeout;
-        let about = super::dispatcher::about(&Effect::Queue(request.clone()));
+        let about = super::dispatcher::about_request(&request.action);
         let mut delay = self.random.millis(0, 5);
         if self.strikes(FaultKind::QueueSlow) {
             self.fault(FaultKind::QueueSlow, about.clone());
@@ -35,11 +35,14 @@ impl World {
         if !answered {
             self.give_up_on(self.life, &request, deadline);
         }
-        let arrival = Arrival {
+        let waiting = Waiting {
             life: self.life,
-            effect: Effect::Queue(request),
             deadline,
             answered,
+        };
+        let arrival = Arrival {
+            effect: Effect::Queue(request),
+            waiting,
         };
         self.schedule(delay, Event::Arrive(Box::new(arrival)));
     }
@@ -50,27 +53,27 @@ impl World {
     }
 
     /// A request arrives at the controller.
-    pub(super) fn answer_request(&mut self, arrival: &Arrival, request: &QueueRequest) {
-        if arrival.life != self.life || self.core.is_none() {
+    pub(super) fn answer_request(&mut self, waiting: Waiting, request: &QueueRequest) {
+        if waiting.life != self.life || self.core.is_none() {
             return;
         }
         if self.outage_until > self.now {
-            if arrival.answered {
-                self.give_up_on(arrival.life, request, arrival.deadline);
+            if waiting.answered {
+                self.give_up_on(waiting.life, request, waiting.deadline);
             }
             return;
         }
         if self.storm_until > self.now {
-            if arrival.answered {
+            if waiting.answered {
                 let reply = failed(&request.action, QueueErrorKind::Overloaded);
-                self.reply(arrival.life, request.id, reply);
+                self.reply(waiting.life, request.id, reply);
             }
             return;
         }
         if matches!(request.action, QueueAction::Watch) {
             // Changes that were not heard of are told again.
-            if arrival.answered {
-                self.watch(arrival.life, request.id, arrival.deadline);
+            if waiting.answered {
+                self.watch(waiting.life, request.id, waiting.deadline);
             }
             return;
         }
@@ -89,8 +92,8 @@ impl World {
         }
         let reply = self.controller.perform(&request.action);
         self.take_transitions();
-        if arrival.answered {
-            self.reply(arrival.life, request.id, reply);
+        if waiting.answered {
+            self.reply(waiting.life, request.id, reply);
         }
     }
 
