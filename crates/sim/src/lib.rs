@@ -29,21 +29,25 @@ mod how;
 mod known;
 mod machine;
 mod outcome;
+mod pattern;
 mod random;
 mod runner;
 mod scenario;
 mod shrink;
 mod simulation;
 mod story;
+mod trace;
 mod witness;
 mod world;
 
 pub use faults::{FaultKind, Faults};
 pub use known::{BROKEN, NOT_SURVIVED};
 pub use outcome::{Outcome, Rule, Violation, Waits};
+pub use pattern::ParseArrivalsError;
 pub use scenario::{Arrivals, Job, Scenario};
 pub use shrink::shrink;
 pub use simulation::{Progress, Simulation};
+pub use trace::{CONTAINERS_MAX, TIME_MAX, TraceError, parse_trace};
 
 /// Simulates a scenario until everything in it is done or a promise is broken.
 ///

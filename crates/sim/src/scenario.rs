@@ -8,6 +8,7 @@ use longshore_fakecloud::{Quota, Settings, Spread};
 use longshore_queue::Capabilities;
 use longshore_types::{ByteSize, InstanceType, Price};
 
+use crate::pattern::by_day;
 use crate::random::Random;
 use crate::{Faults, Rule};
 
@@ -85,6 +86,14 @@ pub enum Arrivals {
         /// Half of them run for less than this.
         runtime: Duration,
     },
+    /// Spread over the time of the simulation, which begins at midnight: many by day, few at
+    /// night.
+    Daily {
+        /// How many.
+        containers: usize,
+        /// Half of them run for less than this.
+        runtime: Duration,
+    },
     /// Exactly these.
     Trace(Vec<Job>),
 }
@@ -93,7 +102,9 @@ impl Arrivals {
     /// How many containers there are.
     pub fn len(&self) -> usize {
         match self {
-            Self::Burst { containers, .. } | Self::Steady { containers, .. } => *containers,
+            Self::Burst { containers, .. }
+            | Self::Steady { containers, .. }
+            | Self::Daily { containers, .. } => *containers,
             Self::Trace(jobs) => jobs.len(),
         }
     }
@@ -107,12 +118,32 @@ impl Arrivals {
     pub(crate) fn cut(&self, most: usize) -> Self {
         let mut cut = self.clone();
         match &mut cut {
-            Self::Burst { containers, .. } | Self::Steady { containers, .. } => {
+            Self::Burst { containers, .. }
+            | Self::Steady { containers, .. }
+            | Self::Daily { containers, .. } => {
                 *containers = most.min(*containers);
             }
             Self::Trace(jobs) => jobs.truncate(most),
         }
         cut
+    }
+
+    /// Exactly the containers that a simulation of `scenario` has: those of a pattern are drawn
+    /// from its seed, its time, and the size of its largest type. For simulating the same
+    /// containers under other settings.
+    ///
+    /// ```
+    /// use longshore_sim::{Arrivals, Scenario, run};
+    /// let pattern = Scenario::new(1);
+    /// let mut trace = pattern.clone();
+    /// trace.arrivals = Arrivals::drawn(&pattern);
+    /// assert_eq!(run(&trace).containers, run(&pattern).containers);
+    /// ```
+    pub fn drawn(scenario: &Scenario) -> Self {
+        let mut random = Random::new(scenario.seed);
+        let types = &scenario.config.pool.types;
+        let largest = types.iter().map(|t| t.vcpus).max().unwrap_or(1);
+        Self::Trace(scenario.arrivals.jobs(scenario.busy, largest, &mut random))
     }
 
     /// Each container, those of patterns drawn anew.
@@ -131,6 +162,15 @@ impl Arrivals {
             } => (0..*containers)
                 .map(|_| {
                     let at = random.between(Duration::ZERO, over);
+                    drawn(at, *runtime, largest, random)
+                })
+                .collect(),
+            Self::Daily {
+                containers,
+                runtime,
+            } => (0..*containers)
+                .map(|_| {
+                    let at = by_day(over, random);
                     drawn(at, *runtime, largest, random)
                 })
                 .collect(),
