@@ -124,6 +124,7 @@ impl Core {
         self.timers
             .set(Timer::Worker(id.clone(), WorkerTimer::Boot), boot);
         self.changed(Changed::CreateGate);
+        self.look_at_probe_cap();
         self.worker_changed(&id);
         self.probe(&id);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use longshore_types::WorkerState;
 
 use crate::books::Books;
-use crate::core::{Core, FlightAction, MAX_CONDEMNED, WorkerFlight};
+use crate::core::{Core, FlightAction, MAX_CONDEMNED};
 use crate::worker::{Stage, Worker};
 
 macro_rules! require {
@@ -38,13 +38,9 @@ impl Core {
                 FlightAction::Create(..) => {
                     creates.insert(*id);
                 }
-                FlightAction::OnWorker(
-                    _,
-                    _,
-                    WorkerFlight::Boot
-                    | WorkerFlight::Deploy
-                    | WorkerFlight::Report { short: false, .. },
-                ) => probes += 1,
+                FlightAction::OnWorker(_, _, flight) => {
+                    probes += usize::from(flight.takes_turn() == Some(false));
+                }
                 _ => {}
             }
         }
@@ -53,7 +49,7 @@ impl Core {
             "creates: {creates:?} are under way"
         );
         require!(
-            probes == self.probes_in_flight,
+            probes == self.turns.in_flight,
             "probes: {probes} are under way"
         );
         let mut books = Books::default();

@@ -77,8 +77,13 @@ pub struct Config {
     pub max_price_per_hour: Option<Price>,
     /// The most creates under way; 0 means no limit. Default: 20.
     pub max_creates_in_flight: usize,
-    /// The most probes under way, at least 1. Default: 1000.
+    /// The most probes under way, at least 1. A report that waits for a change is not one; there
+    /// is at most one of these for each worker. Default: 1000.
     pub max_probes_in_flight: usize,
+    /// The most probes that begin in a second, all workers together; 0 means no cap. With one,
+    /// each worker is probed every `workers / cap` seconds if that is longer than
+    /// `probe_interval`, and an end is noticed so much later: an alarm says so. Default: 0.
+    pub max_probes_per_second: u32,
     /// Whether the output of containers that ended is brought home. Default: true.
     pub collect_output: bool,
     /// How long the runner may wait for a change before it answers a report; zero means that it
@@ -142,6 +147,7 @@ impl Config {
             max_price_per_hour: None,
             max_creates_in_flight: 20,
             max_probes_in_flight: 1000,
+            max_probes_per_second: 0,
             collect_output: true,
             report_wait: seconds(10),
             probe_interval: seconds(10),

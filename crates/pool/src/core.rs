@@ -17,6 +17,7 @@ use crate::secret::Secrets;
 use crate::tally::Tally;
 use crate::text::one_line;
 use crate::timers::{ContainerTimer, Timer, Timers, WorkerTimer};
+use crate::turns::Turns;
 use crate::worker::{Seq, Worker};
 
 /// The most ids of condemned instances that are remembered.
@@ -136,8 +137,7 @@ pub struct Core {
     pub(crate) black_holes: BlackHoles,
 
     pub(crate) listing: Listing,
-    pub(crate) probes_in_flight: usize,
-    pub(crate) probe_queue: VecDeque<InstanceId>,
+    pub(crate) turns: Turns,
     /// Workers that have answered before or may run something, and whose last probe failed.
     pub(crate) failing: BTreeSet<InstanceId>,
     pub(crate) outage: bool,
@@ -180,6 +180,17 @@ pub(crate) enum WorkerFlight {
     Start(ContainerUuid),
     Kill(ContainerUuid),
     Collect(ContainerUuid),
+}
+
+impl WorkerFlight {
+    /// Whether it waits for a change, if it is a probe of the regular round.
+    pub(crate) fn takes_turn(&self) -> Option<bool> {
+        match self {
+            Self::Boot | Self::Deploy => Some(false),
+            Self::Report { short, waits } => (!short).then_some(*waits),
+            Self::Tags | Self::Start(_) | Self::Kill(_) | Self::Collect(_) => None,
+        }
+    }
 }
 
 impl FlightAction {
@@ -233,8 +244,7 @@ impl Core {
             boot_failures: BTreeMap::new(),
             black_holes: BlackHoles::default(),
             listing: Listing::default(),
-            probes_in_flight: 0,
-            probe_queue: VecDeque::new(),
+            turns: Turns::default(),
             failing: BTreeSet::new(),
             outage: false,
             tally: Tally::default(),
@@ -270,13 +280,8 @@ impl Core {
             (FlightAction::Destroy(ids), outcome) => self.on_destroyed(ids, outcome),
             (FlightAction::Disconnect, _) => {}
             (FlightAction::OnWorker(instance, serial, flight), outcome) => {
-                if matches!(
-                    flight,
-                    WorkerFlight::Boot
-                        | WorkerFlight::Deploy
-                        | WorkerFlight::Report { short: false, .. }
-                ) {
-                    self.probes_in_flight = self.probes_in_flight.saturating_sub(1);
+                if let Some(waited) = flight.takes_turn() {
+                    self.turns.ended(waited);
                 }
                 if self
                     .workers
@@ -319,6 +324,7 @@ impl Core {
         for timer in self.timers.take_due(self.now) {
             match timer {
                 Timer::List => self.list(),
+                Timer::Turn => self.probe_next_in_line(),
                 Timer::Pending(id) => self.on_pending_due(id),
                 Timer::HoldOff(_) => self.changed(Changed::CreateGate),
                 Timer::Worker(id, timer) => self.on_worker_due(&id, timer),

@@ -298,6 +298,7 @@ impl Core {
         let timeout = self.config.command_timeout;
         let action = EffectAction::Disconnect(id.clone());
         self.send(timeout, action, FlightAction::Disconnect);
+        self.look_at_probe_cap();
         self.instances_fell();
         self.changed(Changed::CreateGate);
         self.worker_changed(id);

@@ -78,6 +78,7 @@ mod tags;
 mod tally;
 mod text;
 mod timers;
+mod turns;
 mod view;
 mod worker;
 

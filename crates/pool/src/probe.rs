@@ -12,7 +12,7 @@ use longshore_types::{Attempt, ContainerUuid, InstanceId, Instant, WorkerState};
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, HostFailure, Outcome};
 use crate::timers::{Timer, WorkerTimer};
-use crate::worker::{Seq, Stage, Step};
+use crate::worker::{Seq, Stage, Step, Worker};
 
 /// A worker that boots is asked again after this, unless the probe interval is shorter.
 const BOOT_PAUSE: Duration = Duration::from_secs(2);
@@ -27,20 +27,27 @@ const BURST_PAUSE: Duration = Duration::from_millis(100);
 impl Core {
     /// Goes on with the round of probing of a worker, if none is under way.
     pub(crate) fn probe(&mut self, id: &InstanceId) {
+        if !self.workers.get(id).is_some_and(Worker::may_be_probed) {
+            return;
+        }
+        if self.turns.may_begin(&self.config, self.now, self.waits(id)) {
+            self.send_probe(id);
+        } else if let Some(worker) = self.workers.get_mut(id) {
+            worker.queued = true;
+            self.turns.line.push_back(id.clone());
+            self.wake_for_turn();
+        }
+    }
+
+    /// Sends what is next in the round of a worker.
+    pub(crate) fn send_probe(&mut self, id: &InstanceId) {
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
-        if worker.state == WorkerState::Shutdown || worker.probe.is_some() || worker.queued {
-            return;
-        }
         let Some(host) = worker.host(id) else { return };
-        if self.probes_in_flight >= self.config.max_probes_in_flight.max(1) {
-            worker.queued = true;
-            self.probe_queue.push_back(id.clone());
-            return;
-        }
         let (step, serial) = (worker.step, worker.serial);
         worker.digest_asked_with.clone_from(&worker.digest);
+        let mut waits = false;
         let mut timeout = self.config.command_timeout;
         let (action, flight) = match step {
             Step::Boot => (EffectAction::Boot(host), WorkerFlight::Boot),
@@ -51,7 +58,7 @@ impl Core {
             Step::Report => {
                 let options = self.report_options(id);
                 timeout = timeout.saturating_add(options.wait);
-                let waits = !options.wait.is_zero();
+                waits = !options.wait.is_zero();
                 let flight = WorkerFlight::Report {
                     short: false,
                     waits,
@@ -64,23 +71,9 @@ impl Core {
         self.timers
             .clear(&Timer::Worker(id.clone(), WorkerTimer::Probe));
         if sent.is_some() {
-            self.probes_in_flight += 1;
+            self.turns.begun(&self.config, self.now, waits);
             if let Some(worker) = self.workers.get_mut(id) {
                 worker.probe = sent;
-            }
-        }
-    }
-
-    pub(crate) fn probe_next_in_line(&mut self) {
-        while self.probes_in_flight < self.config.max_probes_in_flight.max(1) {
-            let Some(id) = self.probe_queue.pop_front() else {
-                return;
-            };
-            if let Some(worker) = self.workers.get_mut(&id)
-                && worker.queued
-            {
-                worker.queued = false;
-                self.probe(&id);
             }
         }
     }
@@ -91,9 +84,8 @@ impl Core {
             acks: self.acks(id),
             ..ReportOptions::default()
         };
-        if self.may_wait(id)
+        if self.waits(id)
             && let Some(worker) = self.workers.get(id)
-            && !worker.held.values().any(|held| held.absent > 0)
         {
             options.wait = self.config.report_wait;
             options.known = worker.digest.clone();
@@ -101,16 +93,22 @@ impl Core {
         options
     }
 
-    /// Whether a report of this worker may wait for a change. When slots get short, only workers
-    /// with containers may.
+    /// Whether the next command of the regular round is a report that waits for a change.
+    fn waits(&self, id: &InstanceId) -> bool {
+        self.may_wait(id)
+            && self.workers.get(id).is_some_and(|worker| {
+                let doubt = worker.held.values().any(|held| held.absent > 0);
+                worker.step == Step::Report && !doubt
+            })
+    }
+
+    /// Whether a report of this worker may wait for a change. One that did not answer is asked
+    /// without that first: such reports take a turn, so that an outage does not end in a storm.
     fn may_wait(&self, id: &InstanceId) -> bool {
         let Some(worker) = self.workers.get(id) else {
             return false;
         };
-        let room = self.workers.len() <= self.config.max_probes_in_flight / 2;
-        !self.config.report_wait.is_zero()
-            && !worker.digest.is_empty()
-            && (room || !worker.held.is_empty())
+        !self.config.report_wait.is_zero() && !worker.digest.is_empty() && worker.fails == 0
     }
 
     /// Results that were told and acknowledged, for the runner to forget.
@@ -201,10 +199,16 @@ impl Core {
     }
 
     fn next_step(&mut self, id: &InstanceId, step: Step) {
-        if let Some(worker) = self.workers.get_mut(id) {
-            worker.step = step;
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        worker.step = step;
+        // A round that has begun goes on without a new turn, unless there is no slot for it.
+        if worker.may_be_probed() && self.turns.has_slot(&self.config) {
+            self.send_probe(id);
+        } else {
+            self.probe(id);
         }
-        self.probe(id);
     }
 
     pub(crate) fn on_reported(
@@ -356,7 +360,7 @@ impl Core {
     }
 
     fn schedule_probe(&mut self, id: &InstanceId, at: Instant) {
-        let shutdown = |w: &crate::worker::Worker| w.state == WorkerState::Shutdown;
+        let shutdown = |w: &Worker| w.state == WorkerState::Shutdown;
         if !self.stopping && !self.workers.get(id).is_none_or(shutdown) {
             self.timers
                 .set(Timer::Worker(id.clone(), WorkerTimer::Probe), at);

@@ -10,6 +10,7 @@ use crate::holdoff::HoldKey;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     List,
+    Turn,
     Pending(u64),
     HoldOff(HoldKey),
     Worker(InstanceId, WorkerTimer),
@@ -64,6 +65,7 @@ impl Timer {
     fn why(&self) -> &'static str {
         match self {
             Self::List => "list instances",
+            Self::Turn => "probe the next worker in line",
             Self::Pending(_) => "look after a pending create",
             Self::HoldOff(_) => "end a hold-off",
             Self::Worker(_, WorkerTimer::Probe) => "probe a worker",

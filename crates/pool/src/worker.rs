@@ -127,6 +127,12 @@ impl Worker {
         }
     }
 
+    /// Whether the regular round of probing may go on.
+    pub(crate) fn may_be_probed(&self) -> bool {
+        let idle = self.probe.is_none() && !self.queued;
+        idle && self.state != WorkerState::Shutdown && self.address.is_some()
+    }
+
     /// Whether it counts when it is asked whether most workers fail: one that never answered this
     /// process since it created it says nothing about that, nor does one that is to go.
     pub(crate) fn is_counted(&self) -> bool {
