@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use longshore_controller::{NewBatch, NewJob, Settings, Store};
 use longshore_queue::{Call, Queue, QueueError};
 use longshore_runner_api::StartDocument;
-use longshore_types::{ContainerUuid, Exit, ExitCause, ResourceRequest};
+use longshore_types::{Attempt, ContainerUuid, Exit, ExitCause, ResourceRequest};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const SYNCS: u32 = 500;
@@ -128,7 +128,9 @@ async fn cycles_per_second(
 
 async fn cycle(store: &Store, uuid: ContainerUuid) -> Result<(), QueueError> {
     let planned = Some("i-1".into());
-    let locked = store.call(uuid, &Call::Lock { planned }, TIMEOUT).await?;
+    let attempt = Attempt(1);
+    let lock = Call::Lock { attempt, planned };
+    let locked = store.call(uuid, &lock, TIMEOUT).await?;
     let attempt = locked.container.attempt();
     let started_at = None;
     let running = Call::Running {

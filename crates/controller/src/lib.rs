@@ -32,9 +32,9 @@
 //! // What a dispatcher does with it:
 //! let second = Duration::from_secs(1);
 //! let uuid = store.refresh(&[], second).await?.containers[0].uuid;
-//! let reply = store.call(uuid, &Call::Lock { planned: None }, second).await?;
+//! let reply = store.call(uuid, &Call::Lock { attempt: Attempt(1), planned: None }, second).await?;
 //! let attempt = reply.container.attempt();
-//! store.call(uuid, &Call::Place { instance: "i-1".into() }, second).await?;
+//! store.call(uuid, &Call::Place { attempt, instance: "i-1".into() }, second).await?;
 //! store.call(uuid, &Call::Running { attempt, started_at: None }, second).await?;
 //! let exit = Exit::unseen(ExitCause::Exited { code: 0 });
 //! store.call(uuid, &Call::Ended { attempt, exit }, second).await?;

@@ -48,10 +48,16 @@ impl Life {
         max_dispatch_attempts: u32,
     ) -> Result<Verdict, Refusal> {
         match call {
-            Call::Lock { planned } => self.lock(planned.as_ref()),
-            Call::Place { instance } => self.place(instance),
-            Call::Unlock => self.unlock(now, max_dispatch_attempts),
-            Call::Cancel { error } => self.cancel(error, now),
+            Call::Lock { attempt, planned } => self.lock(*attempt, planned.as_ref()),
+            Call::Place { attempt, instance } => self.place(*attempt, instance),
+            Call::Unlock { attempt, placed_on } => {
+                self.unlock(*attempt, placed_on.as_ref(), now, max_dispatch_attempts)
+            }
+            Call::Cancel {
+                attempt,
+                placed_on,
+                error,
+            } => self.cancel(*attempt, placed_on.as_ref(), error, now),
             Call::Running {
                 attempt,
                 started_at,
@@ -99,13 +105,21 @@ impl Life {
         })
     }
 
-    fn lock(&mut self, planned: Option<&InstanceId>) -> Result<Verdict, Refusal> {
-        // A repeated lock: the same attempt at the same place.
-        if self.state == ContainerState::Locked && self.placed_on.as_ref() == planned {
+    fn lock(&mut self, attempt: Attempt, planned: Option<&InstanceId>) -> Result<Verdict, Refusal> {
+        if self.state == ContainerState::Locked
+            && attempt.0 == self.lock_count
+            && self.placed_on.as_ref() == planned
+        {
             return Ok(Verdict::AsItIs);
         }
         if self.state == ContainerState::Queued && self.priority < 1 {
             return Err(Refusal(format!("its priority is {}", self.priority)));
+        }
+        if attempt.0 != self.lock_count.saturating_add(1) {
+            return Err(Refusal(format!(
+                "attempt {attempt} does not follow {}, its latest",
+                self.lock_count
+            )));
         }
         self.enter(ContainerState::Locked)?;
         self.lock_count += 1;
@@ -113,28 +127,46 @@ impl Life {
         Ok(Verdict::Changed)
     }
 
-    fn place(&mut self, instance: &InstanceId) -> Result<Verdict, Refusal> {
+    fn place(&mut self, attempt: Attempt, instance: &InstanceId) -> Result<Verdict, Refusal> {
+        self.check_current(attempt)?;
         if self.state != ContainerState::Locked {
             return Err(Refusal(format!("it is {}, not Locked", self.state)));
         }
-        let before = self.placed_on.replace(instance.clone());
-        Ok(if before.as_ref() == Some(instance) {
-            Verdict::AsItIs
-        } else {
-            Verdict::Changed
-        })
+        match &self.placed_on {
+            Some(before) if before == instance => Ok(Verdict::AsItIs),
+            // Its process may be there: whoever looks for it must go on finding that.
+            Some(before) => Err(Refusal(format!(
+                "attempt {attempt} was placed on {before}, not on {instance}"
+            ))),
+            None => {
+                self.placed_on = Some(instance.clone());
+                Ok(Verdict::Changed)
+            }
+        }
     }
 
-    fn unlock(&mut self, now: Timestamp, max_attempts: u32) -> Result<Verdict, Refusal> {
+    fn unlock(
+        &mut self,
+        attempt: Attempt,
+        placed_on: Option<&InstanceId>,
+        now: Timestamp,
+        max_attempts: u32,
+    ) -> Result<Verdict, Refusal> {
+        // It was given back before, or the later attempt would not be there.
+        if (1..self.lock_count).contains(&attempt.0) {
+            return Ok(Verdict::AsItIs);
+        }
+        self.check_current(attempt)?;
         let used_up = self.lock_count >= max_attempts;
         match self.state {
-            ContainerState::Queued if self.lock_count > 0 => return Ok(Verdict::AsItIs),
+            ContainerState::Queued => return Ok(Verdict::AsItIs),
             ContainerState::Cancelled if used_up || self.cancel_requested => {
                 return Ok(Verdict::AsItIs);
             }
             ContainerState::Locked => {}
             other => return Err(Refusal(format!("it is {other}, not Locked"))),
         }
+        self.check_place(placed_on)?;
         if self.cancel_requested {
             self.finish(
                 ContainerState::Cancelled,
@@ -154,10 +186,20 @@ impl Life {
         Ok(Verdict::Changed)
     }
 
-    fn cancel(&mut self, error: &str, now: Timestamp) -> Result<Verdict, Refusal> {
+    fn cancel(
+        &mut self,
+        attempt: Attempt,
+        placed_on: Option<&InstanceId>,
+        error: &str,
+        now: Timestamp,
+    ) -> Result<Verdict, Refusal> {
         if self.state == ContainerState::Cancelled {
             return Ok(Verdict::AsItIs);
         }
+        if attempt.0 != self.lock_count {
+            self.check_current(attempt)?;
+        }
+        self.check_place(placed_on)?;
         if !self.state.can_become(ContainerState::Cancelled) {
             return Err(Refusal(format!("it is {}", self.state)));
         }
@@ -231,6 +273,19 @@ impl Life {
             )));
         }
         Ok(())
+    }
+
+    /// Whoever decided something about the latest attempt knew where it is.
+    fn check_place(&self, known: Option<&InstanceId>) -> Result<(), Refusal> {
+        let name = |place: Option<&InstanceId>| {
+            place.map_or_else(|| "nowhere".to_owned(), |id| format!("on {id}"))
+        };
+        let recorded = self.placed_on.as_ref();
+        if recorded == known {
+            return Ok(());
+        }
+        let (recorded, known) = (name(recorded), name(known));
+        Err(Refusal(format!("it was placed {recorded}, not {known}")))
     }
 
     fn enter(&mut self, next: ContainerState) -> Result<(), Refusal> {

@@ -33,6 +33,7 @@ fn rows() -> Vec<(&'static str, Life)> {
         ("new", with(Queued, |life| life.lock_count = 0)),
         ("held", with(Queued, |life| life.priority = 0)),
         ("locked", life(Locked)),
+        ("unplaced", with(Locked, |life| life.placed_on = None)),
         (
             "lastlock",
             with(Locked, |life| life.lock_count = MAX_ATTEMPTS),
@@ -52,7 +53,25 @@ fn cancelled_on_request(life: &mut Life) {
     life.priority = 0;
 }
 
-fn call(name: &str, lock_count: u32) -> Call {
+fn call(name: &str, life: &Life) -> Call {
+    let lock = |attempt, planned: Option<&str>| Call::Lock {
+        attempt: Attempt(attempt),
+        planned: planned.map(InstanceId::from),
+    };
+    let place = |attempt, instance: &str| Call::Place {
+        attempt: Attempt(attempt),
+        instance: instance.into(),
+    };
+    let unlock = |attempt, placed_on: Option<&str>| Call::Unlock {
+        attempt: Attempt(attempt),
+        placed_on: placed_on.map(InstanceId::from),
+    };
+    let cancel = |attempt, placed_on| Call::Cancel {
+        attempt: Attempt(attempt),
+        placed_on,
+        error: "because".into(),
+    };
+    let placed_on = life.placed_on.clone();
     let ended = |attempt, cause| Call::Ended {
         attempt: Attempt(attempt),
         exit: Exit::unseen(cause),
@@ -61,22 +80,22 @@ fn call(name: &str, lock_count: u32) -> Call {
         attempt: Attempt(attempt),
         started_at: None,
     };
-    let now = lock_count;
+    let now = life.lock_count;
     match name {
-        "lock" => Call::Lock { planned: None },
-        "relock" => Call::Lock {
-            planned: Some("i-1".into()),
-        },
-        "place" => Call::Place {
-            instance: "i-2".into(),
-        },
-        "replace" => Call::Place {
-            instance: "i-1".into(),
-        },
-        "unlock" => Call::Unlock,
-        "cancel" => Call::Cancel {
-            error: "because".into(),
-        },
+        "lock" => lock(now + 1, None),
+        "lock-on" => lock(now + 1, Some("i-1")),
+        "lock-old" => lock(now, None),
+        "relock" => lock(now, Some("i-1")),
+        "place" => place(now, "i-2"),
+        "replace" => place(now, "i-1"),
+        "plac-old" => place(now.saturating_sub(1), "i-1"),
+        "unlock" => unlock(now, Some("i-1")),
+        "unl-none" => unlock(now, None),
+        "unl-old" => unlock(now.saturating_sub(1), Some("i-1")),
+        "unl-new" => unlock(now + 1, None),
+        "cancel" => cancel(now, placed_on),
+        "canc-els" => cancel(now, Some("i-2".into())),
+        "canc-old" => cancel(now.saturating_sub(1), placed_on),
         "run" => running(now),
         "run-old" => running(now.saturating_sub(1)),
         "run-new" => running(now + 1),
@@ -99,29 +118,42 @@ fn call(name: &str, lock_count: u32) -> Call {
     }
 }
 
+fn apply(life: &mut Life, name: &str) -> Result<Verdict, Refusal> {
+    let call = call(name, life);
+    life.apply(&call, NOW, MAX_ATTEMPTS)
+}
+
 /// What each call makes of each state: the first letter of the new state (X for Cancelled),
 /// `=` for "as it is", `-` for "refused".
 const TABLE: &str = "
-            queued new held locked lastlock lockcanc running runheld runcanc runlast complete cancelled
-    lock    L      L   -    -      -        -        -       -       -       -       -        -
-    relock  L      L   -    =      =        =        -       -       -       -       -        -
-    place   -      -   -    L      L        L        -       -       -       -       -        -
-    replace -      -   -    =      =        =        -       -       -       -       -        -
-    unlock  =      -   =    Q      X        X        -       -       -       -       -        -
-    cancel  X      X   X    X      X        X        X       X       X       X       -        =
-    run     -      -   -    R      R        R        =       =       =       =       -        -
-    run-old -      -   -    -      -        -        -       -       -       -       -        -
-    run-new -      -   -    -      -        -        -       -       -       -       -        -
-    exited  =      -   =    C      C        C        C       C       C       C       =        =
-    signal  =      -   =    C      C        C        C       C       C       C       =        =
-    limit   =      -   =    X      X        X        X       X       X       X       =        =
-    killed  =      -   =    Q      Q        X        Q       X       X       Q       =        =
-    notrun  =      -   =    X      X        X        X       X       X       X       =        =
-    suplost =      -   =    Q      Q        X        Q       Q       X       X       =        =
-    inslost =      -   =    Q      Q        X        Q       Q       X       X       =        =
-    end-old =      -   =    =      =        =        =       =       =       =       =        =
-    end-new -      -   -    -      -        -        -       -       -       -       -        -
-    end-0   -      -   -    -      -        -        -       -       -       -       -        -
+             queued new held locked unplaced lastlock lockcanc running runheld runcanc runlast complete cancelled
+    lock     L      L   -    -      -        -        -        -       -       -       -       -        -
+    lock-on  L      L   -    -      -        -        -        -       -       -       -       -        -
+    lock-old -      -   -    -      =        -        -        -       -       -       -       -        -
+    relock   -      -   -    =      -        =        =        -       -       -       -       -        -
+    place    -      -   -    -      L        -        -        -       -       -       -       -        -
+    replace  -      -   -    =      L        =        =        -       -       -       -       -        -
+    plac-old -      -   -    -      -        -        -        -       -       -       -       -        -
+    unlock   =      -   =    Q      -        X        X        -       -       -       -       -        -
+    unl-none =      -   =    -      Q        -        -        -       -       -       -       -        -
+    unl-old  =      -   =    =      =        =        =        =       =       =       =       =        =
+    unl-new  -      -   -    -      -        -        -        -       -       -       -       -        -
+    cancel   X      X   X    X      X        X        X        X       X       X       X       -        =
+    canc-els -      -   -    -      -        -        -        -       -       -       -       -        =
+    canc-old -      X   -    -      -        -        -        -       -       -       -       -        =
+    run      -      -   -    R      R        R        R        =       =       =       =       -        -
+    run-old  -      -   -    -      -        -        -        -       -       -       -       -        -
+    run-new  -      -   -    -      -        -        -        -       -       -       -       -        -
+    exited   =      -   =    C      C        C        C        C       C       C       C       =        =
+    signal   =      -   =    C      C        C        C        C       C       C       C       =        =
+    limit    =      -   =    X      X        X        X        X       X       X       X       =        =
+    killed   =      -   =    Q      Q        Q        X        Q       X       X       Q       =        =
+    notrun   =      -   =    X      X        X        X        X       X       X       X       =        =
+    suplost  =      -   =    Q      Q        Q        X        Q       Q       X       X       =        =
+    inslost  =      -   =    Q      Q        Q        X        Q       Q       X       X       =        =
+    end-old  =      -   =    =      =        =        =        =       =       =       =       =        =
+    end-new  -      -   -    -      -        -        -        -       -       -       -       -        -
+    end-0    -      -   -    -      -        -        -        -       -       -       -       -        -
 ";
 
 #[test]
@@ -139,7 +171,7 @@ fn every_call_in_every_state() {
         let name = fields.next().unwrap();
         for ((row, before), expected) in rows.iter().zip(fields) {
             let mut after = before.clone();
-            let outcome = after.apply(&call(name, before.lock_count), NOW, MAX_ATTEMPTS);
+            let outcome = apply(&mut after, name);
             let found = match outcome {
                 Err(_) => "-",
                 Ok(Verdict::AsItIs) => "=",
@@ -155,7 +187,7 @@ fn every_call_in_every_state() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 19 * 12);
+    assert_eq!(cells, 27 * 13);
 }
 
 fn check_change(before: &Life, after: &Life) {
@@ -178,41 +210,36 @@ fn retried(before: &Life, after: &Life) -> bool {
 #[test]
 fn locking_and_placing_record_the_instance() {
     let mut life = life(Queued);
-    life.apply(&call("relock", 2), NOW, MAX_ATTEMPTS).unwrap();
-    assert_eq!(
-        (life.lock_count, life.placed_on.clone()),
-        (3, Some("i-1".into()))
-    );
-    life.apply(&call("place", 3), NOW, MAX_ATTEMPTS).unwrap();
-    assert_eq!(life.placed_on, Some("i-2".into()));
-    life.apply(&Call::Unlock, NOW, MAX_ATTEMPTS).unwrap();
-    assert_eq!((life.lock_count, life.placed_on), (3, None));
+    apply(&mut life, "lock-on").unwrap();
+    let placed = |life: &Life| (life.lock_count, life.placed_on.clone());
+    assert_eq!(placed(&life), (3, Some("i-1".into())));
+    assert!(apply(&mut life, "place").is_err(), "it may run on i-1");
+    apply(&mut life, "unlock").unwrap();
+    assert_eq!(placed(&life), (3, None));
+    apply(&mut life, "lock").unwrap();
+    apply(&mut life, "place").unwrap();
+    assert_eq!(placed(&life), (4, Some("i-2".into())));
 }
 
 #[test]
 fn a_used_up_unlock_says_why() {
     let mut life = life(Locked);
     life.lock_count = MAX_ATTEMPTS;
-    life.apply(&Call::Unlock, NOW, MAX_ATTEMPTS).unwrap();
+    apply(&mut life, "unlock").unwrap();
     let error = life.error.clone().unwrap();
     assert!(error.contains("10 attempts"), "{error}");
     // The reply was lost.
-    assert_eq!(
-        life.apply(&Call::Unlock, NOW, MAX_ATTEMPTS),
-        Ok(Verdict::AsItIs)
-    );
+    assert_eq!(apply(&mut life, "unlock"), Ok(Verdict::AsItIs));
 }
 
 #[test]
 fn losses_use_up_retries_and_kills_do_not() {
     let mut life = life(Running);
-    life.apply(&call("killed", 2), NOW, MAX_ATTEMPTS).unwrap();
+    apply(&mut life, "killed").unwrap();
     assert_eq!((life.state, life.retries_left), (Queued, 1));
     for (left, state) in [(0, Queued), (0, Cancelled)] {
-        life.apply(&call("lock", 0), NOW, MAX_ATTEMPTS).unwrap();
-        let attempt = life.lock_count;
-        life.apply(&call("inslost", attempt), NOW, MAX_ATTEMPTS)
-            .unwrap();
+        apply(&mut life, "lock").unwrap();
+        apply(&mut life, "inslost").unwrap();
         assert_eq!((life.state, life.retries_left), (state, left));
     }
     assert!(life.error.unwrap().contains("no retries are left"));
@@ -281,7 +308,7 @@ proptest! {
                 "request" => Ok(life.request_cancel(NOW)),
                 "hold" => life.set_priority(0),
                 "raise" => life.set_priority(500),
-                name => life.apply(&call(name, before.lock_count), NOW, MAX_ATTEMPTS),
+                name => apply(&mut life, name),
             };
             let by_way_of_running = before.state == Locked && Running.can_become(life.state);
             prop_assert!(

@@ -9,7 +9,7 @@ use common::{LONG, batch, ended, lock, open, run_through, running, submit, uuids
 use longshore_controller::SubmitError;
 use longshore_queue::{Call, Queue, QueueErrorKind};
 use longshore_runner_api::StartDocument;
-use longshore_types::{ContainerState, ExitCause};
+use longshore_types::{Attempt, ContainerState, ExitCause};
 
 const EXIT_0: ExitCause = ExitCause::Exited { code: 0 };
 
@@ -151,7 +151,11 @@ async fn cancelling_a_batch_ends_what_waits_and_marks_what_runs() {
         [(Complete, 500), (Locked, 0), (Running, 0), (Cancelled, 0)]
     );
     // The dispatcher acts on it.
-    store.call(all[1], &Call::Unlock, LONG).await.unwrap();
+    let unlock = Call::Unlock {
+        attempt: Attempt(1),
+        placed_on: Some("i-1".into()),
+    };
+    store.call(all[1], &unlock, LONG).await.unwrap();
     ended(&store, all[2], 1, ExitCause::Killed).await.unwrap();
     let status = store.batch_status(id).await.unwrap();
     assert!(status.is_finished() && status.cancelled);

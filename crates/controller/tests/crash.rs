@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use common::{batch, ended, lock, open, running, uuids};
+use common::{batch, ended, lock_for, open, running, uuids};
 use longshore_controller::{BatchId, Store};
 use longshore_queue::Reply;
 use longshore_types::{ContainerState, ContainerUuid, ExitCause};
@@ -72,7 +72,9 @@ async fn lose_for_ever(store: Arc<Store>, uuids: Vec<ContainerUuid>) {
     // An earlier child may have left them in any state.
     let jobs = store.find_batch("main").await.unwrap().unwrap().id;
     let jobs = store.job_status(jobs).await.unwrap();
+    let mut attempts = BTreeMap::new();
     for job in jobs.iter().filter(|job| uuids.contains(&job.uuid)) {
+        attempts.insert(job.uuid, job.attempts);
         if job.state != ContainerState::Queued {
             let lost = ended(&store, job.uuid, job.attempts, ExitCause::InstanceLost).await;
             acknowledge(&lost.unwrap());
@@ -80,9 +82,9 @@ async fn lose_for_ever(store: Arc<Store>, uuids: Vec<ContainerUuid>) {
     }
     loop {
         for &uuid in &uuids {
-            let locked = lock(&store, uuid).await.unwrap();
-            acknowledge(&locked);
-            let attempt = locked.container.lock_count;
+            let attempt = attempts[&uuid] + 1;
+            attempts.insert(uuid, attempt);
+            acknowledge(&lock_for(&store, uuid, attempt).await.unwrap());
             acknowledge(&running(&store, uuid, attempt).await.unwrap());
             let lost = ended(&store, uuid, attempt, ExitCause::InstanceLost).await;
             acknowledge(&lost.unwrap());

@@ -12,7 +12,7 @@ use common::{LONG, batch, ended, lock, open, run_through, running, submit, uuids
 use longshore_controller::{Settings, Store};
 use longshore_queue::{Call, Change, Queue, QueueErrorKind};
 use longshore_runner_api::StartDocument;
-use longshore_types::{Container, ContainerState, ContainerUuid, ExitCause};
+use longshore_types::{Attempt, Container, ContainerState, ContainerUuid, ExitCause};
 
 const EXIT_0: ExitCause = ExitCause::Exited { code: 0 };
 
@@ -290,7 +290,9 @@ async fn of_many_callers_that_lock_one_container_differently_one_succeeds() {
         .map(|n| {
             let store = Arc::clone(&store);
             let planned = Some(format!("i-{n}").into());
-            tokio::spawn(async move { store.call(uuid, &Call::Lock { planned }, LONG).await })
+            let attempt = Attempt(1);
+            let call = Call::Lock { attempt, planned };
+            tokio::spawn(async move { store.call(uuid, &call, LONG).await })
         })
         .collect();
     let mut succeeded = 0;
@@ -324,14 +326,19 @@ async fn calls_are_bounded_while_the_file_is_held_by_others() {
     while store.stats().requests == before {
         tokio::task::yield_now().await;
     }
+    let new_lock = Call::Lock {
+        attempt: Attempt(1),
+        planned: None,
+    };
     let second = tokio::spawn({
         let (store, uuid) = (Arc::clone(&store), all[1]);
-        let call = Call::Lock { planned: None };
+        let call = new_lock.clone();
         async move { store.call(uuid, &call, Duration::from_millis(100)).await }
     });
     let_all_tasks_run().await;
-    let call = Call::Lock { planned: None };
-    let third = store.call(all[2], &call, Duration::from_millis(50)).await;
+    let third = store
+        .call(all[2], &new_lock, Duration::from_millis(50))
+        .await;
     assert_eq!(third.unwrap_err().kind, QueueErrorKind::Overloaded);
     let in_line = second.await.unwrap().unwrap_err();
     assert_eq!(in_line.kind, QueueErrorKind::Unknown);

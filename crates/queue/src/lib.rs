@@ -23,6 +23,9 @@ use longshore_types::{Attempt, Container, ContainerUuid, Exit, InstanceId, Times
 /// - Each call ends within its timeout.
 /// - A [`Call`] is applied once or not at all; repeating one whose reply was lost is safe: it
 ///   answers with the record as it is.
+/// - A call that is late changes nothing. Each names the attempt that it is about, and those that
+///   would be wrong after another one has come first name the place, too: a controller that records
+///   placements refuses what its record has left behind, since whoever asked may have died long ago.
 /// - Records are complete: every field that scheduling reads is filled in.
 /// - Calls may run at the same time as each other; for one container the caller makes one at a
 ///   time.
@@ -76,6 +79,10 @@ pub struct Capabilities {
 }
 
 /// A change of one container that a dispatcher asks for.
+///
+/// A request can arrive minutes after its dispatcher gave it up or died, when another one acts for
+/// the same containers. So each names the attempt that it was decided on, and within an attempt the
+/// place is written once: whatever arrives late either says what is so or is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -84,18 +91,38 @@ pub struct Capabilities {
 pub enum Call {
     /// Takes a queued container for this dispatcher and begins a new attempt of it.
     Lock {
+        /// The attempt that this begins: the one after [`Container::attempt`]. Refused if another
+        /// was begun meanwhile.
+        attempt: Attempt,
         /// The instance on which it will be started, if that exists already.
         planned: Option<InstanceId>,
     },
     /// Records the instance on which the locked attempt is about to be started.
+    ///
+    /// Refused if another instance is recorded for this attempt: a process may be there.
     Place {
-        /// Which.
+        /// Which attempt.
+        attempt: Attempt,
+        /// Which instance.
         instance: InstanceId,
     },
-    /// Gives a locked container back to the queue. Nothing of it runs.
-    Unlock,
-    /// Ends a container that cannot be run.
+    /// Gives a locked container back to the queue: nothing of this attempt runs at the place that
+    /// was known, or ever will.
+    ///
+    /// Refused if the attempt was placed elsewhere meanwhile.
+    Unlock {
+        /// Which attempt. If there is a later one, nothing changes.
+        attempt: Attempt,
+        /// The instance that was recorded for it.
+        placed_on: Option<InstanceId>,
+    },
+    /// Ends a container that cannot be run. Refused where [`Call::Unlock`] would be, and if there
+    /// is a later attempt.
     Cancel {
+        /// Which attempt was the latest.
+        attempt: Attempt,
+        /// The instance that was recorded for it.
+        placed_on: Option<InstanceId>,
         /// Why, for the user.
         error: String,
     },
@@ -114,6 +141,27 @@ pub enum Call {
         /// How.
         exit: Exit,
     },
+}
+
+impl Call {
+    /// The attempt that it is about.
+    ///
+    /// ```
+    /// use longshore_queue::Call;
+    /// use longshore_types::Attempt;
+    /// let call = Call::Place { attempt: Attempt(2), instance: "i-1".into() };
+    /// assert_eq!(call.attempt(), Attempt(2));
+    /// ```
+    pub fn attempt(&self) -> Attempt {
+        match self {
+            Self::Lock { attempt, .. }
+            | Self::Place { attempt, .. }
+            | Self::Unlock { attempt, .. }
+            | Self::Cancel { attempt, .. }
+            | Self::Running { attempt, .. }
+            | Self::Ended { attempt, .. } => *attempt,
+        }
+    }
 }
 
 /// The answer to a [`Call`].

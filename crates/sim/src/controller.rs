@@ -1,5 +1,7 @@
 //! A model of a controller: records of containers, and the rules of what may follow what.
 
+mod outside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ pub(crate) struct Record {
     /// When it was last unwanted: held back or cancelled.
     pub(crate) unwanted_at: Option<Instant>,
     pub(crate) error: Option<String>,
+    /// Whether the lock, if there is one, is that of another installation's dispatcher.
+    pub(crate) foreign: bool,
 }
 
 /// A change of a record's state.
@@ -65,6 +69,7 @@ impl Controller {
             retries_left: RETRIES,
             unwanted_at: None,
             error: None,
+            foreign: false,
         };
         self.records.insert(uuid, record);
         self.open.insert(uuid);
@@ -186,8 +191,14 @@ impl Controller {
         let container = record.container.clone();
         let cancel = record.cancel_requested;
         let refused = || Err(failure(QueueErrorKind::Refused));
+        let theirs = record.foreign && call.attempt() >= container.attempt();
+        if theirs && !container.state.is_final() {
+            return refused();
+        }
         match (call, container.state) {
-            (Call::Lock { planned }, ContainerState::Queued) if container.priority >= 1 => {
+            (Call::Lock { attempt, planned }, ContainerState::Queued)
+                if container.priority >= 1 && attempt.0 == container.lock_count + 1 =>
+            {
                 self.edit(uuid, |c| {
                     c.state = ContainerState::Locked;
                     c.lock_count += 1;
@@ -195,23 +206,44 @@ impl Controller {
                     c.placed_on.clone_from(planned);
                 });
             }
-            (Call::Lock { planned }, ContainerState::Locked) if container.placed_on == *planned => {
-            }
-            (Call::Place { instance }, ContainerState::Locked) => {
+            (Call::Lock { attempt, planned }, ContainerState::Locked)
+                if container.attempt() == *attempt && container.placed_on == *planned => {}
+            (Call::Place { attempt, instance }, ContainerState::Locked)
+                if container.attempt() == *attempt
+                    && container.placed_on.as_ref().is_none_or(|on| on == instance) =>
+            {
                 self.edit(uuid, |c| c.placed_on = Some(instance.clone()));
             }
-            (Call::Unlock, ContainerState::Locked) if cancel => {
+            (Call::Unlock { attempt, .. }, _)
+                if attempt.0 > 0 && *attempt < container.attempt() => {}
+            (Call::Unlock { attempt, .. }, ContainerState::Queued)
+                if attempt.0 > 0 && *attempt == container.attempt() => {}
+            (Call::Unlock { attempt, placed_on }, ContainerState::Locked)
+                if *attempt != container.attempt() || *placed_on != container.placed_on =>
+            {
+                return refused();
+            }
+            (Call::Unlock { .. }, ContainerState::Locked) if cancel => {
                 self.finish(uuid, ContainerState::Cancelled, "cancelled on request");
             }
-            (Call::Unlock, ContainerState::Locked)
+            (Call::Unlock { .. }, ContainerState::Locked)
                 if container.lock_count >= self.max_dispatch_attempts =>
             {
                 self.finish(uuid, ContainerState::Cancelled, "too many attempts");
             }
-            (Call::Unlock, ContainerState::Locked) => self.requeue(uuid),
-            (Call::Unlock, ContainerState::Queued) if container.lock_count > 0 => {}
+            (Call::Unlock { .. }, ContainerState::Locked) => self.requeue(uuid),
             (Call::Cancel { .. }, ContainerState::Cancelled) => {}
-            (Call::Cancel { error }, state) if !state.is_final() => {
+            (
+                Call::Cancel {
+                    attempt,
+                    placed_on,
+                    error,
+                },
+                state,
+            ) if !state.is_final()
+                && *attempt == container.attempt()
+                && *placed_on == container.placed_on =>
+            {
                 self.finish(uuid, ContainerState::Cancelled, error);
             }
             (Call::Running { attempt, .. }, ContainerState::Locked | ContainerState::Running)
@@ -272,6 +304,7 @@ impl Controller {
     }
 
     fn requeue(&mut self, uuid: ContainerUuid) {
+        self.set_foreign(uuid, false);
         self.edit(uuid, |c| {
             c.state = ContainerState::Queued;
             c.locked_by_us = false;
@@ -280,6 +313,7 @@ impl Controller {
     }
 
     fn finish(&mut self, uuid: ContainerUuid, state: ContainerState, error: &str) {
+        self.set_foreign(uuid, false);
         self.open.remove(&uuid);
         if let Some(record) = self.records.get_mut(&uuid)
             && !error.is_empty()

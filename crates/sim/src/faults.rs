@@ -81,6 +81,10 @@ pub enum FaultKind {
     HoldBack,
     /// Somebody deletes a container's record.
     Delete,
+    /// Somebody changes a container's priority.
+    Reprioritize,
+    /// Another installation's dispatcher locks a container, at a controller that serves several.
+    OtherLocks,
     /// The dispatcher dies after an effect or an outcome, and is started again.
     Crash,
     /// The dispatcher dies several times in a row, seconds apart.
@@ -91,7 +95,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -129,6 +133,8 @@ impl FaultKind {
         Self::Crash,
         Self::CrashLoop,
         Self::Sleep,
+        Self::Reprioritize,
+        Self::OtherLocks,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -190,6 +196,8 @@ impl FaultKind {
             Self::Crash => "crash",
             Self::CrashLoop => "crash loop",
             Self::Sleep => "sleep",
+            Self::Reprioritize => "reprioritize",
+            Self::OtherLocks => "other locks",
         }
     }
 }
@@ -238,7 +246,8 @@ impl Faults {
             FaultKind::DiskStall => 30_000,
             FaultKind::NeverBoots => 50_000,
             kind if kind.is_per_million() => 10_000,
-            FaultKind::Cancel | FaultKind::HoldBack => 8_000,
+            FaultKind::Cancel | FaultKind::HoldBack | FaultKind::Reprioritize => 8_000,
+            FaultKind::OtherLocks => 20_000,
             FaultKind::CrashLoop | FaultKind::Delete | FaultKind::Sleep => 1_000,
             FaultKind::QueueOutage | FaultKind::CloudStorm => 2_000,
             _ => 4_000,

@@ -10,7 +10,7 @@
 //! | the dispatcher | [`longshore_dispatch::Core`], as the program runs it |
 //! | the cloud | [`longshore_fakecloud::Cloud`] |
 //! | machines and their runner | a model, written from the runner's documentation |
-//! | the controller | a model; it is part of the dispatcher's process and dies with it |
+//! | the controller | a model, of one in the dispatcher's process that dies with it, or of a service: [`ControllerShape`] |
 //! | the witness | told by the models what really runs where; it never asks the dispatcher |
 //!
 //! ```
@@ -44,7 +44,7 @@ pub use faults::{FaultKind, Faults};
 pub use known::{BROKEN, NOT_SURVIVED};
 pub use outcome::{Outcome, Rule, Violation, Waits};
 pub use pattern::ParseArrivalsError;
-pub use scenario::{Arrivals, Job, Scenario};
+pub use scenario::{Arrivals, ControllerShape, Job, Scenario};
 pub use shrink::shrink;
 pub use simulation::{Progress, Simulation};
 pub use trace::{CONTAINERS_MAX, TIME_MAX, TraceError, parse_trace};

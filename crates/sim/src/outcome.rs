@@ -37,7 +37,7 @@ pub enum Rule {
     TooManyInstances,
     /// There are never more creates under way than allowed.
     TooManyCreates,
-    /// The instances of others are never touched.
+    /// The instances of others, and containers that another dispatcher has locked, are never touched.
     OthersTouched,
     /// With the faults ended, every container ends.
     NotEnded,
@@ -92,7 +92,7 @@ impl fmt::Display for Rule {
             Self::Overcommitted => "more runs on an instance than fits",
             Self::TooManyInstances => "there are more instances than allowed",
             Self::TooManyCreates => "there are more creates under way than allowed",
-            Self::OthersTouched => "an instance of others is touched",
+            Self::OthersTouched => "what is of others is touched",
             Self::NotEnded => "a container does not end",
             Self::NotGivenBack => "an instance is not given back",
             Self::IdleTooLong => "an instance is kept with nothing to do",

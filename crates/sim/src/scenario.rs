@@ -10,7 +10,7 @@ use longshore_types::{ByteSize, InstanceType, Price};
 
 use crate::pattern::by_day;
 use crate::random::Random;
-use crate::{Faults, Rule};
+use crate::{FaultKind, Faults, Rule};
 
 /// One container to run.
 ///
@@ -190,6 +190,27 @@ fn drawn(at: Duration, runtime: Duration, largest: u32, random: &mut Random) -> 
     job
 }
 
+/// Where the controller lives.
+///
+/// ```
+/// use longshore_sim::{ControllerShape, Faults, Scenario, run};
+/// let mut scenario = Scenario::new(3);
+/// scenario.controller = ControllerShape::Outside;
+/// let outcome = run(&scenario);
+/// assert!(outcome.violations.is_empty() && outcome.complete == 50);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControllerShape {
+    /// In the dispatcher's process: what has not been done when that dies is not done.
+    #[default]
+    Embedded,
+    /// A service of its own, which records placements and takes reports. Requests of a dispatcher
+    /// that has given them up, or is dead, may still arrive and act; it serves dispatchers of
+    /// other installations, too; it is polled, and reads its answers page by page.
+    Outside,
+}
+
 /// What is simulated: everything that happens follows from it.
 ///
 /// ```
@@ -212,6 +233,8 @@ pub struct Scenario {
     /// and of the controller are those that `cloud` has, and a controller's that records
     /// placements and takes reports.
     pub config: Config,
+    /// Where the controller lives. One outside pushes nothing.
+    pub controller: ControllerShape,
     /// How the cloud behaves beside the faults.
     pub cloud: Settings,
     /// What goes wrong.
@@ -238,6 +261,7 @@ impl Scenario {
                 runtime: Duration::from_secs(120),
             },
             config: config(vec![small, large]),
+            controller: ControllerShape::Embedded,
             cloud: Settings::default().with_boot(quick_boot()),
             faults: Faults::none(),
             others: 2,
@@ -284,6 +308,10 @@ impl Scenario {
         scenario.config.pool.max_creates_in_flight = 1 + random.index(4);
         scenario.config.pool.timeout_probe = Duration::from_secs(180);
         scenario.config.pool.timeout_booting = Duration::from_secs(300);
+        if random.percent(50) {
+            scenario.controller = ControllerShape::Outside;
+            scenario.faults.set(FaultKind::QueueSlow, 80_000);
+        }
         scenario
     }
 }

@@ -22,7 +22,7 @@ use longshore_types::{
 use crate::controller::Controller;
 use crate::machine::Machine;
 use crate::random::Random;
-use crate::scenario::{Job, Scenario};
+use crate::scenario::{ControllerShape, Job, Scenario};
 use crate::story::{About, Happening, Story};
 use crate::witness::Witness;
 use crate::{FaultKind, Faults, Outcome, Progress, Rule, Violation};
@@ -65,6 +65,10 @@ enum Event {
     Lift(RuleId),
     /// Somebody wants a container after all.
     WantAgain(ContainerUuid),
+    /// Another installation's dispatcher is done with an attempt: it has run it, or not.
+    OtherEnds(ContainerUuid, Attempt, bool),
+    /// The controller reads the further pages of an answer.
+    Pages(Box<Pages>),
     /// Everything is looked at.
     Look,
     /// The faults end.
@@ -86,6 +90,16 @@ struct Waiting {
     deadline: Instant,
     /// Whether the answer arrives.
     answered: bool,
+}
+
+/// An answer of which the first pages were read.
+#[derive(Debug)]
+struct Pages {
+    life: u32,
+    id: RequestId,
+    known: Vec<ContainerUuid>,
+    first: Vec<Container>,
+    deadline: Instant,
 }
 
 /// Who waits for an outcome.
@@ -143,6 +157,7 @@ pub(crate) struct World {
     creates_open: usize,
     machines: BTreeMap<InstanceId, Machine>,
     controller: Controller,
+    shape: ControllerShape,
     /// Until when the controller refuses, or does not answer.
     storm_until: Instant,
     outage_until: Instant,
@@ -172,6 +187,7 @@ impl World {
         config.pool.capabilities = cloud.capabilities.clone();
         config.queue.records_placement = true;
         config.queue.takes_reports = true;
+        config.queue.pushes &= scenario.controller == ControllerShape::Embedded;
         let epoch = cloud.epoch;
         let largest = config.pool.types.iter().map(|t| t.vcpus).max().unwrap_or(1);
         let jobs = scenario.arrivals.jobs(scenario.busy, largest, &mut random);
@@ -201,6 +217,7 @@ impl World {
             creates_open: 0,
             machines: BTreeMap::new(),
             controller,
+            shape: scenario.controller,
             storm_until: now,
             outage_until: now,
             watcher: None,
@@ -304,6 +321,11 @@ impl World {
                 self.controller.set_priority(uuid, WANTED, self.now);
                 self.take_transitions();
             }
+            Event::OtherEnds(uuid, attempt, ran) => {
+                self.controller.end_by_other(uuid, attempt, ran);
+                self.take_transitions();
+            }
+            Event::Pages(pages) => self.read_pages(*pages),
             Event::Look => self.look(),
             Event::Quiet => self.fall_quiet(),
         }

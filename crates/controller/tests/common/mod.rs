@@ -46,9 +46,22 @@ pub(crate) async fn uuids(store: &Store, batch: BatchId) -> Vec<ContainerUuid> {
     jobs.iter().map(|job| job.uuid).collect()
 }
 
+/// Begins the first attempt of a container.
 pub(crate) async fn lock(store: &Store, uuid: ContainerUuid) -> Result<Reply, QueueError> {
-    let planned = Some("i-1".into());
-    store.call(uuid, &Call::Lock { planned }, LONG).await
+    lock_for(store, uuid, 1).await
+}
+
+/// Begins this attempt of a container.
+pub(crate) async fn lock_for(
+    store: &Store,
+    uuid: ContainerUuid,
+    attempt: u32,
+) -> Result<Reply, QueueError> {
+    let call = Call::Lock {
+        attempt: Attempt(attempt),
+        planned: Some("i-1".into()),
+    };
+    store.call(uuid, &call, LONG).await
 }
 
 pub(crate) async fn running(

@@ -14,31 +14,10 @@ use crate::{Notice, QueueAction, QueueFailure};
 impl Core {
     pub(super) fn act(&mut self, action: Action, now: Instant) {
         let done = match &action {
-            Action::Lock { uuid, instance } => self.call(
-                *uuid,
-                Call::Lock {
-                    planned: instance.clone(),
-                },
-                &action,
-                now,
-            ),
-            Action::Place { uuid, instance } => self.call(
-                *uuid,
-                Call::Place {
-                    instance: instance.clone(),
-                },
-                &action,
-                now,
-            ),
-            Action::Unlock { uuid } => self.call(*uuid, Call::Unlock, &action, now),
-            Action::Cancel { uuid, error } => self.call(
-                *uuid,
-                Call::Cancel {
-                    error: error.clone(),
-                },
-                &action,
-                now,
-            ),
+            Action::Lock { uuid, .. }
+            | Action::Place { uuid, .. }
+            | Action::Unlock { uuid }
+            | Action::Cancel { uuid, .. } => self.change_record(*uuid, &action, now),
             Action::Lost {
                 uuid,
                 attempt,
@@ -98,7 +77,7 @@ impl Core {
                 }
                 if matches!(
                     call,
-                    Call::Unlock | Call::Cancel { .. } | Call::Ended { .. }
+                    Call::Unlock { .. } | Call::Cancel { .. } | Call::Ended { .. }
                 ) {
                     self.documents.remove(&uuid);
                 }
@@ -159,8 +138,14 @@ impl Core {
             return;
         };
         let unlock = Action::Unlock { uuid };
-        let locked = entry.container.state == ContainerState::Locked;
-        if spent && locked && self.call(uuid, Call::Unlock, &unlock, now).is_ok() {
+        let locked = entry.container.state == ContainerState::Locked
+            && entry.container.attempt() == attempt
+            && entry
+                .container
+                .placed_on
+                .as_ref()
+                .is_none_or(|on| on == instance);
+        if spent && locked && self.change_record(uuid, &unlock, now).is_ok() {
             return;
         }
         let start = Action::Start {
@@ -181,6 +166,33 @@ impl Core {
             }
             QueueErrorKind::Overloaded | QueueErrorKind::BadRecord => {}
         }
+    }
+
+    /// Asks for a change of a record. The scheduler decided on what the cache knows, so that is
+    /// what the record has to be like for the change to be made.
+    fn change_record(
+        &mut self,
+        uuid: ContainerUuid,
+        action: &Action,
+        now: Instant,
+    ) -> Result<(), String> {
+        let known = self.cache.get(uuid).map(|entry| entry.container);
+        let known = known.ok_or_else(|| "it is not known any more".to_owned())?;
+        let (attempt, placed_on) = (known.attempt(), known.placed_on);
+        let call = match action.clone() {
+            Action::Lock { instance, .. } => Call::Lock {
+                attempt: Attempt(attempt.0.saturating_add(1)),
+                planned: instance,
+            },
+            Action::Place { instance, .. } => Call::Place { attempt, instance },
+            Action::Cancel { error, .. } => Call::Cancel {
+                attempt,
+                placed_on,
+                error,
+            },
+            _ => Call::Unlock { attempt, placed_on },
+        };
+        self.call(uuid, call, action, now)
     }
 
     fn call(

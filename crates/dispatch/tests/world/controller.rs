@@ -107,10 +107,13 @@ impl Controller {
             return Err(failure(QueueErrorKind::NotFound));
         };
         let refused = || Err(failure(QueueErrorKind::Refused));
-        let state = container.state;
+        let (state, current) = (container.state, container.attempt());
         match call {
-            Call::Lock { planned } => {
-                if state != ContainerState::Queued || container.priority < 1 {
+            Call::Lock { attempt, planned } => {
+                if state != ContainerState::Queued
+                    || container.priority < 1
+                    || attempt.0 != container.lock_count + 1
+                {
                     return refused();
                 }
                 self.change(uuid, |c| {
@@ -120,14 +123,16 @@ impl Controller {
                     c.placed_on = planned.clone();
                 });
             }
-            Call::Place { instance } => {
-                if state != ContainerState::Locked {
+            Call::Place { attempt, instance } => {
+                let elsewhere = container.placed_on.is_some_and(|on| on != *instance);
+                if state != ContainerState::Locked || current != *attempt || elsewhere {
                     return refused();
                 }
                 self.change(uuid, |c| c.placed_on = Some(instance.clone()));
             }
-            Call::Unlock => {
-                if state != ContainerState::Locked {
+            Call::Unlock { attempt, placed_on } => {
+                let stale = current != *attempt || container.placed_on != *placed_on;
+                if state != ContainerState::Locked || stale {
                     return refused();
                 }
                 self.requeue(uuid);
@@ -139,7 +144,7 @@ impl Controller {
                 self.change(uuid, |c| c.state = ContainerState::Cancelled);
             }
             Call::Running { attempt, .. } => {
-                if container.attempt() != *attempt || state == ContainerState::Queued {
+                if current != *attempt || state == ContainerState::Queued {
                     return refused();
                 }
                 if state == ContainerState::Locked {
@@ -147,7 +152,7 @@ impl Controller {
                 }
             }
             Call::Ended { attempt, exit } => {
-                if container.attempt() != *attempt
+                if current != *attempt
                     || !matches!(state, ContainerState::Locked | ContainerState::Running)
                 {
                     // Told before, or of an attempt that is over.

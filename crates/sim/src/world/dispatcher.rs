@@ -195,7 +195,7 @@ fn queue_kind(action: &QueueAction) -> &'static str {
         QueueAction::Call(_, call) => match call {
             longshore_queue::Call::Lock { .. } => "queue lock",
             longshore_queue::Call::Place { .. } => "queue place",
-            longshore_queue::Call::Unlock => "queue unlock",
+            longshore_queue::Call::Unlock { .. } => "queue unlock",
             longshore_queue::Call::Cancel { .. } => "queue cancel",
             longshore_queue::Call::Running { .. } => "queue running",
             longshore_queue::Call::Ended { .. } => "queue ended",
@@ -241,14 +241,7 @@ pub(super) fn about_action(action: &EffectAction) -> About {
 
 pub(super) fn about_request(action: &QueueAction) -> About {
     match action {
-        QueueAction::Call(uuid, call) => {
-            let attempt = match call {
-                longshore_queue::Call::Running { attempt, .. }
-                | longshore_queue::Call::Ended { attempt, .. } => *attempt,
-                _ => longshore_types::Attempt(0),
-            };
-            About::container(*uuid, attempt)
-        }
+        QueueAction::Call(uuid, call) => About::container(*uuid, call.attempt()),
         QueueAction::Document(uuid) => About::container(*uuid, longshore_types::Attempt(0)),
         QueueAction::Refresh(_) | QueueAction::Watch => About::default(),
     }

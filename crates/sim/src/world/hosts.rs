@@ -11,10 +11,10 @@ use longshore_runner_api::command::ReportOptions;
 use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId};
 
 use super::{Arrival, Asker, Event, Waiting, World, dispatcher};
-use crate::FaultKind;
 use crate::machine::{Poll, Stuck};
 use crate::runner::{Killed, Plan, Started};
 use crate::story::{About, Happening};
+use crate::{FaultKind, Rule};
 
 /// How long a kill waits for the end.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
@@ -291,6 +291,11 @@ impl World {
                     machine.idle_time += now.since(machine.idle_since);
                 }
                 self.tell(Happening::ProcessStarted(About::on(id, uuid, attempt)));
+                if self.controller.is_foreign(uuid) {
+                    let what = format!("{uuid} starts, which another dispatcher has locked");
+                    self.witness
+                        .find(Rule::OthersTouched, &[uuid.to_string()], what);
+                }
                 self.witness
                     .process_started(uuid, attempt, id, needs, capacity, now);
                 let due = Event::ProcessDue(id.clone(), uuid, attempt);

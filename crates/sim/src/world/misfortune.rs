@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Scope};
 use longshore_fakecloud::{CallKind, Chance, Fault, FaultPlan, Match, Misfortune, Rule};
-use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId, Instant};
+use longshore_types::{Attempt, ContainerState, ContainerUuid, ExitCause, InstanceId, Instant};
 
 use super::{Event, World};
 use crate::FaultKind;
+use crate::scenario::ControllerShape;
 use crate::story::{About, Happening};
 
 /// Rates by the clock are so many in this time.
@@ -84,7 +85,11 @@ impl World {
                 self.fault(kind, About::default());
                 self.outage_until = self.now + self.random.seconds(10, 300);
             }
-            FaultKind::Cancel | FaultKind::HoldBack | FaultKind::Delete => self.owner_acts(kind),
+            FaultKind::Cancel
+            | FaultKind::HoldBack
+            | FaultKind::Delete
+            | FaultKind::Reprioritize => self.owner_acts(kind),
+            FaultKind::OtherLocks => self.other_locks(),
             FaultKind::CloudStorm
             | FaultKind::NoCapacity
             | FaultKind::ShortListing
@@ -121,11 +126,46 @@ impl World {
                 let after = self.random.tailed(Duration::from_secs(10));
                 self.schedule(after, Event::WantAgain(uuid));
             }
+            FaultKind::Reprioritize => {
+                let priority = 1 + i64::try_from(self.random.below(1_000)).unwrap_or_default();
+                self.controller.set_priority(uuid, priority, self.now);
+            }
             _ => {
                 self.controller.delete(uuid);
                 self.outcome.deleted += 1;
             }
         }
+        self.take_transitions();
+    }
+
+    /// Another installation's dispatcher takes a container that waits, and some time later has run
+    /// it or gives it back.
+    fn other_locks(&mut self) {
+        if self.shape == ControllerShape::Embedded {
+            return;
+        }
+        let waits = |uuid: &&ContainerUuid| {
+            let record = self.controller.get(**uuid);
+            record.is_some_and(|r| r.container.state == ContainerState::Queued)
+        };
+        let waiting: Vec<ContainerUuid> = self
+            .controller
+            .open()
+            .iter()
+            .filter(waits)
+            .copied()
+            .collect();
+        let nth = self.random.index(waiting.len());
+        let Some(uuid) = waiting.get(nth).copied() else {
+            return;
+        };
+        let Some(attempt) = self.controller.lock_by_other(uuid) else {
+            return;
+        };
+        self.fault(FaultKind::OtherLocks, About::container(uuid, attempt));
+        let after = self.random.tailed(Duration::from_secs(60));
+        let ran = self.random.percent(50);
+        self.schedule(after, Event::OtherEnds(uuid, attempt, ran));
         self.take_transitions();
     }
 

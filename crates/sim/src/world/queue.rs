@@ -1,13 +1,18 @@
-//! Requests to the controller, which is part of the dispatcher's process: what has not been done
-//! when that dies is not done.
+//! Requests to the controller. Where that is part of the dispatcher's process, what has not been
+//! done when it dies is not done; one outside carries out whatever arrives.
 
 use longshore_dispatch::{Effect, QueueAction, QueueReply, QueueRequest, RequestId};
 use longshore_queue::{Call, QueueErrorKind};
-use longshore_types::{ContainerState, Instant};
+use longshore_types::{ContainerState, ContainerUuid, Instant};
 
 use super::{Arrival, Event, Waiting, Watcher, World};
-use crate::FaultKind;
-use crate::controller::failed;
+use crate::controller::{failed, failure};
+use crate::scenario::ControllerShape;
+use crate::{FaultKind, Rule};
+
+/// The longest that a request to a controller outside is on its way, in seconds: longer than its
+/// sender waits.
+const LATE_MAX: u64 = 120;
 
 impl World {
     /// A request to the controller sets out.
@@ -17,7 +22,10 @@ impl World {
         let mut delay = self.random.millis(0, 5);
         if self.strikes(FaultKind::QueueSlow) {
             self.fault(FaultKind::QueueSlow, about.clone());
-            delay = self.random.seconds(1, 20);
+            delay = match self.shape {
+                ControllerShape::Embedded => self.random.seconds(1, 20),
+                ControllerShape::Outside => self.random.seconds(1, LATE_MAX),
+            };
         }
         let mut answered = true;
         if self.strikes(FaultKind::QueueCallLost) {
@@ -54,7 +62,8 @@ impl World {
 
     /// A request arrives at the controller.
     pub(super) fn answer_request(&mut self, waiting: Waiting, request: &QueueRequest) {
-        if waiting.life != self.life || self.core.is_none() {
+        let asker_lives = waiting.life == self.life && self.core.is_some();
+        if self.shape == ControllerShape::Embedded && !asker_lives {
             return;
         }
         if self.outage_until > self.now {
@@ -77,6 +86,15 @@ impl World {
             }
             return;
         }
+        if self.shape == ControllerShape::Outside
+            && let QueueAction::Refresh(known) = &request.action
+        {
+            self.read_first_pages(waiting, request.id, known.clone());
+            return;
+        }
+        if let QueueAction::Call(uuid, call) = &request.action {
+            self.judge_call(*uuid, call);
+        }
         if let QueueAction::Call(uuid, Call::Ended { attempt, exit }) = &request.action
             && let Some(record) = self.controller.get(*uuid)
             && record.container.attempt() == *attempt
@@ -87,7 +105,7 @@ impl World {
         {
             self.witness.end_told(*uuid, *attempt, exit);
         }
-        if let QueueAction::Call(uuid, Call::Cancel { error }) = &request.action {
+        if let QueueAction::Call(uuid, Call::Cancel { error, .. }) = &request.action {
             self.judge_cancel(*uuid, error);
         }
         let reply = self.controller.perform(&request.action);
@@ -95,6 +113,51 @@ impl World {
         if waiting.answered {
             self.reply(waiting.life, request.id, reply);
         }
+    }
+
+    /// A call about an attempt that is another installation's; a lock may come too late.
+    fn judge_call(&mut self, uuid: ContainerUuid, call: &Call) {
+        let Some(record) = self.controller.get(uuid) else {
+            return;
+        };
+        let theirs = record.foreign && record.container.attempt() == call.attempt();
+        if theirs && !matches!(call, Call::Lock { .. }) {
+            let what = format!("{call:?} about {uuid}, which another dispatcher has locked");
+            self.witness
+                .find(Rule::OthersTouched, &[uuid.to_string()], what);
+        }
+    }
+
+    fn read_first_pages(&mut self, waiting: Waiting, id: RequestId, known: Vec<ContainerUuid>) {
+        if !waiting.answered {
+            return;
+        }
+        let pages = super::Pages {
+            life: waiting.life,
+            id,
+            known,
+            first: self.controller.locked_by_us(),
+            deadline: waiting.deadline,
+        };
+        let between = match self.random.percent(10) && !self.faultless {
+            true => self.random.seconds(1, 10),
+            false => self.random.millis(1, 100),
+        };
+        self.schedule(between, Event::Pages(Box::new(pages)));
+    }
+
+    /// Later pages show what is true later: a container may be in none of them, or in an older
+    /// state than it is.
+    pub(super) fn read_pages(&mut self, pages: super::Pages) {
+        let id = pages.id;
+        if self.outage_until > self.now || self.now >= pages.deadline {
+            let lost = QueueReply::Refreshed(Err(failure(QueueErrorKind::Unknown)));
+            let at = pages.deadline.max(self.now);
+            self.schedule_at(at, Event::Reply(pages.life, id, Box::new(lost)));
+            return;
+        }
+        let refresh = self.controller.finish_refresh(pages.first, &pages.known);
+        self.reply(pages.life, id, QueueReply::Refreshed(Ok(refresh)));
     }
 
     fn reply(&mut self, life: u32, id: RequestId, reply: QueueReply) {
