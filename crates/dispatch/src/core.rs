@@ -117,6 +117,7 @@ impl Core {
             ending: Ending::No,
             config,
         };
+        core.pool.set_records_read(false, now);
         core.settle(now);
         core
     }

@@ -24,8 +24,6 @@ pub(crate) struct Count {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Books {
     types: BTreeMap<TypeName, Count>,
-    /// Workers of any type that neither boot nor shut down: those that could fail all at once.
-    pub(crate) expected: usize,
 }
 
 impl Books {
@@ -48,7 +46,6 @@ impl Books {
 
     pub(crate) fn add(&mut self, worker: &Worker) {
         let booting = usize::from(worker.state == WorkerState::Booting);
-        self.expected += usize::from(worker.is_counted());
         if let Some(name) = &worker.type_name {
             self.change(name, |count| {
                 count.workers += 1;
@@ -59,7 +56,6 @@ impl Books {
 
     pub(crate) fn remove(&mut self, worker: &Worker) {
         let booting = usize::from(worker.state == WorkerState::Booting);
-        self.expected -= usize::from(worker.is_counted());
         if let Some(name) = &worker.type_name {
             self.change(name, |count| {
                 count.workers -= 1;

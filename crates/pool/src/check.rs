@@ -65,6 +65,15 @@ impl Core {
             "counted: {:?}, not {books:?}",
             self.books
         );
+        for id in self.failing.iter().chain(&self.answering) {
+            let says = self.workers.get(id).is_some_and(Worker::says_something);
+            require!(says, "{id} says nothing, and is listened to");
+        }
+        require!(
+            self.failing.is_disjoint(&self.answering),
+            "a worker fails and answers"
+        );
+        require!(self.records.are_consistent(), "recorded places");
         let limit = self.config.max_probes_in_flight.max(1);
         require!(probes <= limit, "{probes} probes are under way");
         let limit = self.config.max_creates_in_flight;

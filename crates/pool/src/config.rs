@@ -98,8 +98,19 @@ pub struct Config {
     pub timeout_idle: Duration,
     /// An instance that does not answer is shut down after this, from its launch. Default: 600 s.
     pub timeout_booting: Duration,
-    /// A worker that stopped answering is shut down after this. Default: 600 s.
+    /// A worker that stopped answering is shut down after this, and at least three failed probes.
+    /// Where several do at once, a tenth of all workers (one at least) in each tenth of this time.
+    /// Default: 600 s.
     pub timeout_probe: Duration,
+    /// The longest that the silence of all workers, of two at least, is taken for a fault of our
+    /// own. Default: 3600 s.
+    ///
+    /// Such time does not count as silence of theirs, so that they are all given up after twice
+    /// `timeout_probe` more. While only most of them are silent and others answer, it is
+    /// `timeout_probe`, if that is shorter. Faults that follow each other within `timeout_probe`
+    /// are one. While instances cannot be listed nobody is given up, however long that takes:
+    /// nothing could be destroyed.
+    pub timeout_outage: Duration,
     /// A destroy is repeated after this while the instance is still listed. Default: 10 s.
     pub timeout_shutdown: Duration,
     /// From one TERM to the next. Default: 5 s.
@@ -109,7 +120,8 @@ pub struct Config {
     /// A worker with a stale lock drains after this. Default: 5 s.
     pub timeout_stale: Duration,
     /// Two listings that miss an instance must be this far apart to prove that it is gone; taken
-    /// as zero where listings are consistent. Default: 60 s.
+    /// as zero where listings are consistent and instances have their tags at birth: a listing
+    /// shows nothing of ours that has no tags yet. Default: 60 s.
     pub consistency_grace: Duration,
     /// A create whose outcome is unknown is looked for in listings for this long. Default: 120 s.
     pub create_grace: Duration,
@@ -155,6 +167,7 @@ impl Config {
             timeout_idle: seconds(60),
             timeout_booting: seconds(600),
             timeout_probe: seconds(600),
+            timeout_outage: seconds(3600),
             timeout_shutdown: seconds(10),
             timeout_signal: seconds(5),
             timeout_term: seconds(120),

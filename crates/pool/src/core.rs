@@ -11,8 +11,10 @@ use crate::config::Config;
 use crate::create::Pending;
 use crate::effect::{Effect, EffectAction, EffectId, Outcome};
 use crate::event::{Changed, Event};
+use crate::hearing::Hearing;
 use crate::holdoff::{HoldKey, HoldOff};
 use crate::listing::Listing;
+use crate::records::Records;
 use crate::secret::Secrets;
 use crate::tally::Tally;
 use crate::text::one_line;
@@ -140,7 +142,10 @@ pub struct Core {
     pub(crate) turns: Turns,
     /// Workers that have answered before or may run something, and whose last probe failed.
     pub(crate) failing: BTreeSet<InstanceId>,
-    pub(crate) outage: bool,
+    /// Those whose last probe succeeded.
+    pub(crate) answering: BTreeSet<InstanceId>,
+    pub(crate) hearing: Hearing,
+    pub(crate) records: Records,
 
     pub(crate) tally: Tally,
     pub(crate) timers: Timers,
@@ -246,7 +251,9 @@ impl Core {
             listing: Listing::default(),
             turns: Turns::default(),
             failing: BTreeSet::new(),
-            outage: false,
+            answering: BTreeSet::new(),
+            hearing: Hearing::default(),
+            records: Records::default(),
             tally: Tally::default(),
             timers: Timers::default(),
             in_flight: BTreeMap::new(),
@@ -400,6 +407,7 @@ impl Core {
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {
+        self.listen(now);
         self.now = self.now.max(now);
     }
 

@@ -150,7 +150,7 @@ impl Core {
         }
         let held: Vec<_> = worker.held.keys().copied().collect();
         self.enter(id, WorkerState::Shutdown);
-        self.failing.remove(id);
+        self.stop_listening_to(id);
         self.timers.clear_worker(id);
         for uuid in held {
             self.stop_acting_on(id, uuid);
@@ -257,7 +257,7 @@ impl Core {
         self.books.remove(&worker);
         self.tally.count_disappeared(worker.state);
         self.timers.clear_worker(id);
-        self.failing.remove(id);
+        self.stop_listening_to(id);
         self.destroy_queue.remove(id);
         if let Some(ids) = worker
             .secret

@@ -61,11 +61,13 @@ mod destroy;
 mod effect;
 mod event;
 mod finish;
+mod hearing;
 mod holdoff;
 mod intake;
 mod kill;
 mod listing;
 mod probe;
+mod records;
 mod refusal;
 mod report;
 #[cfg(feature = "runtime")]

@@ -69,8 +69,15 @@ impl Core {
         self.listing.evidence
     }
 
+    /// Whether a listing shows every instance of ours that there is. Ours are those that carry our
+    /// tags: where these come later than the instance, no listing proves that it is not there.
+    pub(crate) fn lists_everything(&self) -> bool {
+        let capabilities = &self.config.capabilities;
+        capabilities.consistent_listing && capabilities.tags_at_birth
+    }
+
     pub(crate) fn grace(&self) -> Duration {
-        if self.config.capabilities.consistent_listing {
+        if self.lists_everything() {
             Duration::ZERO
         } else {
             self.config.consistency_grace
@@ -259,7 +266,7 @@ impl Core {
     /// One piece of evidence that an instance does not exist.
     fn miss(&mut self, id: &InstanceId, began: Seq, at: Instant) {
         let grace = self.grace();
-        let consistent = self.config.capabilities.consistent_listing;
+        let complete = self.lists_everything();
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
@@ -271,7 +278,7 @@ impl Core {
                 return;
             }
             worker.misses += 1;
-            if worker.misses >= 2 || consistent {
+            if worker.misses >= 2 || complete {
                 self.drop_worker(id, "it was destroyed");
             } else {
                 self.listing_soon(self.config.timeout_shutdown);

@@ -175,6 +175,7 @@ impl Config {
             ("timeout_idle", self.timeout_idle),
             ("timeout_booting", self.timeout_booting),
             ("timeout_probe", self.timeout_probe),
+            ("timeout_outage", self.timeout_outage),
             ("timeout_shutdown", self.timeout_shutdown),
             ("timeout_signal", self.timeout_signal),
             ("timeout_term", self.timeout_term),

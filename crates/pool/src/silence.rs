@@ -5,7 +5,9 @@ use std::time::Duration;
 use longshore_types::{IdleBehavior, InstanceId, Instant, WorkerState};
 
 use crate::core::Core;
+use crate::hearing::{Doubt, LOTS, Patience};
 use crate::timers::{ContainerTimer, Timer, WorkerTimer};
+use crate::worker::Worker;
 
 /// Failed probes, each a probe interval apart, before a worker may be called silent.
 const MIN_FAILS: u32 = 3;
@@ -13,18 +15,21 @@ const MIN_FAILS: u32 = 3;
 impl Core {
     /// The process was not running for so long: no time-out counts the gap, all begin anew.
     pub fn handle_sleep(&mut self, _duration: Duration, now: Instant) {
-        self.advance(now);
+        self.now = self.now.max(now);
+        self.hearing.restart();
+        let listened = self.hearing.listened();
         let now = self.now;
         let ids: Vec<InstanceId> = self.workers.keys().cloned().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else {
                 continue;
             };
-            worker.heard_at = now;
+            worker.heard = listened;
+            worker.added = listened;
             worker.fails = 0;
             worker.failed_at = None;
             worker.missed_at = None;
-            self.failing.remove(&id);
+            self.stop_listening_to(&id);
         }
         self.restart_timers();
         self.restart_pendings();
@@ -58,20 +63,22 @@ impl Core {
     /// Takes note that a worker answered.
     pub(crate) fn heard(&mut self, id: &InstanceId) {
         let seen = self.next_seq();
+        let listened = self.hearing.listened();
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
         worker.seen = seen;
         worker.missed_at = None;
-        worker.heard_at = self.now;
+        worker.heard = listened;
         worker.fails = 0;
         worker.failed_at = None;
+        let expected = worker.is_expected_to_answer();
+        let says = worker.says_something();
         self.failing.remove(id);
-        let silent = worker.is_expected_to_answer();
-        if self.outage && !self.is_outage() {
-            self.outage = false;
+        if says && !self.answering.contains(id) {
+            self.answering.insert(id.clone());
         }
-        if silent && !self.stopping {
+        if expected && !self.stopping {
             let at = self.now + self.config.timeout_probe;
             self.timers
                 .set(Timer::Worker(id.clone(), WorkerTimer::Silent), at);
@@ -89,34 +96,81 @@ impl Core {
             worker.fails = worker.fails.saturating_add(1);
             worker.failed_at = Some(now);
         }
-        if !matches!(worker.state, WorkerState::Booting | WorkerState::Shutdown) {
+        if worker.says_something() {
+            self.answering.remove(id);
             self.failing.insert(id.clone());
         }
     }
 
-    /// Whether so much fails at once that the fault must be ours. Workers that never answered
-    /// this process since it created them say nothing about that.
-    fn is_outage(&self) -> bool {
-        if self.listing.is_failing() {
-            return true;
-        }
-        self.failing.len() >= 2 && self.failing.len() * 2 > self.books.expected
+    /// A worker says nothing any more about how well our own side works.
+    pub(crate) fn stop_listening_to(&mut self, id: &InstanceId) {
+        self.failing.remove(id);
+        self.answering.remove(id);
     }
 
-    /// Whether nobody may be condemned for silence now; alarms once each time.
+    /// Lets the clock of silence go on to `now`.
+    pub(crate) fn listen(&mut self, now: Instant) {
+        let (span, doubt, patience) = (now.since(self.now), self.doubt(), self.patience());
+        self.hearing.pass(span, doubt, patience);
+    }
+
+    /// Whether so much fails at once that the fault may be ours. Workers that never answered this
+    /// process since it created them say nothing about that.
+    fn doubt(&self) -> Option<Doubt> {
+        if self.listing.is_failing() {
+            return Some(Doubt::Listing);
+        }
+        let (failing, answering) = (self.failing.len(), self.answering.len());
+        match answering {
+            0 if failing >= 2 => Some(Doubt::All),
+            _ if failing >= 2 && failing > answering => Some(Doubt::Most),
+            _ => None,
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        let config = &self.config;
+        let answer = config.command_timeout.saturating_add(config.report_wait);
+        Patience {
+            probe: config.timeout_probe,
+            most: config.timeout_probe.min(config.timeout_outage),
+            all: config.timeout_outage,
+            settle: answer.saturating_add(config.probe_interval),
+        }
+    }
+
+    /// Whether nobody may be given up now; alarms once each time.
     fn excused(&mut self) -> bool {
-        let outage = self.is_outage();
-        if outage && !self.outage {
-            let text = if self.listing.is_failing() {
+        let doubt = self.doubt();
+        let excused = self.hearing.excuses(doubt, self.patience());
+        let count = self.failing.len();
+        if excused && doubt.is_some() && self.hearing.tells() {
+            self.alarm(if doubt == Some(Doubt::Listing) {
                 "listing instances fails; no silent worker is given up meanwhile".to_owned()
             } else {
-                let count = self.failing.len();
-                format!("{count} workers fail at once; none of them is given up meanwhile")
-            };
-            self.alarm(text);
+                format!("{count} workers fail at once; none of them is given up for now")
+            });
         }
-        self.outage = outage;
-        outage
+        excused
+    }
+
+    /// Whether a worker that was silent for long enough is given up now. Of many that are only
+    /// some, so that there is time to find out that it was a mistake.
+    fn is_its_turn(&mut self) -> bool {
+        if self.excused() {
+            return false;
+        }
+        let workers = self.failing.len() + self.answering.len();
+        let span = self.config.timeout_probe / LOTS;
+        self.hearing.takes_one(workers, span, self.now)
+    }
+
+    /// Whether a worker has not answered while it should have, for as long as is put up with.
+    fn is_silent(&self, worker: &Worker) -> bool {
+        let silence = self.hearing.listened().saturating_sub(worker.heard);
+        silence >= self.config.timeout_probe
+            && worker.fails >= MIN_FAILS
+            && worker.behavior != IdleBehavior::Hold
     }
 
     pub(crate) fn on_silent_due(&mut self, id: &InstanceId) {
@@ -126,12 +180,10 @@ impl Core {
         if !worker.is_expected_to_answer() {
             return;
         }
-        let silent = self.now.since(worker.heard_at) >= self.config.timeout_probe
-            && worker.fails >= MIN_FAILS
-            && worker.behavior != IdleBehavior::Hold;
-        if silent && !self.excused() {
+        if self.is_silent(worker) && self.is_its_turn() {
             self.condemn(id, "it does not answer");
         } else {
+            self.excused();
             self.look_again(id, WorkerTimer::Silent);
         }
     }
@@ -143,14 +195,36 @@ impl Core {
         if !matches!(worker.state, WorkerState::Unknown | WorkerState::Booting) {
             return;
         }
-        let may_go = worker.is_empty() && worker.behavior != IdleBehavior::Hold;
+        let created = !worker.adopted;
+        // What may run something is not there to boot, but to be heard of.
+        let busy = !worker.is_empty() || !created && self.records.may_name(id);
+        let listened = self.hearing.listened();
+        let late = listened.saturating_sub(worker.added) >= self.config.timeout_booting
+            && worker.behavior != IdleBehavior::Hold;
+        let due = late && (!busy || self.is_silent(worker));
+        // One that we made and that never answered takes nothing with it.
+        let goes = due
+            && if created {
+                !self.excused()
+            } else {
+                self.is_its_turn()
+            };
+        if !goes {
+            self.excused();
+            self.look_again(id, WorkerTimer::Boot);
+        } else if busy {
+            self.condemn(id, "it does not answer");
+        } else {
+            self.give_up_boot(id, created);
+        }
+    }
+
+    fn give_up_boot(&mut self, id: &InstanceId, created: bool) {
+        let Some(worker) = self.workers.get(id) else {
+            return;
+        };
         let type_name = worker.type_name.clone();
         let error = worker.last_error.clone();
-        let created = !worker.adopted;
-        if !may_go || self.excused() {
-            self.look_again(id, WorkerTimer::Boot);
-            return;
-        }
         let error = error.unwrap_or_else(|| "it never answered".into());
         self.set_error(id, &format!("it did not boot in time: {error}"));
         self.tally.boots_failed += 1;

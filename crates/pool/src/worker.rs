@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_cloud::Tags;
 use longshore_types::{
@@ -69,8 +70,10 @@ pub(crate) struct Worker {
     /// Reports that followed each other at once, since `burst_began`.
     pub(crate) burst: u32,
     pub(crate) burst_began: Instant,
-    /// When it last answered, or when counting began anew.
-    pub(crate) heard_at: Instant,
+    /// What the clock of silence showed when it last answered, or when counting began anew.
+    pub(crate) heard: Duration,
+    /// What it showed when the worker came, or when counting began anew.
+    pub(crate) added: Duration,
 
     /// The last positive evidence that it exists.
     pub(crate) seen: Seq,
@@ -133,9 +136,9 @@ impl Worker {
         idle && self.state != WorkerState::Shutdown && self.address.is_some()
     }
 
-    /// Whether it counts when it is asked whether most workers fail: one that never answered this
-    /// process since it created it says nothing about that, nor does one that is to go.
-    pub(crate) fn is_counted(&self) -> bool {
+    /// Whether what it answers or not says how well our own side works: one that never answered
+    /// this process since it created it says nothing about that, nor does one that is to go.
+    pub(crate) fn says_something(&self) -> bool {
         !matches!(self.state, WorkerState::Booting | WorkerState::Shutdown)
     }
 

@@ -692,6 +692,7 @@ fn a_sleep_does_not_make_a_doubtful_listing_believed() {
 fn a_listing_that_began_before_the_create_reply_marks_nothing() {
     let mut config = config();
     config.capabilities.consistent_listing = true;
+    config.capabilities.tags_at_birth = true;
     let mut rig = Rig::new(config);
     rig.booting("a");
     rig.cloud.clear();
@@ -784,6 +785,14 @@ fn absence_is_evidence_after_two_listings_far_enough_apart() {
     assert!(rig.core.absence_is_evidence());
     let mut consistent = config();
     consistent.capabilities.consistent_listing = true;
+    let mut rig = Rig::new(consistent.clone());
+    rig.answer_list();
+    rig.wait(seconds(59));
+    assert!(
+        !rig.core.absence_is_evidence(),
+        "it may have no tags yet, and be listed as nobody's"
+    );
+    consistent.capabilities.tags_at_birth = true;
     let mut rig = Rig::new(consistent);
     rig.answer_list();
     rig.wait(seconds(1));

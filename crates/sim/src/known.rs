@@ -3,20 +3,14 @@
 use crate::{FaultKind, Rule, Scenario};
 
 /// Faults that the dispatcher is known not to survive yet: results of containers that were never
-/// placed on a machine are believed; a false claim that something runs keeps it from ever
-/// running; and if every other worker is silent for good, none of them is given up.
+/// placed on a machine are believed; and a false claim that something runs keeps it from ever
+/// running.
 ///
 /// ```
 /// use longshore_sim::{FaultKind, NOT_SURVIVED};
 /// assert!(!NOT_SURVIVED.contains(&FaultKind::Crash));
 /// ```
-pub const NOT_SURVIVED: &[FaultKind] = &[
-    FaultKind::FalseResults,
-    FaultKind::Liar,
-    FaultKind::CutOff,
-    FaultKind::Flood,
-    FaultKind::NeverBoots,
-];
+pub const NOT_SURVIVED: &[FaultKind] = &[FaultKind::FalseResults, FaultKind::Liar];
 
 /// Rules that are known to be broken: an attempt whose start was refused is told as lost when its
 /// worker drains.

@@ -298,7 +298,7 @@ impl Scenario {
         let capabilities = &mut scenario.cloud.capabilities;
         capabilities.idempotent_create = random.percent(60);
         capabilities.tags_at_birth = random.percent(70);
-        capabilities.consistent_listing = capabilities.tags_at_birth && random.percent(70);
+        capabilities.consistent_listing = random.percent(70);
         if random.percent(50) {
             let quota = Quota::instances(Scope::Everything, 4 + random.below(4));
             scenario.cloud.quotas.push(quota);
@@ -307,6 +307,7 @@ impl Scenario {
         scenario.config.pool.max_instances = 3 + random.index(6);
         scenario.config.pool.max_creates_in_flight = 1 + random.index(4);
         scenario.config.pool.timeout_probe = Duration::from_secs(180);
+        scenario.config.pool.timeout_outage = Duration::from_secs(900);
         scenario.config.pool.timeout_booting = Duration::from_secs(300);
         if random.percent(50) {
             scenario.controller = ControllerShape::Outside;

@@ -4,7 +4,7 @@ use longshore_pool::Changed;
 use longshore_queue::Delta;
 use longshore_scheduler::Limits;
 use longshore_scheduler::type_choice::need;
-use longshore_types::{ContainerUuid, InstanceId, Instant, WorkerView};
+use longshore_types::{Container, ContainerState, ContainerUuid, InstanceId, Instant, WorkerView};
 
 use super::{Core, Ending};
 use crate::Notice;
@@ -59,6 +59,8 @@ impl Core {
             match delta {
                 Delta::Upsert(entry) => {
                     let uuid = entry.container.uuid;
+                    let place = recorded_place(&entry.container);
+                    self.pool.set_recorded_place(uuid, place, now);
                     if self.strangers.remove(&uuid) {
                         self.grant_claimed(uuid, now);
                     }
@@ -66,6 +68,7 @@ impl Core {
                     self.scheduler.upsert_entry(entry, now);
                 }
                 Delta::Remove(uuid) => {
+                    self.pool.set_recorded_place(uuid, None, now);
                     self.scheduler.remove_entry(uuid, now);
                     // If a worker still has it, it is asked for once more before that is ended.
                     if self.is_claimed(uuid) {
@@ -73,6 +76,9 @@ impl Core {
                     }
                 }
             }
+        }
+        if self.refreshing.complete_as_of().is_some() {
+            self.pool.set_records_read(true, now);
         }
     }
 
@@ -140,4 +146,13 @@ impl Core {
                 .insert(name.clone(), refusal.to_string());
         }
     }
+}
+
+/// Where a container may run as its record says.
+fn recorded_place(container: &Container) -> Option<&InstanceId> {
+    let taken = matches!(
+        container.state,
+        ContainerState::Locked | ContainerState::Running
+    );
+    container.placed_on.as_ref().filter(|_| taken)
 }
