@@ -19,6 +19,8 @@ use crate::timers::Timer;
 use crate::worker::Seq;
 
 const REPEAT_PAUSE: (u64, u64) = (1, 60);
+/// A create that has to be repeated looks again after this while as many are under way as may be.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// Listings of something that may appear in them at any moment are this far apart.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
@@ -226,13 +228,23 @@ impl Core {
         self.listing_soon(LOOK_PAUSE);
     }
 
+    /// Sends a create again, as soon as there may be one more under way.
+    fn repeat_create(&mut self, id: u64) {
+        let limit = self.config.max_creates_in_flight;
+        if limit == 0 || self.creates_in_flight.len() < limit {
+            self.send_create(id);
+        } else {
+            self.timers.set(Timer::Pending(id), self.now + FULL_PAUSE);
+        }
+    }
+
     pub(crate) fn on_pending_due(&mut self, id: u64) {
         let (listed, seq) = (self.listing.complete_began, self.next_seq());
         let Some(pending) = self.pendings.get_mut(&id) else {
             return;
         };
         if !pending.looking {
-            self.send_create(id);
+            self.repeat_create(id);
             return;
         }
         // The time is over: a last look, with a listing that begins now.

@@ -305,3 +305,27 @@ fn an_instance_that_was_given_up_and_turns_up_again_is_destroyed_again() {
     assert_eq!(rig.state("a"), WorkerState::Shutdown);
     assert!(rig.find(is_destroy).is_some());
 }
+
+#[test]
+fn a_create_that_is_repeated_waits_for_its_turn() {
+    let mut config = config();
+    config.max_creates_in_flight = 1;
+    let mut rig = Rig::ready(config);
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    rig.answer(
+        is_create,
+        Outcome::Created(Err(failure(ErrorKind::Other, true))),
+    );
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    rig.wait(seconds(10));
+    let second = rig.take(is_create);
+    assert!(rig.find(is_create).is_none(), "one may be under way");
+    rig.outcome(
+        &second,
+        Outcome::Created(Err(failure(ErrorKind::Denied, false))),
+    );
+    rig.wait(seconds(1));
+    assert!(rig.find(is_create).is_some());
+}
