@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::cli::BenchDispatchArgs;
 use crate::embedded;
 use crate::ending::Ending;
+use crate::provider::Provider;
 use crate::run::{Interrupts, runtime};
 use crate::state::StateDirectory;
 use crate::{logging, runner};
@@ -84,7 +85,7 @@ pub fn dispatch(
         };
         session.stop().await;
         // However it ended: nothing that was started stays.
-        embedded::destroy_all(&state).await?;
+        embedded::destroy_all(Provider::loopback(&state).await?).await?;
         ending
     })?;
     drop(state);

@@ -1,29 +1,23 @@
-//! Everything in one process: the embedded controller, the loopback driver, pool and scheduler.
+//! Everything in one process: the embedded controller, a provider's driver, pool and scheduler.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use longshore_cloud::{CallContext, Driver as _, Instance, InstanceSet, TagKeys, Tags};
+use longshore_cloud::{CallContext, Instance, InstanceSet};
 use longshore_controller::{Settings, Store};
 use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
-use longshore_driver_loopback::{LoopbackDriver, implicit_type};
-use longshore_pool::runtime::{Isolated, LongshoreRun, RunnerBinary, Shell, random_seed};
+use longshore_pool::runtime::{LongshoreRun, RunnerBinary, Shell, random_seed};
 use longshore_queue::Queue as _;
 use longshore_ssh::{PrivateKey, SshExecutor};
-use longshore_throttle::Stack;
-use longshore_types::{ByteSize, InstanceId, InstanceType};
+use longshore_types::{ByteSize, InstanceId};
 
+use crate::provider::{Provider, ours};
 use crate::runner;
 use crate::state::StateDirectory;
 
-/// The instance set of an embedded installation; its directory tells installations apart.
-const INSTANCE_SET_ID: &str = "embedded";
 /// How long a call to the driver may take when the program asks it itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an instance without work is kept for more.
-const TIMEOUT_IDLE: Duration = Duration::from_secs(60);
 /// How long ending waits for what is under way.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -35,25 +29,29 @@ pub struct Embedded {
     instance_set: Arc<dyn InstanceSet>,
 }
 
-/// What containers may use of this machine.
-pub fn this_machine() -> anyhow::Result<InstanceType> {
-    implicit_type(&std::env::temp_dir()).context("cannot measure this machine")
-}
-
 impl Embedded {
     /// Starts everything; what an earlier process left in the state directory is taken up again.
-    pub async fn start(state: &StateDirectory, observer: Option<Observer>) -> anyhow::Result<Self> {
+    pub async fn start(
+        state: &StateDirectory,
+        provider: Provider,
+        observer: Option<Observer>,
+    ) -> anyhow::Result<Self> {
         let store = Arc::new(Store::open(&state.controller(), Settings::default())?);
-        let instance_set = open_loopback(&state.loopback()).await?;
+        let Provider {
+            instance_set,
+            mut pool,
+            ssh,
+            runner_directory,
+        } = provider;
         let (private_key, public_key) = state.ssh_key()?;
         let executor = SshExecutor::new(
             PrivateKey::parse(&private_key).context("the key id_ed25519 cannot be used")?,
-            longshore_ssh::Settings::default(),
+            ssh,
         );
         let binary = RunnerBinary {
             content: Arc::from(runner::CONTENT),
             md5: runner::md5_hex().to_owned(),
-            directory: utf8(&state.runner())?,
+            directory: runner_directory,
         };
         let protocol = Arc::new(LongshoreRun {
             path: binary.path(),
@@ -63,19 +61,12 @@ impl Embedded {
         // This machine is used by whoever runs the program, as nobody else.
         shell.sudo = false;
         shell.outputs = Some(store.clone());
+        shell.secret_path.clone_from(&pool.secret_path);
 
-        let types = vec![this_machine()?];
-        let mut pool = longshore_pool::Config::new(INSTANCE_SET_ID, types.clone());
-        pool.tag_keys = tag_keys();
-        pool.capabilities = instance_set.capabilities();
         pool.public_key = Some(public_key);
-        let group = |t: &InstanceType| Some((t.name.clone(), instance_set.quota_group(t)?));
-        pool.quota_groups = types.iter().filter_map(group).collect();
-        pool.max_instances = 1;
-        pool.timeout_idle = TIMEOUT_IDLE;
         pool.validate()?;
-        let mut scheduler = longshore_scheduler::Config::new(types);
-        // The machine is as large as it is measured; nothing of ours runs beside a container that
+        let mut scheduler = longshore_scheduler::Config::new(pool.types.clone());
+        // A machine is as large as it is measured; nothing of ours runs beside a container that
         // would have to be reserved for each.
         scheduler.reserve_extra_ram = ByteSize::ZERO;
         scheduler.keep_buffers_per_vcpu = 0;
@@ -141,9 +132,9 @@ impl Embedded {
     }
 }
 
-/// Destroys every instance that is recorded in a state directory, whatever runs there.
-pub async fn destroy_all(state: &StateDirectory) -> anyhow::Result<Vec<InstanceId>> {
-    let instance_set = open_loopback(&state.loopback()).await?;
+/// Destroys every instance that a provider has, whatever runs there.
+pub async fn destroy_all(provider: Provider) -> anyhow::Result<Vec<InstanceId>> {
+    let instance_set = provider.instance_set;
     let ids = list_ids(&*instance_set).await?;
     for (id, result) in instance_set.destroy(&context(), &ids).await {
         result.with_context(|| format!("cannot destroy {id}"))?;
@@ -157,15 +148,6 @@ pub async fn destroy_all(state: &StateDirectory) -> anyhow::Result<Vec<InstanceI
     Ok(ids)
 }
 
-/// The driver, with what keeps it from harming others, and others from being harmed by it.
-async fn open_loopback(directory: &Path) -> anyhow::Result<Arc<dyn InstanceSet>> {
-    let parameters = serde_json::json!({ "directory": utf8(directory)?, "instances": 1 });
-    let opened = LoopbackDriver.open(&parameters).await;
-    let driver = opened.context("the loopback driver cannot be opened")?;
-    let stack = Stack::new(driver).hold_off().filter(ours()).build();
-    Ok(Arc::new(Isolated::new(stack)))
-}
-
 async fn list_ids(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<InstanceId>> {
     let instances = list(instance_set).await?;
     Ok(instances.into_iter().map(|instance| instance.id).collect())
@@ -175,25 +157,6 @@ async fn list(instance_set: &dyn InstanceSet) -> anyhow::Result<Vec<Instance>> {
     Ok(instance_set.list(&context(), &ours()).await?)
 }
 
-/// The tags of every instance of ours.
-fn ours() -> Tags {
-    Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())])
-}
-
-fn tag_keys() -> TagKeys {
-    TagKeys::new("Longshore")
-}
-
 fn context() -> CallContext {
     CallContext::new(CALL_TIMEOUT, "req-longshore-program")
-}
-
-fn utf8(path: &Path) -> anyhow::Result<String> {
-    let text = path.to_str();
-    text.map(str::to_owned).with_context(|| {
-        format!(
-            "the path {} is not UTF-8; choose another with --state-dir DIR",
-            path.display()
-        )
-    })
 }

@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod ending;
 pub mod jobfile;
 pub mod logging;
+pub mod provider;
 pub mod run;
 pub mod runner;
 pub mod state;

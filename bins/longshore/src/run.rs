@@ -8,25 +8,39 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use longshore_types::InstanceId;
+use longshore_types::{InstanceId, InstanceType};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::RunArgs;
 use crate::embedded::{self, Embedded};
 use crate::ending::{Ending, UsageError};
 use crate::jobfile::{JobFile, Limits};
+use crate::provider::{self, Provider};
 use crate::state::StateDirectory;
 use crate::ui;
 use batches::Batches;
 use watch::{Watch, Watched};
 
-/// Runs the jobs of files.
+/// Runs the jobs of files on this machine.
 pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
-    let files = load(args)?;
+    let types = [provider::this_machine()?];
+    run_on(args, state_dir, &types, Provider::loopback)
+}
+
+/// Runs the jobs of files on the instances of a provider, which is opened when the files are found
+/// to be right, and to fit instances of these types.
+pub fn run_on(
+    args: &RunArgs,
+    state_dir: &Path,
+    types: &[InstanceType],
+    open: impl AsyncFnOnce(&StateDirectory) -> anyhow::Result<Provider>,
+) -> anyhow::Result<Ending> {
+    let files = load(args, types)?;
     let state = StateDirectory::open(state_dir)?;
     state.check_space()?;
     runtime()?.block_on(async {
-        let embedded = Embedded::start(&state, None).await?;
+        let provider = open(&state).await?;
+        let embedded = Embedded::start(&state, provider, None).await?;
         let ending = run_files(args, files, &state, &embedded).await;
         embedded.stop().await;
         ending
@@ -36,7 +50,8 @@ pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
 /// Destroys the instances that earlier runs left in a state directory.
 pub fn cleanup(state_dir: &Path) -> anyhow::Result<Ending> {
     let state = StateDirectory::open(state_dir)?;
-    let destroyed = runtime()?.block_on(embedded::destroy_all(&state))?;
+    let destroyed = runtime()?
+        .block_on(async { embedded::destroy_all(Provider::loopback(&state).await?).await })?;
     match destroyed.len() {
         0 => eprintln!("no instances were left"),
         count => eprintln!("destroyed {count}: {}", join(&destroyed)),
@@ -54,9 +69,9 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Reads every file before anything starts, so that all problems are told at once.
-fn load(args: &RunArgs) -> anyhow::Result<Vec<JobFile>> {
+fn load(args: &RunArgs, types: &[InstanceType]) -> anyhow::Result<Vec<JobFile>> {
     let limits = Limits {
-        capacities: vec![embedded::this_machine()?.resources()],
+        capacities: types.iter().map(InstanceType::resources).collect(),
     };
     let mut files: Vec<JobFile> = Vec::new();
     let mut problems = Vec::new();

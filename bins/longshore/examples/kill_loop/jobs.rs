@@ -7,26 +7,17 @@ use anyhow::{Context as _, Result};
 use longshore::jobfile::{self, Job, Limits};
 use serde_json::{Value, json};
 
-use crate::random::Random;
-use crate::witness;
-
-/// What a job must come to.
-#[derive(Clone, Debug)]
-pub(crate) struct Expected {
-    pub(crate) exit_code: i64,
-    /// What follows the wrapper's greeting on both streams, where that is known.
-    pub(crate) output: Option<[String; 2]>,
-    /// Whether all of the output is kept.
-    pub(crate) whole: bool,
-    /// A file that it leaves behind, with something in it.
-    pub(crate) file: Option<PathBuf>,
-}
+use crate::common::output::Expected;
+use crate::common::random::Random;
+use crate::common::witness;
 
 /// Jobs and what must become of them, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     jobs: Vec<Value>,
     pub(crate) expected: Vec<(String, Expected)>,
+    /// The jobs that leave a file behind, with something in it.
+    pub(crate) files: Vec<(String, PathBuf)>,
     wrapper: Vec<String>,
 }
 
@@ -67,11 +58,11 @@ impl Plan {
     fn add_survey(&mut self, job: Job, out: &Path) -> Result<()> {
         let document = job.document;
         let mut env = document.env;
-        let mut file = None;
         if env.contains_key("OUT") {
             let out_text = out.to_str().context("a path is not UTF-8")?;
             env.insert("OUT".to_owned(), out_text.to_owned());
-            file = Some(out.join(format!("{}.txt", job.name)));
+            let file = out.join(format!("{}.txt", job.name));
+            self.files.push((job.name.clone(), file));
         }
         let needs = job.request;
         let mut value = json!({
@@ -96,7 +87,6 @@ impl Plan {
             exit_code: 0,
             output: None,
             whole: job.keep_output,
-            file,
         };
         self.expected.push((job.name, expected));
         Ok(())
@@ -188,7 +178,6 @@ impl Plan {
             exit_code,
             output: Some(output),
             whole: false,
-            file: None,
         };
         self.expected.push((name, expected));
     }

@@ -1,16 +1,12 @@
 //! Kills `longshore run` again and again, and checks that nothing is lost, doubled or left behind.
 //!
-//! Every job is wrapped by a witness that does not trust our own database; see `witness` and
-//! `checker`. `scripts/kill-loop` builds and runs this.
+//! Every job is wrapped by a witness that does not trust our own database; see `common`. `scripts/kill-loop` builds and runs this.
 
-mod checker;
-mod dispatcher;
-mod eye;
+#[path = "../common/mod.rs"]
+mod common;
 mod jobs;
-mod random;
 mod round;
 mod verdict;
-mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,9 +15,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 
-use eye::Stage;
-use random::Random;
-use round::{Goal, Round, Tally};
+use common::eye::Stage;
+use common::random::Random;
+use common::{forgeries, fresh_seed, say, witness};
+use round::{Goal, Round, Tally, WANTED};
 
 /// From so many kills on each wanted state must be hit three times.
 const FULL: usize = 30;
@@ -60,7 +57,7 @@ fn main() -> ExitCode {
 
 fn kill_loop(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
-    let caught = checker::self_test().map_err(|what| anyhow!(what))?;
+    let caught = forgeries::self_test().map_err(|what| anyhow!(what))?;
     say(&format!(
         "self-test: the checker catches {caught} forged wrongs, doubles among them"
     ));
@@ -139,7 +136,7 @@ fn play(
         if tally.kills < goal.kills {
             wrongs.push(format!("only {} kills were possible", tally.kills));
         }
-        let missed = Stage::WANTED
+        let missed = WANTED
             .into_iter()
             .filter(|&stage| tally.of(stage) < goal.each);
         wrongs.extend(missed.map(|stage| {
@@ -159,7 +156,7 @@ fn table(tally: &Tally) {
         "{} kills; so many hit a container in this state that none had hit in it before:",
         tally.kills
     ));
-    for stage in Stage::WANTED.into_iter().chain([Stage::Unacknowledged]) {
+    for stage in Stage::ALL {
         say(&format!("  {stage:<26}{:>4}", tally.of(stage)));
     }
     say("and the installation was");
@@ -167,15 +164,4 @@ fn table(tally: &Tally) {
         say(&format!("  {moment:<26}{count:>4}"));
     }
     say("");
-}
-
-fn fresh_seed() -> Result<u64> {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random numbers: {error}"))?;
-    Ok(u64::from(u32::from_le_bytes(bytes)))
-}
-
-#[expect(clippy::print_stdout, reason = "what the loop is for")]
-fn say(line: &str) {
-    println!("{line}");
 }

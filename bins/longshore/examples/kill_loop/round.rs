@@ -8,12 +8,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::dispatcher::{Dispatcher, TICK};
-use crate::eye::{Eye, Sight, Stage};
+use crate::common::eye::{Eye, Sight, Stage};
+use crate::common::process::Dispatcher;
+use crate::common::random::Random;
+use crate::common::say;
 use crate::jobs::Plan;
-use crate::random::Random;
-use crate::say;
 
+/// The states that must all be hit.
+pub(crate) const WANTED: [Stage; 4] = [
+    Stage::Locked,
+    Stage::Starting,
+    Stage::Running,
+    Stage::Unreported,
+];
+/// How often it is looked.
+const TICK: Duration = Duration::from_millis(1);
 /// How long a wanted state is waited for.
 const AIM_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a batch may take that is left alone, on a machine that has other work.
@@ -60,7 +69,7 @@ impl Tally {
 
     /// Whether each wanted state was hit so often.
     pub(crate) fn complete(&self, times: usize) -> bool {
-        Stage::WANTED.iter().all(|&stage| self.of(stage) >= times)
+        WANTED.iter().all(|&stage| self.of(stage) >= times)
     }
 
     /// What the next kills are meant to hit: what was hit least, with others between.
@@ -75,8 +84,8 @@ impl Tally {
         if self.kills % 6 == 5 {
             return vec![Aim::Anywhere];
         }
-        let fewest = Stage::WANTED.iter().map(|&stage| self.of(stage)).min();
-        let rare: Vec<Stage> = Stage::WANTED
+        let fewest = WANTED.iter().map(|&stage| self.of(stage)).min();
+        let rare: Vec<Stage> = WANTED
             .into_iter()
             .filter(|&stage| Some(self.of(stage)) == fewest)
             .collect();
@@ -202,6 +211,10 @@ impl Round {
         }
     }
 
+    pub(crate) fn eye(&self) -> Eye {
+        Eye::new(&self.state, self.state.join("loopback"), "run")
+    }
+
     /// Whether the state directory can be used again, with nothing left in it.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
         let mut dispatcher = self.start("cleanup")?;
@@ -252,7 +265,7 @@ impl Round {
         dispatcher: &mut Dispatcher,
         random: &mut Random,
     ) -> Result<Shot> {
-        let mut eye = Eye::new(&self.state);
+        let mut eye = self.eye();
         let since = Instant::now();
         let patience = match aim {
             Aim::StartUp(most_ms) => random.duration_ms(most_ms),

@@ -12,7 +12,8 @@ use longshore_ssh::{PrivateKey, SshExecutor};
 use longshore_types::{ResourceRequest, WorkerState};
 
 use super::fifo::Fifo;
-use crate::embedded::{self, Embedded};
+use crate::embedded::Embedded;
+use crate::provider::{self, Provider};
 use crate::state::StateDirectory;
 
 /// The longest time in which the instance must be ready, or become idle.
@@ -40,7 +41,7 @@ impl Session {
         let key = PrivateKey::parse(&key).context("the key cannot be used")?;
         let fifo = Fifo::make(&state.path().join("fifo"))?;
         Ok(Self {
-            embedded: Embedded::start(state, None).await?,
+            embedded: Embedded::start(state, Provider::loopback(state).await?, None).await?,
             folder: state.path().to_owned(),
             executor: SshExecutor::new(key, longshore_ssh::Settings::default()),
             target: None,
@@ -152,7 +153,7 @@ impl Session {
 
 /// How many vCPUs a job must ask for to have the machine for itself.
 pub(super) fn whole_machine() -> anyhow::Result<u32> {
-    Ok(embedded::this_machine()?.vcpus)
+    Ok(provider::this_machine()?.vcpus)
 }
 
 /// A job that asks for nothing but vCPUs.

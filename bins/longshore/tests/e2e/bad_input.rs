@@ -87,7 +87,7 @@ fn wrong_keys_and_types() {
 
 #[test]
 fn more_than_this_machine_has() {
-    let room = longshore::embedded::this_machine().unwrap().resources();
+    let room = longshore::provider::this_machine().unwrap().resources();
     refused(
         b"jobs:\n- {name: a, command: ls, resources: {vcpus: 5000}}\n",
         &["5000 vCPUs", &format!("this machine has {}", room.vcpus)],

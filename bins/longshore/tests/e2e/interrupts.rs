@@ -6,7 +6,7 @@ use super::world::{Running, World, wait_for};
 
 /// One job that runs for ever, one that cannot begin before it has ended.
 fn endless(world: &World, shell: &str) -> Running {
-    let vcpus = longshore::embedded::this_machine()
+    let vcpus = longshore::provider::this_machine()
         .unwrap()
         .resources()
         .vcpus;

@@ -6,7 +6,7 @@ use super::world::World;
 
 /// How many vCPUs a job has to ask for to be alone on this machine.
 fn all_vcpus() -> u32 {
-    longshore::embedded::this_machine()
+    longshore::provider::this_machine()
         .unwrap()
         .resources()
         .vcpus

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::left::children;
+
 /// A state of a container in which a kill can land.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
@@ -27,12 +29,13 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// Those that must all be hit.
-    pub(crate) const WANTED: [Self; 4] = [
+    /// Every one, in the order of a container's life.
+    pub(crate) const ALL: [Self; 5] = [
         Self::Locked,
         Self::Starting,
         Self::Running,
         Self::Unreported,
+        Self::Unacknowledged,
     ];
 }
 
@@ -57,6 +60,8 @@ pub(crate) struct Row {
     pub(crate) lock_count: u32,
     pub(crate) exit_code: Option<i64>,
     pub(crate) error: Option<String>,
+    #[allow(dead_code, reason = "one of the loops has one machine")]
+    pub(crate) placed_on: Option<String>,
 }
 
 /// What was seen at one moment, or nearly one: the spool is looked at before the store.
@@ -75,8 +80,13 @@ pub(crate) struct Sight {
 impl Sight {
     /// Which containers are in which state, by UUID.
     pub(crate) fn stages(&self) -> BTreeMap<Stage, Vec<&str>> {
+        self.stages_where(|_| true)
+    }
+
+    /// The same for some containers.
+    pub(crate) fn stages_where(&self, wanted: impl Fn(&Row) -> bool) -> BTreeMap<Stage, Vec<&str>> {
         let mut stages: BTreeMap<Stage, Vec<&str>> = BTreeMap::new();
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| wanted(row)) {
             let entry = self.entries.get(&row.uuid);
             let known = entry.is_some() || self.locks.contains(&row.uuid);
             let stage = match (row.state, known, entry) {
@@ -120,17 +130,23 @@ impl Sight {
     }
 }
 
-/// Looks at one state directory.
+/// Looks at one state directory, and at the runners of the machines.
 #[derive(Debug)]
 pub(crate) struct Eye {
     state: PathBuf,
+    /// Where each machine is kept.
+    machines: PathBuf,
+    /// Where the runner's files are below that.
+    runner: &'static str,
     connection: Option<Connection>,
 }
 
 impl Eye {
-    pub(crate) fn new(state: &Path) -> Self {
+    pub(crate) fn new(state: &Path, machines: PathBuf, runner: &'static str) -> Self {
         Self {
             state: state.to_owned(),
+            machines,
+            runner,
             connection: None,
         }
     }
@@ -185,12 +201,13 @@ impl Eye {
 
     fn spool(&self) -> Sight {
         let mut sight = Sight::default();
-        for instance in children(&self.state.join("loopback")) {
+        for instance in children(&self.machines) {
             if !instance.is_dir() {
                 continue;
             }
             sight.instances += 1;
-            for lock in children(&instance.join("run/lock")) {
+            let runner = instance.join(self.runner);
+            for lock in children(&runner.join("lock")) {
                 if lock
                     .extension()
                     .is_some_and(|extension| extension == "lock")
@@ -198,7 +215,7 @@ impl Eye {
                     sight.locks.insert(stem(&lock));
                 }
             }
-            for container in children(&instance.join("run/spool")) {
+            for container in children(&runner.join("spool")) {
                 let finished = children(&container).iter().any(|attempt| {
                     let state = fs::read_to_string(attempt.join("state")).unwrap_or_default();
                     state.lines().any(|line| line.starts_with("{\"finished\""))
@@ -217,7 +234,8 @@ fn read(connection: &Connection, sight: &mut Sight) -> rusqlite::Result<()> {
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let mut statement = connection.prepare_cached(
-        "SELECT uuid, name, state, lock_count, exit_code, error FROM containers ORDER BY id",
+        "SELECT uuid, name, state, lock_count, exit_code, error, placed_on FROM containers \
+         ORDER BY id",
     )?;
     let rows = statement.query_map((), |row| {
         Ok(Row {
@@ -227,6 +245,7 @@ fn read(connection: &Connection, sight: &mut Sight) -> rusqlite::Result<()> {
             lock_count: row.get(3)?,
             exit_code: row.get(4)?,
             error: row.get(5)?,
+            placed_on: row.get(6)?,
         })
     })?;
     sight.rows = rows.collect::<rusqlite::Result<_>>()?;
@@ -244,11 +263,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-fn children(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    entries.flatten().map(|entry| entry.path()).collect()
 }
 
 fn stem(path: &Path) -> String {

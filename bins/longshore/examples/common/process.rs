@@ -10,10 +10,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-/// How often a process is looked at.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// How often it is looked whether a process has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
-/// `longshore run`, or `longshore cleanup`.
+/// `longshore run`, or another command.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     child: Child,
@@ -49,7 +49,7 @@ impl Dispatcher {
         let since = Instant::now();
         loop {
             match self.ended()? {
-                None if since.elapsed() < bound => std::thread::sleep(10 * TICK),
+                None if since.elapsed() < bound => std::thread::sleep(LOOK),
                 ended => return Ok(ended),
             }
         }

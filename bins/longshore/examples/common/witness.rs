@@ -22,6 +22,8 @@ pub(crate) const ROLE: &str = "witness";
 pub(crate) enum Event {
     Start,
     Stop,
+    /// Nothing runs on this host any more, nor will: told by whoever ended the host.
+    Off,
 }
 
 /// One line of the witness file.
@@ -108,7 +110,7 @@ fn kernel(name: &str) -> Result<String> {
 /// to be among them: as long as anything of it runs, it is locked.
 fn inherited(uuid: &str) -> Vec<String> {
     let own = format!("/proc/{}/fd", std::process::id());
-    let lock = format!("/run/lock/{uuid}.lock");
+    let lock = format!("/lock/{uuid}.lock");
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten();
     entries
         .flatten()
