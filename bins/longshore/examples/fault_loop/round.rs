@@ -22,6 +22,8 @@ use crate::yard::{Machine, Yard};
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_millis(20);
+/// After so long a host will do on which nothing runs.
+const ANY_AFTER: Duration = Duration::from_secs(30);
 /// How long a round may take, on a machine that has other work.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// The exit code of a batch in which some jobs are meant to fail.
@@ -158,7 +160,8 @@ impl Round {
         }
         let mut targets = self.harm.targets(kind, Instant::now())?;
         if kind != Kind::CutAll {
-            targets = self.choose(&targets, random).into_iter().collect();
+            let late = self.began.elapsed() > planned.at + ANY_AFTER;
+            targets = self.choose(&targets, late, random).into_iter().collect();
         }
         if targets.is_empty() {
             return Ok(false);
@@ -174,12 +177,15 @@ impl Round {
         Ok(true)
     }
 
-    /// One of these, on which something runs.
-    fn choose(&self, machines: &[Machine], random: &mut Random) -> Option<Machine> {
-        let mut busy = machines.to_vec();
-        busy.retain(|machine| !self.hits(std::slice::from_ref(machine)).is_empty());
-        let choice = usize::try_from(random.below(busy.len() as u64)).ok()?;
-        busy.into_iter().nth(choice)
+    /// One of these on which something runs; any if there is none and it is late.
+    fn choose(&self, machines: &[Machine], late: bool, random: &mut Random) -> Option<Machine> {
+        let mut fit = machines.to_vec();
+        fit.retain(|machine| !self.hits(std::slice::from_ref(machine)).is_empty());
+        if fit.is_empty() && late {
+            fit = machines.to_vec();
+        }
+        let choice = usize::try_from(random.below(fit.len() as u64)).ok()?;
+        fit.into_iter().nth(choice)
     }
 
     /// How many containers on these machines are in which state.
