@@ -32,6 +32,8 @@ pub(crate) struct Transition {
     pub(crate) from: ContainerState,
     pub(crate) to: ContainerState,
     pub(crate) placed_on: Option<InstanceId>,
+    /// Whether another installation's dispatcher made it.
+    pub(crate) by_others: bool,
 }
 
 /// The most changes in one answer.
@@ -330,6 +332,7 @@ impl Controller {
         let Some(record) = self.records.get_mut(&uuid) else {
             return;
         };
+        let by_others = record.foreign;
         let before = record.container.clone();
         edit(&mut record.container);
         let after = &mut record.container;
@@ -343,6 +346,7 @@ impl Controller {
                 from: before.state,
                 to: after.state,
                 placed_on: after.placed_on.clone(),
+                by_others,
             });
         }
     }

@@ -39,9 +39,12 @@ pub enum Rule {
     TooManyCreates,
     /// The instances of others, and containers that another dispatcher has locked, are never touched.
     OthersTouched,
-    /// With the faults ended, every container ends.
+    /// With the faults ended and all submitted, every container ends within two hours, the sum of
+    /// all runtimes, and four times the longest one: the longest pauses and hold-offs are half an
+    /// hour, one instance at least can be had, and what was lost with one runs again.
     NotEnded,
-    /// With nothing left to do, every instance is given back.
+    /// With the faults ended and every container ended, each instance is given back within
+    /// `timeout_idle` and half an hour, in which those that do not answer are given up.
     NotGivenBack,
     /// An instance that has nothing to do is given back in time.
     IdleTooLong,
@@ -49,7 +52,8 @@ pub enum Rule {
     Livelock,
     /// What is kept is bounded.
     Unbounded,
-    /// Without faults a container is locked once.
+    /// Without faults a container is locked once. Once the faults have ended it is locked twice
+    /// within an hour at most without being started, however long the queue at a quota wall is.
     LockChurn,
     /// The dispatcher's own check of its state finds nothing.
     OwnCheck,

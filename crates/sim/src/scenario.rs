@@ -313,7 +313,30 @@ impl Scenario {
             scenario.controller = ControllerShape::Outside;
             scenario.faults.set(FaultKind::QueueSlow, 80_000);
         }
+        if random.percent(10) {
+            scenario.saturate(seed);
+        }
         scenario
+    }
+
+    /// Far more containers than there is room for, for hours: the provider lets us have two
+    /// instances or three.
+    ///
+    /// ```
+    /// use longshore_sim::{Scenario, run};
+    /// let mut scenario = Scenario::new(1);
+    /// scenario.saturate(1);
+    /// let outcome = run(&scenario);
+    /// assert!(outcome.violations.is_empty() && outcome.waits.max.as_secs() > 3_600);
+    /// ```
+    pub fn saturate(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x5a7);
+        let room = 2 + random.below(2) + u64::try_from(self.others).unwrap_or_default();
+        self.cloud.quotas = vec![Quota::instances(Scope::Everything, room)];
+        self.arrivals = Arrivals::Burst {
+            containers: 80 + random.index(41),
+            runtime: random.seconds(400, 600),
+        };
     }
 }
 

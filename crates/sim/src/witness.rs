@@ -11,6 +11,9 @@ use longshore_types::{
 use crate::Rule;
 use crate::controller::{Record, Transition};
 
+/// Within this a container is locked twice at most.
+const LOCK_SPAN: Duration = Duration::from_secs(3_600);
+
 /// A promise that was found broken, not yet told as a story.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
@@ -34,6 +37,12 @@ pub(crate) struct Witness {
     on: BTreeMap<InstanceId, BTreeMap<ContainerUuid, Resources>>,
     /// When the latest attempt was locked.
     locked_at: BTreeMap<ContainerUuid, Instant>,
+    /// Since when nothing goes wrong any more.
+    pub(crate) calm_since: Option<Instant>,
+    /// The latest attempt of each that a machine was asked to start.
+    tried: BTreeMap<ContainerUuid, Attempt>,
+    /// When each was locked in the calm for the last time, and for the one before.
+    calm_locks: BTreeMap<ContainerUuid, (Instant, Option<Instant>)>,
     /// The newest attempt of which the controller was told that nothing is left.
     closed: BTreeMap<ContainerUuid, Attempt>,
     submitted: BTreeMap<ContainerUuid, Instant>,
@@ -168,6 +177,7 @@ impl Witness {
         let (uuid, attempt) = (change.uuid, change.attempt);
         if change.to == Locked && change.from != Locked {
             self.locked_at.insert(uuid, now);
+            self.count_lock(change, now);
         }
         let held = |state| matches!(state, Locked | Running);
         if !held(change.from) || held(change.to) {
@@ -181,6 +191,31 @@ impl Witness {
             );
             let about = [uuid.to_string(), on.to_string()];
             self.find(Rule::FalseResult, &about, what);
+        }
+    }
+
+    /// A machine is asked to start an attempt.
+    pub(crate) fn start_sent(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        let tried = self.tried.entry(uuid).or_insert(attempt);
+        *tried = attempt.max(*tried);
+    }
+
+    /// A lock for which nothing was tried since the one before was for nothing.
+    fn count_lock(&mut self, change: &Transition, now: Instant) {
+        let uuid = change.uuid;
+        let before = Attempt(change.attempt.0.saturating_sub(1));
+        let was_tried = before.0 > 0 && self.tried.get(&uuid) >= Some(&before);
+        if self.calm_since.is_none() || change.by_others || was_tried {
+            return;
+        }
+        let (last, earlier) = match self.calm_locks.get(&uuid) {
+            Some((last, earlier)) => (Some(*last), *earlier),
+            None => (None, None),
+        };
+        self.calm_locks.insert(uuid, (now, last));
+        if earlier.is_some_and(|at| now.since(at) < LOCK_SPAN) {
+            let what = format!("{uuid}, three times within {LOCK_SPAN:?}");
+            self.find(Rule::LockChurn, &[uuid.to_string()], what);
         }
     }
 
@@ -354,6 +389,7 @@ mod tests {
             from: ContainerState::Locked,
             to: ContainerState::Queued,
             placed_on: None,
+            by_others: false,
         };
         witness.transition(&unlocked, NOW);
         assert_eq!(found(&mut witness), []);
@@ -361,6 +397,42 @@ mod tests {
         assert_eq!(found(&mut witness), [Rule::StartedAfterEnd]);
         witness.transition(&unlocked, NOW);
         assert_eq!(found(&mut witness), [Rule::FalseResult]);
+    }
+
+    #[test]
+    fn a_third_lock_within_an_hour_of_calm_is_seen() {
+        let mut witness = Witness::default();
+        let mut lock = |minutes: u64, by_others, calm_since| {
+            witness.calm_since = calm_since;
+            let locked = Transition {
+                uuid: uuid(1),
+                attempt: FIRST,
+                from: ContainerState::Queued,
+                to: ContainerState::Locked,
+                placed_on: None,
+                by_others,
+            };
+            witness.transition(&locked, NOW + Duration::from_secs(60 * minutes));
+            found(&mut witness)
+        };
+        let calm = Some(NOW);
+        assert_eq!(lock(0, false, None), []);
+        assert_eq!(lock(1, false, calm), []);
+        assert_eq!(lock(2, true, calm), []);
+        assert_eq!(lock(50, false, calm), []);
+        assert_eq!(lock(62, false, calm), []);
+        assert_eq!(lock(109, false, calm), [Rule::LockChurn]);
+        witness.start_sent(uuid(1), FIRST);
+        let tried = Transition {
+            uuid: uuid(1),
+            attempt: Attempt(2),
+            from: ContainerState::Queued,
+            to: ContainerState::Locked,
+            placed_on: None,
+            by_others: false,
+        };
+        witness.transition(&tried, NOW + Duration::from_secs(6_600));
+        assert_eq!(found(&mut witness), []);
     }
 
     #[test]

@@ -140,6 +140,8 @@ pub(crate) struct World {
     quiet: bool,
     /// When everything must have ended.
     end: Instant,
+    /// When every container was seen to have ended, after the faults.
+    ended_at: Option<Instant>,
     events: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     config: Config,
@@ -204,6 +206,7 @@ impl World {
             faultless: scenario.faults.is_empty(),
             quiet: false,
             end: Instant::FAR_FUTURE,
+            ended_at: None,
             events: BTreeMap::new(),
             sequence: 0,
             core: None,

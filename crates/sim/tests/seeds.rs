@@ -1,7 +1,11 @@
 //! The dispatcher keeps its promises in wild worlds.
 
+use std::time::Duration;
+
 use longshore_fakecloud::CallKind;
-use longshore_sim::{FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink};
+use longshore_sim::{
+    ControllerShape, FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink,
+};
 
 /// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
 const SEEDS: u64 = 200;
@@ -56,6 +60,7 @@ fn every_kind_of_fault_happens() {
         FaultKind::CloudCallLost,
         FaultKind::CloudReplyLost,
         FaultKind::CloudError,
+        FaultKind::NeverBoots,
     ];
     let missing: Vec<FaultKind> = FaultKind::ALL
         .into_iter()
@@ -63,6 +68,25 @@ fn every_kind_of_fault_happens() {
         .filter(|kind| !met.contains(kind))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn at_a_quota_wall_nothing_is_locked_again_and_again() {
+    for seed in 0..20 {
+        let mut scenario = wild(seed);
+        scenario.saturate(seed);
+        if seed.is_multiple_of(2) {
+            scenario.faults = Faults::none();
+        }
+        let outcome = run(&scenario);
+        if let Some(violation) = outcome.violations.first() {
+            panic!("seed {seed}: {violation}");
+        }
+        assert!(
+            outcome.waits.max > Duration::from_secs(3_600),
+            "seed {seed}"
+        );
+    }
 }
 
 #[test]
@@ -91,8 +115,8 @@ fn a_broken_promise_is_found_told_and_made_smaller() {
     failing.cloud.quotas.clear();
     failing.config.pool.max_instances = 0;
     failing.faults = Faults::none();
-    failing.faults.set(FaultKind::QueueSlow, 10_000);
-    failing.faults.set(FaultKind::QueueReplyLost, 10_000);
+    failing.faults.set(FaultKind::Reprioritize, 10_000);
+    failing.faults.set(FaultKind::OtherLocks, 10_000);
     let (smaller, outcome) = shrink(&failing, 20).expect("it fails");
     let violation = &outcome.violations[0];
     assert_eq!(violation.rule, Rule::NotGivenBack);

@@ -12,8 +12,12 @@ use crate::Rule;
 const STEPS: u64 = 1_000;
 /// From one look by the clock to the next.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
-/// With the faults ended, all has to end within this, beside the time that the containers need.
-const MENDING: Duration = Duration::from_secs(6 * 3_600);
+/// With the faults ended, every container has to end within this, beside the time that they need:
+/// see [`Rule::NotEnded`].
+const MENDING: Duration = Duration::from_secs(2 * 3_600);
+/// With every container ended, each instance has to be gone after the time for which it may be
+/// idle and this: see [`Rule::NotGivenBack`].
+const GIVING_BACK: Duration = Duration::from_secs(1_800);
 /// An instance may be idle for so much longer than it is to be.
 const IDLE_SLACK: Duration = Duration::from_secs(120);
 
@@ -39,7 +43,7 @@ impl World {
             self.check_idle();
         }
         self.check_calls();
-        if self.quiet && self.now > self.end {
+        if self.quiet {
             self.check_end();
         }
     }
@@ -51,7 +55,7 @@ impl World {
         let all: Duration = runtimes.sum();
         let last = self.jobs.iter().map(|job| job.at).max().unwrap_or_default();
         let from = self.now.max(longshore_types::Instant::ZERO + last);
-        self.end = from + MENDING + self.config.pool.timeout_idle + longest * 4 + all;
+        self.end = from + MENDING + longest * 4 + all;
     }
 
     /// Whether nothing is left to happen.
@@ -61,6 +65,17 @@ impl World {
     }
 
     fn check_end(&mut self) {
+        if self.to_come == 0 && self.controller.open().is_empty() {
+            let ended_at = *self.ended_at.get_or_insert(self.now);
+            let most = self.config.pool.timeout_idle + GIVING_BACK;
+            if self.now.since(ended_at) > most {
+                self.check_given_back();
+            }
+            return;
+        }
+        if self.now <= self.end {
+            return;
+        }
         if let Some(uuid) = self.controller.open().first().copied() {
             let mut about = vec![uuid.to_string()];
             let record = self.controller.get(uuid);
@@ -69,7 +84,11 @@ impl World {
             let reason = self.reason(uuid);
             self.witness
                 .find(Rule::NotEnded, &about, format!("{uuid}: {reason}"));
-        } else if let Some(id) = self.machines.keys().next().cloned() {
+        }
+    }
+
+    fn check_given_back(&mut self) {
+        if let Some(id) = self.machines.keys().next().cloned() {
             let runs = self.witness.running_on(&id);
             let what = format!("{id}, on which {} containers run", runs.len());
             self.witness

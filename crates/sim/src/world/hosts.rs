@@ -48,7 +48,8 @@ impl World {
             self.trouble(&instance);
             delay = self.random.seconds(1, 120);
         }
-        if let EffectAction::Start { uuid, .. } = effect.action {
+        if let EffectAction::Start { uuid, attempt, .. } = effect.action {
+            self.witness.start_sent(uuid, attempt);
             if let Some(machine) = self.machines.get_mut(&instance) {
                 machine.placed.insert(uuid);
             }

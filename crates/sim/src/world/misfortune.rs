@@ -335,6 +335,7 @@ impl World {
     /// cut off, lie or swallow containers stay as they are.
     pub(super) fn fall_quiet(&mut self) {
         self.quiet = true;
+        self.witness.calm_since = Some(self.now);
         self.tell(Happening::Quiet);
         for rule in std::mem::take(&mut self.standing) {
             self.cloud.lift(rule);
