@@ -142,6 +142,8 @@ pub(crate) struct World {
     end: Instant,
     /// When every container was seen to have ended, after the faults.
     ended_at: Option<Instant>,
+    /// Since when everything has.
+    over_since: Option<Instant>,
     events: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     config: Config,
@@ -207,6 +209,7 @@ impl World {
             quiet: false,
             end: Instant::FAR_FUTURE,
             ended_at: None,
+            over_since: None,
             events: BTreeMap::new(),
             sequence: 0,
             core: None,
@@ -250,6 +253,7 @@ impl World {
     pub(crate) fn advance(&mut self) -> bool {
         let more = self.step();
         self.take_findings();
+        self.note_end();
         more && self.outcome.violations.is_empty() && !self.is_done()
     }
 

@@ -18,6 +18,8 @@ const MENDING: Duration = Duration::from_secs(2 * 3_600);
 /// With every container ended, each instance has to be gone after the time for which it may be
 /// idle and this: see [`Rule::NotGivenBack`].
 const GIVING_BACK: Duration = Duration::from_secs(1_800);
+/// With everything over, the dispatcher has this long to learn that, whatever it does meanwhile.
+const LEARNING: Duration = Duration::from_secs(1_800);
 /// An instance may be idle for so much longer than it is to be.
 const IDLE_SLACK: Duration = Duration::from_secs(120);
 
@@ -58,10 +60,20 @@ impl World {
         self.end = from + MENDING + longest * 4 + all;
     }
 
-    /// Whether nothing is left to happen.
+    /// Notes when nothing is left to happen.
+    pub(super) fn note_end(&mut self) {
+        let ended = self.quiet && self.to_come == 0 && self.controller.open().is_empty();
+        if !ended || !self.machines.is_empty() {
+            self.over_since = None;
+        } else if self.over_since.is_none() {
+            self.over_since = Some(self.now);
+        }
+    }
+
+    /// Whether nothing is left to happen, and the dispatcher has had the time to learn that.
     pub(super) fn is_done(&self) -> bool {
-        let over = self.quiet && self.to_come == 0 && self.controller.open().is_empty();
-        over && self.machines.is_empty()
+        let learned = |since| self.now.since(since) >= LEARNING;
+        self.over_since.is_some_and(learned)
     }
 
     fn check_end(&mut self) {

@@ -34,7 +34,7 @@ impl World {
             }
         }
         let mut outcome = self.outcome;
-        outcome.elapsed = self.now.since(Instant::ZERO);
+        outcome.elapsed = self.over_since.unwrap_or(self.now).since(Instant::ZERO);
         outcome.processes = self.witness.processes();
         outcome.never_started = self.witness.never_started();
         outcome.waits = Waits::of(self.witness.waits);
