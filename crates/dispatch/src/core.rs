@@ -1,6 +1,7 @@
 //! The composition.
 
 mod act;
+mod claims;
 mod mirror;
 mod refresh;
 mod tell;
@@ -13,7 +14,8 @@ use longshore_pool::{EffectId, Event, Outcome, Refusal};
 use longshore_queue::{Cache, Call, QueueErrorKind};
 use longshore_scheduler::{Action, Limits};
 use longshore_types::{
-    ContainerUuid, Deadline, IdleBehavior, InstanceId, Instant, TypeName, WorkerState, WorkerView,
+    Attempt, ContainerUuid, Deadline, IdleBehavior, InstanceId, Instant, TypeName, WorkerState,
+    WorkerView,
 };
 use refresh::Refreshing;
 
@@ -48,6 +50,8 @@ pub struct Core {
     /// Containers that have to be asked for by UUID: workers claim them and the cache does not
     /// know them, or a call about them has failed.
     strangers: BTreeSet<ContainerUuid>,
+    /// The newest attempt of each entry of the cache when it came there.
+    inherited: BTreeMap<ContainerUuid, Attempt>,
     limits: Option<Limits>,
     gate_changed: bool,
     create_blocked: BTreeMap<TypeName, String>,
@@ -93,7 +97,9 @@ enum Ending {
 impl Core {
     /// A dispatcher that knows nothing yet. `seed` is random and secret: instance secrets are
     /// made from it.
-    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(mut config: Config, seed: [u8; 32], now: Instant) -> Self {
+        // Where the records say where attempts were placed, they decide what is claimed.
+        config.pool.asks_about_claims = config.scheduler.records_placement;
         let mut core = Self {
             pool: longshore_pool::Core::new(config.pool.clone(), seed, now),
             scheduler: longshore_scheduler::Core::new(config.scheduler.clone()),
@@ -106,6 +112,7 @@ impl Core {
             documents: BTreeMap::new(),
             awaiting_document: BTreeMap::new(),
             strangers: BTreeSet::new(),
+            inherited: BTreeMap::new(),
             limits: None,
             gate_changed: true,
             create_blocked: BTreeMap::new(),
@@ -326,6 +333,12 @@ impl Core {
     }
 
     fn handle_event(&mut self, event: &Event, now: Instant) {
+        if let Event::Running { uuid, .. } | Event::Ended { uuid, .. } = event
+            && self.cache.get(*uuid).is_none()
+        {
+            // News of it wait until it is known whether there is a record.
+            self.strangers.insert(*uuid);
+        }
         match event {
             Event::Running {
                 uuid,
@@ -353,6 +366,9 @@ impl Core {
                 spent,
             } => {
                 self.handle_not_started(*uuid, *attempt, instance, *spent, error, now);
+            }
+            Event::Claimed { uuid, .. } => {
+                self.judge_claims(*uuid, now);
             }
             Event::NeverRan { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => {}
         }

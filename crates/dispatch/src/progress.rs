@@ -147,6 +147,16 @@ impl Progress {
         }
     }
 
+    /// There is no such container any more.
+    pub(crate) fn drop_all(&mut self, uuid: ContainerUuid) {
+        self.remove(uuid);
+    }
+
+    /// Whether anything of a container is waiting to be told.
+    pub(crate) fn has_news(&self, uuid: ContainerUuid) -> bool {
+        self.news.contains_key(&uuid)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.news.len()
     }

@@ -88,6 +88,7 @@ impl Core {
             last_error: None,
             held: BTreeMap::new(),
             claims: BTreeMap::new(),
+            suspect: false,
             removed: BTreeMap::new(),
             duds: Duds::default(),
             step: Step::Boot,

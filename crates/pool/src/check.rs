@@ -107,6 +107,14 @@ impl Core {
             held == placed,
             "{held} entries are held and {placed} are indexed"
         );
+        let open = self.workers.values().flat_map(|w| w.claims.values());
+        let open = open.filter(|claimed| claimed.may_be_so()).count();
+        let indexed = self.claimants.values().map(BTreeSet::len);
+        let indexed = indexed.sum::<usize>();
+        require!(
+            open == indexed,
+            "{open} claims are open and {indexed} are indexed"
+        );
         for (uuid, ids) in &self.places {
             let running = ids
                 .iter()
@@ -143,6 +151,10 @@ fn check_worker(worker: &Worker) -> Result<(), String> {
         "old entries are kept"
     );
     for (uuid, held) in &worker.held {
+        require!(
+            worker.claims.get(uuid).is_none_or(|c| !c.may_be_so()),
+            "{uuid} is held, and only claimed"
+        );
         match &held.stage {
             Stage::Starting(_) => require!(held.document.is_some(), "{uuid} has no document"),
             Stage::Ended(_) => require!(!held.given_up, "{uuid} has ended and is given up"),

@@ -86,6 +86,12 @@ pub struct Config {
     pub max_probes_per_second: u32,
     /// Whether the output of containers that ended is brought home. Default: true.
     pub collect_output: bool,
+    /// Whether somebody knows where containers were placed and says which claims are so: a worker
+    /// of an earlier process that has a container which was not placed there by this one is then
+    /// told as [`Event::Claimed`](crate::Event::Claimed), and nothing is believed before
+    /// [`Core::answer_claim`](crate::Core::answer_claim). Else it is believed unless another
+    /// worker may run the container. Default: false.
+    pub asks_about_claims: bool,
     /// How long the runner may wait for a change before it answers a report; zero means that it
     /// answers at once and that reports are asked for every `probe_interval`. At most 60 s.
     /// Default: 10 s.
@@ -161,6 +167,7 @@ impl Config {
             max_probes_in_flight: 1000,
             max_probes_per_second: 0,
             collect_output: true,
+            asks_about_claims: false,
             report_wait: seconds(10),
             probe_interval: seconds(10),
             sync_interval: seconds(60),

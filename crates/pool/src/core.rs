@@ -125,6 +125,8 @@ pub struct Core {
     pub(crate) by_secret: BTreeMap<String, BTreeSet<InstanceId>>,
     /// Which workers have an entry for a container.
     pub(crate) places: BTreeMap<ContainerUuid, BTreeSet<InstanceId>>,
+    /// Which workers claim a container without that being decided.
+    pub(crate) claimants: BTreeMap<ContainerUuid, BTreeSet<InstanceId>>,
     pub(crate) condemned: BTreeSet<InstanceId>,
     pub(crate) condemned_order: VecDeque<InstanceId>,
     pub(crate) destroy_queue: BTreeSet<InstanceId>,
@@ -237,6 +239,7 @@ impl Core {
             serials: 0,
             by_secret: BTreeMap::new(),
             places: BTreeMap::new(),
+            claimants: BTreeMap::new(),
             condemned: BTreeSet::new(),
             condemned_order: VecDeque::new(),
             destroy_queue: BTreeSet::new(),

@@ -119,7 +119,7 @@ impl Core {
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
-        if worker.behavior == IdleBehavior::Run && worker.state != WorkerState::Shutdown {
+        if worker.takes_more() {
             worker.behavior = IdleBehavior::Drain;
             self.repair_tags(id);
         }
@@ -251,6 +251,7 @@ impl Core {
 
     /// The instance does not exist any more, and nothing runs on it.
     pub(crate) fn drop_worker(&mut self, id: &InstanceId, why: &str) {
+        self.drop_claims_but(id, |_| false);
         let Some(worker) = self.workers.remove(id) else {
             return;
         };

@@ -11,7 +11,8 @@ use longshore_types::{Attempt, ContainerUuid, Exit, InstanceId, Timestamp, TypeN
 ///         Event::Ended { uuid, exit, .. } => Some(format!("{uuid}: {}", exit.cause)),
 ///         Event::CreateFailed { type_name, error } => Some(format!("{type_name}: {error}")),
 ///         Event::Alarm { text } => Some(text.clone()),
-///         Event::Running { .. } | Event::NotStarted { .. } | Event::NeverRan { .. } => None,
+///         Event::Running { .. } | Event::NotStarted { .. } => None,
+///         Event::NeverRan { .. } | Event::Claimed { .. } => None,
 ///     }
 /// }
 /// let alarm = Event::Alarm { text: "instance i-1 is gone".into() };
@@ -82,6 +83,17 @@ pub enum Event {
         type_name: TypeName,
         /// Why, one line.
         error: String,
+    },
+    /// A worker says that it has a container which this pool did not place there: see
+    /// [`Config::asks_about_claims`](crate::Config::asks_about_claims), without which this is
+    /// never told. [`Core::answer_claim`](crate::Core::answer_claim) decides.
+    Claimed {
+        /// The container.
+        uuid: ContainerUuid,
+        /// The attempt.
+        attempt: Attempt,
+        /// Where.
+        instance: InstanceId,
     },
     /// Something that an operator should look at.
     Alarm {

@@ -9,11 +9,13 @@ use crate::effect::{EffectAction, Outcome};
 use crate::event::Event;
 use crate::holdoff::growing;
 use crate::timers::{ContainerTimer, Timer, WorkerTimer};
-use crate::worker::{Ended, Stage};
+use crate::worker::{Ended, Seq, Stage};
 
 const COLLECT_PAUSE: (u64, u64) = (1, 60);
 /// How often bringing output home is tried.
 const MAX_COLLECTS: u32 = 5;
+/// So often a runner may show a result that it was told to forget.
+const MAX_KEPT: u32 = 3;
 /// Acknowledgements wait this long for others to go with them.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,6 +63,41 @@ impl Core {
         }
     }
 
+    /// Takes note that a report tells the runner to forget results.
+    pub(crate) fn note_acks(
+        &mut self,
+        id: &InstanceId,
+        acks: &[(ContainerUuid, Attempt)],
+        began: Seq,
+    ) {
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        for (uuid, _) in acks {
+            if let Some(held) = worker.held.get_mut(uuid)
+                && let Stage::Ended(ended) = &mut held.stage
+            {
+                ended.ack_sent.get_or_insert(began);
+            }
+        }
+    }
+
+    /// A report shows a result. One that the runner goes on to show after it was told to forget it
+    /// would keep the container from being started there for ever: such a worker gets no more.
+    pub(crate) fn shown_again(&mut self, id: &InstanceId, uuid: ContainerUuid, began: Seq) {
+        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) else {
+            return;
+        };
+        if ended.ack_sent.is_some_and(|sent| sent <= began) {
+            ended.kept = ended.kept.saturating_add(1);
+            if ended.kept == MAX_KEPT {
+                let why = format!("it does not forget the result of container {uuid}");
+                self.suspect(id, &why);
+            }
+        }
+    }
+
     /// A container has ended: its resources are free at once.
     pub(crate) fn end(&mut self, id: &InstanceId, uuid: ContainerUuid, exit: Exit) {
         let seq = self.next_seq();
@@ -84,6 +121,8 @@ impl Core {
             collecting: false,
             told: false,
             acked: false,
+            ack_sent: None,
+            kept: 0,
         });
         self.timers.clear_container(id, uuid);
         if never_ran {

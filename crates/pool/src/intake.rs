@@ -142,11 +142,15 @@ impl Outcome {
 }
 
 /// A report with too many containers cannot be taken in part: what is not in it would count as
-/// not being there.
+/// not being there. Nor can one that says two things of one container.
 fn bound_report(report: &mut RunnerReport) -> Result<(), String> {
     let count = report.containers.len();
     if count > MAX_CONTAINERS {
         return Err(format!("it reports {count} containers, more than it may"));
+    }
+    let mut named = std::collections::BTreeSet::new();
+    if let Some(twice) = report.containers.iter().find(|c| !named.insert(c.uuid)) {
+        return Err(format!("it names container {} twice", twice.uuid));
     }
     if report.digest.len() > MAX_DIGEST {
         report.digest = String::new();

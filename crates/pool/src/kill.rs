@@ -2,6 +2,7 @@
 
 use longshore_types::{Attempt, ContainerUuid, InstanceId, Instant, WorkerState};
 
+use crate::claim::Claimed;
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, KillOutcome, Outcome};
 use crate::refusal::Refusal;
@@ -83,9 +84,13 @@ impl Core {
         if worker.address.is_none() {
             return Err(Refusal::NoAddress { instance: id });
         }
+        let open = worker.claims.get(&uuid).is_some_and(Claimed::may_be_so);
         let entry = worker.held.entry(uuid);
         entry.or_insert_with(|| Held::new(attempt, Stage::Known, seq));
         self.places.entry(uuid).or_default().insert(id);
+        if open {
+            self.drop_claim(instance, uuid);
+        }
         self.kill(uuid, instance, reason, now)
     }
 
@@ -203,7 +208,7 @@ impl Core {
             .workers
             .get(id)
             .and_then(|worker| worker.held.get(&uuid));
-        if held.is_some_and(|held| matches!(&held.stage, Stage::Ended(e) if e.acked && e.told)) {
+        if held.is_some_and(Held::is_over) {
             self.remove_held(id, uuid);
         }
     }

@@ -54,6 +54,7 @@ mod adopt;
 mod blackhole;
 mod books;
 mod check;
+mod claim;
 mod config;
 mod core;
 mod create;
@@ -84,6 +85,7 @@ mod turns;
 mod view;
 mod worker;
 
+pub use claim::{Claim, ClaimAnswer};
 pub use config::Config;
 pub use core::Core;
 pub use effect::{

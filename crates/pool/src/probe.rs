@@ -12,7 +12,7 @@ use longshore_types::{Attempt, ContainerUuid, InstanceId, Instant, WorkerState};
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, HostFailure, Outcome};
 use crate::timers::{Timer, WorkerTimer};
-use crate::worker::{Seq, Stage, Step, Worker};
+use crate::worker::{Held, Seq, Step, Worker};
 
 /// A worker that boots is asked again after this, unless the probe interval is shorter.
 const BOOT_PAUSE: Duration = Duration::from_secs(2);
@@ -49,6 +49,7 @@ impl Core {
         worker.digest_asked_with.clone_from(&worker.digest);
         let mut waits = false;
         let mut timeout = self.config.command_timeout;
+        let mut acks = Vec::new();
         let (action, flight) = match step {
             Step::Boot => (EffectAction::Boot(host), WorkerFlight::Boot),
             Step::Deploy => {
@@ -57,6 +58,7 @@ impl Core {
             }
             Step::Report => {
                 let options = self.report_options(id);
+                acks.clone_from(&options.acks);
                 timeout = timeout.saturating_add(options.wait);
                 waits = !options.wait.is_zero();
                 let flight = WorkerFlight::Report {
@@ -70,7 +72,8 @@ impl Core {
         let sent = self.send(timeout, action, about);
         self.timers
             .clear(&Timer::Worker(id.clone(), WorkerTimer::Probe));
-        if sent.is_some() {
+        if let Some((_, began)) = sent {
+            self.note_acks(id, &acks, began);
             self.turns.begun(&self.config, self.now, waits);
             if let Some(worker) = self.workers.get_mut(id) {
                 worker.probe = sent;
@@ -116,9 +119,7 @@ impl Core {
         let held = self.workers.get(id).map(|worker| worker.held.iter());
         held.into_iter()
             .flatten()
-            .filter(
-                |(_, held)| matches!(&held.stage, Stage::Ended(ended) if ended.acked && ended.told),
-            )
+            .filter(|(_, held)| Held::is_over(held))
             .map(|(uuid, held)| (*uuid, held.attempt))
             .take(MAX_ACKS)
             .collect()
@@ -138,8 +139,9 @@ impl Core {
         }
         let Some(host) = worker.host(id) else { return };
         let serial = worker.serial;
+        let acks = self.acks(id);
         let options = ReportOptions {
-            acks: self.acks(id),
+            acks: acks.clone(),
             ..ReportOptions::default()
         };
         let flight = WorkerFlight::Report {
@@ -151,6 +153,9 @@ impl Core {
         let sent = self.send(timeout, EffectAction::Report(host, options), about);
         self.timers
             .clear(&Timer::Worker(id.clone(), WorkerTimer::Ack));
+        if let Some((_, began)) = sent {
+            self.note_acks(id, &acks, began);
+        }
         if let Some(worker) = self.workers.get_mut(id) {
             worker.short = sent;
         }

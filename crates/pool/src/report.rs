@@ -3,6 +3,8 @@
 //! That a container runs or has ended is true once it was said, whenever the report began. That
 //! it is missing counts only if nothing was done with it since the report began.
 
+use std::collections::BTreeSet;
+
 use longshore_types::{
     Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, InstanceId, Instant, ReportedState,
     RunnerReport, Timestamp,
@@ -15,9 +17,6 @@ use crate::worker::{Held, Seq, Stage};
 
 /// Reports in a row that must lack a container that ran before it is taken as lost.
 const MIN_ABSENT: u32 = 2;
-/// The most containers that a worker may claim to have beside those that we placed there, and the
-/// most claims for containers of others that are remembered.
-const MAX_CLAIMS: usize = 4096;
 
 impl Core {
     pub(crate) fn take_report(
@@ -36,10 +35,9 @@ impl Core {
         if worker.adopted {
             worker.recovery_ends.get_or_insert(now + recovery);
         }
-        worker
-            .claims
-            .retain(|uuid, _| report.containers.iter().any(|c| c.uuid == *uuid));
-        let mut shown = std::collections::BTreeSet::new();
+        let named: BTreeSet<ContainerUuid> = report.containers.iter().map(|c| c.uuid).collect();
+        self.drop_claims_but(id, |uuid| named.contains(&uuid));
+        let mut shown = BTreeSet::new();
         for container in report.containers {
             if self.take_container(id, &container, began) {
                 shown.insert(container.uuid);
@@ -67,16 +65,15 @@ impl Core {
             }
             return false;
         };
+        // It was found not to be there before it was to be killed there.
+        let lie = worker.claims.get(&shown.uuid);
+        if lie.is_some_and(|claimed| claimed.is_false(shown.attempt)) {
+            return false;
+        }
         // A runner that does not number attempts speaks of ours only if it was asked since.
         let unnumbered = shown.attempt == Attempt(0) && began > held.acted;
         if shown.attempt == held.attempt || unnumbered {
-            match &shown.state {
-                ReportedState::Running { started_at } => {
-                    self.shown_running(id, shown.uuid, *started_at, false, began);
-                }
-                ReportedState::Stale => self.shown_running(id, shown.uuid, None, true, began),
-                ReportedState::Finished(exit) => self.end(id, shown.uuid, exit.clone()),
-            }
+            self.show(id, shown, began);
             return true;
         }
         // Ours is not there, unless the answer is older than what we did.
@@ -87,6 +84,20 @@ impl Core {
             self.take_claim(id, shown);
         }
         false
+    }
+
+    /// A worker shows what it has of a container that we hold.
+    pub(crate) fn show(&mut self, id: &InstanceId, shown: &ContainerReport, began: Seq) {
+        match &shown.state {
+            ReportedState::Running { started_at } => {
+                self.shown_running(id, shown.uuid, *started_at, false, began);
+            }
+            ReportedState::Stale => self.shown_running(id, shown.uuid, None, true, began),
+            ReportedState::Finished(exit) => {
+                self.shown_again(id, shown.uuid, began);
+                self.end(id, shown.uuid, exit.clone());
+            }
+        }
     }
 
     fn shown_running(
@@ -164,66 +175,7 @@ impl Core {
         }
     }
 
-    /// A worker says that it has a container of which we did not know that.
-    fn take_claim(&mut self, id: &InstanceId, shown: &ContainerReport) {
-        let (uuid, attempt) = (shown.uuid, shown.attempt);
-        let other = self.may_run_on(uuid).filter(|other| other != id);
-        if let Some(other) = other
-            && !matches!(shown.state, ReportedState::Finished(_))
-        {
-            let Some(worker) = self.workers.get_mut(id) else {
-                return;
-            };
-            if worker.claims.len() < MAX_CLAIMS && worker.claims.insert(uuid, attempt).is_none() {
-                self.alarm(format!(
-                    "instance {id} claims container {uuid}, which is on instance {other}"
-                ));
-            }
-            self.drain(
-                id,
-                &format!("it claims container {uuid}, which is on {other}"),
-            );
-            return;
-        }
-        let seq = self.next_seq();
-        let now = self.now;
-        let Some(worker) = self.workers.get_mut(id) else {
-            return;
-        };
-        if worker.held.len() >= MAX_CLAIMS {
-            self.drain(id, "it claims more containers than it could have");
-            return;
-        }
-        worker.claims.remove(&uuid);
-        let expected = worker.adopted && worker.recovery_ends.is_none_or(|ends| now < ends);
-        worker
-            .held
-            .insert(uuid, Held::new(attempt, Stage::Known, seq));
-        self.places.entry(uuid).or_default().insert(id.clone());
-        match &shown.state {
-            ReportedState::Running { started_at } => {
-                self.shown_running(id, uuid, *started_at, false, seq);
-            }
-            ReportedState::Stale => self.shown_running(id, uuid, None, true, seq),
-            ReportedState::Finished(exit) => self.end(id, uuid, exit.clone()),
-        }
-        if !expected {
-            self.alarm(format!(
-                "instance {id} has container {uuid}, which was not placed there"
-            ));
-            self.drain(
-                id,
-                &format!("it has container {uuid}, which was not placed there"),
-            );
-        }
-    }
-
-    fn take_absences(
-        &mut self,
-        id: &InstanceId,
-        shown: &std::collections::BTreeSet<ContainerUuid>,
-        began: Seq,
-    ) {
+    fn take_absences(&mut self, id: &InstanceId, shown: &BTreeSet<ContainerUuid>, began: Seq) {
         let Some(worker) = self.workers.get(id) else {
             return;
         };

@@ -73,17 +73,21 @@ impl Core {
             });
         }
         let seq = self.next_seq();
-        let Some(worker) = self.workers.get_mut(&instance) else {
+        let Some(worker) = self.workers.get(&instance) else {
             return Err(Refusal::UnknownInstance { instance });
         };
         if worker.held.contains_key(&uuid) {
             return Err(Refusal::HeldHere { uuid, instance });
         }
+        // What it claimed of it before says nothing any more.
+        self.drop_claim(&instance, uuid);
         let mut held = Held::new(attempt, Stage::Starting(Sending::default()), seq);
         held.granted = Some(resources);
         held.found = false;
         held.document = Some(document);
-        worker.held.insert(uuid, held);
+        if let Some(worker) = self.workers.get_mut(&instance) {
+            worker.held.insert(uuid, held);
+        }
         self.places
             .entry(uuid)
             .or_default()

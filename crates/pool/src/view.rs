@@ -7,7 +7,7 @@ use longshore_types::{InstanceId, Instant, PendingView, WorkerState, WorkerView}
 use crate::core::Core;
 use crate::holdoff::HoldKey;
 use crate::tally::Tally;
-use crate::worker::{Held, Stage, Worker};
+use crate::worker::Worker;
 
 /// Everything at one moment.
 ///
@@ -130,8 +130,7 @@ impl Core {
 impl Worker {
     fn view(&self, instance: &InstanceId) -> WorkerView {
         // What is acknowledged only waits for the runner to forget it, which concerns nobody.
-        let acked = |held: &Held| matches!(&held.stage, Stage::Ended(ended) if ended.acked);
-        let held = self.held.iter().filter(|(_, held)| !acked(held));
+        let held = self.held.iter().filter(|(_, held)| !held.is_acked());
         WorkerView {
             instance: instance.clone(),
             type_name: self.type_name.clone(),

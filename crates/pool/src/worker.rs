@@ -11,6 +11,7 @@ use longshore_types::{
 };
 
 use crate::blackhole::Duds;
+use crate::claim::Claimed;
 use crate::effect::{EffectId, Host};
 
 /// A moment in the order of inputs and effects: unlike times, no two are equal.
@@ -43,8 +44,10 @@ pub(crate) struct Worker {
     pub(crate) last_error: Option<String>,
 
     pub(crate) held: BTreeMap<ContainerUuid, Held>,
-    /// Claims for containers that another worker holds.
-    pub(crate) claims: BTreeMap<ContainerUuid, Attempt>,
+    /// What it says to have and was not taken up.
+    pub(crate) claims: BTreeMap<ContainerUuid, Claimed>,
+    /// Whether it has claimed what cannot be.
+    pub(crate) suspect: bool,
     /// Entries that were removed: what a report that began before that says of them is old.
     pub(crate) removed: BTreeMap<ContainerUuid, (Attempt, Seq)>,
     pub(crate) duds: Duds,
@@ -146,14 +149,25 @@ impl Worker {
         self.held.values().any(Held::may_run)
     }
 
-    /// Whether giving it back would lose nothing: no container, no result, no claim.
+    /// Whether it is given more containers.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.behavior == IdleBehavior::Run && self.state != WorkerState::Shutdown
+    }
+
+    /// Whether giving it back would lose nothing: no container, no result that the controller does
+    /// not have, no claim that may be so.
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.claims.is_empty()
+        self.held.values().all(Held::is_over) && !self.has_open_claims()
     }
 
     /// Whether only containers are left that cannot be ended.
     pub(crate) fn only_given_up(&self) -> bool {
-        self.claims.is_empty() && self.held.values().all(|held| held.given_up)
+        let lost = |held: &Held| held.given_up || held.is_over();
+        self.held.values().all(lost) && !self.has_open_claims()
+    }
+
+    fn has_open_claims(&self) -> bool {
+        self.claims.values().any(Claimed::may_be_so)
     }
 }
 
@@ -199,6 +213,16 @@ impl Held {
 
     pub(crate) fn may_run(&self) -> bool {
         !matches!(self.stage, Stage::Ended(_))
+    }
+
+    /// Whether the controller has its result.
+    pub(crate) fn is_acked(&self) -> bool {
+        matches!(&self.stage, Stage::Ended(ended) if ended.acked)
+    }
+
+    /// Whether it only waits for the runner to forget it.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(&self.stage, Stage::Ended(ended) if ended.acked && ended.told)
     }
 
     /// Whether it is known what became of every start of it that was sent.
@@ -278,4 +302,8 @@ pub(crate) struct Ended {
     /// Whether [`Event::Ended`](crate::Event::Ended) was told.
     pub(crate) told: bool,
     pub(crate) acked: bool,
+    /// When the runner was first told to forget it.
+    pub(crate) ack_sent: Option<Seq>,
+    /// How often it was shown after that.
+    pub(crate) kept: u32,
 }

@@ -136,7 +136,10 @@ impl World {
                 attempt,
                 instance,
             } => self.free(uuid, attempt, &instance),
-            Event::Running { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => {}
+            Event::Running { .. }
+            | Event::CreateFailed { .. }
+            | Event::Claimed { .. }
+            | Event::Alarm { .. } => {}
         }
     }
 

@@ -537,41 +537,6 @@ fn instances_without_our_tag_are_never_touched() {
     assert!(rig.effects.is_empty());
 }
 
-// Claims.
-
-#[test]
-fn a_claim_for_a_container_of_another_worker_hurts_only_the_claimant() {
-    let mut rig = Rig::ready(config());
-    rig.idle("a");
-    rig.idle("b");
-    rig.run("a", 1);
-    for _ in 0..5 {
-        rig.report("b", vec![running(1, 1)]);
-        rig.wait(seconds(11));
-    }
-    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
-    assert_eq!(rig.behavior("a"), IdleBehavior::Run);
-    assert_eq!(rig.behavior("b"), IdleBehavior::Drain);
-    assert_ne!(rig.state("b"), WorkerState::Shutdown, "it may be true");
-    assert_eq!(rig.alarms(), 1);
-    assert!(rig.find(is_kill).is_none());
-    // Dropping the claim is not an end of the container.
-    rig.report("b", vec![]);
-    assert!(rig.ended(1).is_empty());
-    assert_eq!(rig.state("b"), WorkerState::Shutdown);
-}
-
-#[test]
-fn a_container_that_was_never_placed_there_is_kept_and_alarmed() {
-    let mut rig = Rig::ready(config());
-    rig.idle("a");
-    rig.report("a", vec![running(9, 1)]);
-    assert_eq!(rig.phase("a", 9), Some(HeldPhase::Running));
-    assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
-    assert_eq!(rig.alarms(), 1);
-    assert_eq!(rig.state("a"), WorkerState::Running);
-}
-
 #[test]
 fn stale_may_still_run_and_drains_the_worker_after_a_while() {
     let mut rig = Rig::ready(config());
@@ -1386,7 +1351,8 @@ fn an_adopted_worker_that_runs_something_and_falls_silent_does_not_stay_for_ever
 #[test]
 fn what_a_hostile_worker_claims_is_bounded() {
     let mut rig = Rig::ready(config());
-    rig.idle("a");
+    rig.adopted("a");
+    rig.boot("a", vec![]);
     for round in 0..6 {
         let claims = (0..2000).map(|n| running(round * 2000 + n, 1)).collect();
         rig.report("a", claims);

@@ -79,10 +79,12 @@ fn expected(from: Before, input: Input, hold: bool) -> Option<WorkerState> {
         (_, Gone) => return None,
         (_, ShutDown | Stopping) | (Shutdown, _) => S::Shutdown,
         (Unknown | Booting, ProbesSucceed) => S::Idle,
-        (Unknown | Booting | UnknownRuns, ProbesSucceedAndShowOne) => S::Running,
+        (Unknown | UnknownRuns, ProbesSucceedAndShowOne) => S::Running,
+        // It shows what nobody placed there, and drains.
+        (Booting | Idle | RunningGivenUp, ProbesSucceedAndShowOne) if !hold => S::Shutdown,
+        (Booting, ProbesSucceedAndShowOne) => S::Idle,
         // Its container was shown before and still is.
         (UnknownRuns, ProbesSucceed) => S::Running,
-        (Idle | IdleResult, ProbesSucceedAndShowOne) => S::Running,
         (Unknown | Booting, BootTimeout) if !hold => S::Shutdown,
         (Idle | IdleResult, Start) if !hold => S::Running,
         (Running, Released) => S::Idle,

@@ -10,7 +10,19 @@ use super::{Core, Ending};
 use crate::Notice;
 
 impl Core {
+    /// Tells what changed in the pool, until nothing does: what happened may change it again.
     pub(super) fn mirror_pool(&mut self, now: Instant) {
+        loop {
+            self.mirror_pool_changes(now);
+            let Some(event) = self.pool.poll_event() else {
+                return;
+            };
+            self.handle_event(&event, now);
+            self.notice(Notice::Happened(event));
+        }
+    }
+
+    fn mirror_pool_changes(&mut self, now: Instant) {
         while let Some(changed) = self.pool.poll_changed() {
             self.changed = true;
             match changed {
@@ -28,10 +40,6 @@ impl Core {
                 Changed::CreateGate => self.gate_changed = true,
                 Changed::Evidence => {}
             }
-        }
-        while let Some(event) = self.pool.poll_event() {
-            self.handle_event(&event, now);
-            self.notice(Notice::Happened(event));
         }
     }
 
@@ -58,9 +66,14 @@ impl Core {
             self.changed = true;
             match delta {
                 Delta::Upsert(entry) => {
-                    let uuid = entry.container.uuid;
+                    let (uuid, attempt) = (entry.container.uuid, entry.container.attempt());
                     let place = recorded_place(&entry.container);
                     self.pool.set_recorded_place(uuid, place, now);
+                    self.inherited.entry(uuid).or_insert(attempt);
+                    if self.judge_claims(uuid, now) {
+                        // Before anybody concludes from the record that nothing is there.
+                        self.mirror_pool(now);
+                    }
                     if self.strangers.remove(&uuid) {
                         self.grant_claimed(uuid, now);
                     }
@@ -69,9 +82,10 @@ impl Core {
                 }
                 Delta::Remove(uuid) => {
                     self.pool.set_recorded_place(uuid, None, now);
+                    self.inherited.remove(&uuid);
                     self.scheduler.remove_entry(uuid, now);
-                    // If a worker still has it, it is asked for once more before that is ended.
-                    if self.is_claimed(uuid) {
+                    // What a worker still has, or has said, of it is dropped once it was asked for again.
+                    if self.pool.is_claimed(uuid) || self.progress.has_news(uuid) {
                         self.strangers.insert(uuid);
                     }
                 }
@@ -80,13 +94,6 @@ impl Core {
         if self.refreshing.complete_as_of().is_some() {
             self.pool.set_records_read(true, now);
         }
-    }
-
-    /// Whether any worker has a process or a result of a container.
-    pub(super) fn is_claimed(&self, uuid: ContainerUuid) -> bool {
-        self.pool
-            .workers()
-            .any(|view| view.containers.iter().any(|held| held.uuid == uuid))
     }
 
     /// A container that a worker claimed before it was known has become known.

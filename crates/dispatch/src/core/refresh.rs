@@ -10,6 +10,8 @@ use crate::{Notice, QueueAction, QueueFailure};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The most strangers that are asked for at once; the others wait until these are none any more.
+const MAX_STRANGERS: usize = 1_000;
 
 /// When the queue is read next, and how complete what was read is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,7 +73,7 @@ impl Core {
             self.refreshing.in_flight = true;
             self.refreshing.wanted = false;
             let mut known = self.cache.known();
-            known.extend(self.strangers.iter().copied());
+            known.extend(self.strangers.iter().copied().take(MAX_STRANGERS));
             known.sort_unstable();
             known.dedup();
             let asked = Asked::Refresh { started_at: now };
@@ -99,12 +101,17 @@ impl Core {
             Ok(refresh) => {
                 self.cache.handle_refresh(&refresh, started_at, now);
                 for uuid in &refresh.removed {
+                    self.judge_claims_as_of(*uuid, Some(started_at), now);
                     self.scheduler.confirm_absent(*uuid, started_at, now);
+                    if self.cache.get(*uuid).is_none() {
+                        self.progress.drop_all(*uuid);
+                    }
                 }
                 for container in &refresh.containers {
                     // Even one that the cache did not take, since it knows something newer.
                     if self.strangers.remove(&container.uuid) {
                         self.grant_claimed(container.uuid, now);
+                        self.judge_claims(container.uuid, now);
                     }
                 }
                 let state = &mut self.refreshing;
@@ -122,12 +129,12 @@ impl Core {
     }
 
     /// Those that are still strangers are asked for again, after a pause that grows as long as
-    /// there are any. Those that no worker claims any more are none.
+    /// there are any. Those that no worker claims any more, and of which there are no news, are none.
     fn look_at_strangers(&mut self, now: Instant) {
         let strangers = std::mem::take(&mut self.strangers);
         self.strangers = strangers
             .into_iter()
-            .filter(|uuid| self.is_claimed(*uuid))
+            .filter(|uuid| self.pool.is_claimed(*uuid) || self.progress.has_news(*uuid))
             .collect();
         let state = &mut self.refreshing;
         if self.strangers.is_empty() {

@@ -106,6 +106,13 @@ fn log_event(event: &Event) {
         Event::CreateFailed { type_name, error } => {
             warn!(instance_type = %type_name, error, "an instance could not be created");
         }
+        Event::Claimed {
+            uuid,
+            attempt,
+            instance,
+        } => {
+            info!(container_uuid = %uuid, %attempt, %instance, "container is said to be there");
+        }
         Event::Alarm { text } => tracing::error!("{text}"),
     }
 }

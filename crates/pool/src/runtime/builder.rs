@@ -330,6 +330,8 @@ impl PoolBuilder {
         };
         self.config.capabilities = capabilities;
         self.config.quota_groups = groups;
+        // Nobody is there to be asked.
+        self.config.asks_about_claims = false;
         Ok(())
     }
 

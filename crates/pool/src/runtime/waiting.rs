@@ -283,7 +283,10 @@ impl Waiting {
                 (uuid, attempt, Err(RunError::NotStarted { error, spent }))
             }
             Event::NeverRan { uuid, attempt, .. } => (uuid, attempt, Err(RunError::NeverRan)),
-            Event::Running { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => return,
+            Event::Running { .. }
+            | Event::CreateFailed { .. }
+            | Event::Claimed { .. }
+            | Event::Alarm { .. } => return,
         };
         if let Some(reply) = self.runs.remove(&(*uuid, *attempt)) {
             let _ = reply.send(result);
