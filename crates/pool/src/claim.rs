@@ -186,6 +186,47 @@ impl Core {
     /// One that is so counts from now on like a container that was started there. One that is not
     /// is never taken up: the worker gets nothing more to do, there is an alarm, and its instance
     /// is destroyed once nothing else is on it (unless it is held).
+    ///
+    /// ```
+    /// use longshore_cloud::{Instance, InstanceState};
+    /// use longshore_pool::{ClaimAnswer, Config, Core, EffectAction, Event, Outcome};
+    /// use longshore_types::{
+    ///     Attempt, ContainerReport, IdleBehavior, Instant, ReportedState, RunnerReport,
+    /// };
+    ///
+    /// let mut config = Config::new("set", vec![]);
+    /// config.asks_about_claims = true;
+    /// let now = Instant::ZERO;
+    /// let mut core = Core::new(config, [0; 32], now);
+    /// let uuid = "zzzzz-dz642-0123456789abcde".parse().unwrap();
+    /// // An instance of an earlier process, that says to have a container.
+    /// while let Some(effect) = core.poll_effect() {
+    ///     let outcome = match effect.action {
+    ///         EffectAction::List(tags) => {
+    ///             let mut found = Instance::new("i-1", "s1", InstanceState::Running, tags);
+    ///             found.address = Some("10.0.0.1".into());
+    ///             Outcome::Listed(Ok(vec![found]))
+    ///         }
+    ///         EffectAction::Boot(_) => Outcome::Booted(Ok(())),
+    ///         EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+    ///         EffectAction::Report(..) => {
+    ///             let state = ReportedState::Running { started_at: None };
+    ///             let container = ContainerReport { uuid, attempt: Attempt(1), state };
+    ///             let containers = vec![container];
+    ///             Outcome::Reported(Ok(RunnerReport { containers, ..RunnerReport::default() }))
+    ///         }
+    ///         _ => continue,
+    ///     };
+    ///     core.handle_outcome(effect.id, outcome, now);
+    /// }
+    /// assert!(matches!(core.poll_event(), Some(Event::Claimed { .. })) && core.is_claimed(uuid));
+    /// let claim = core.claims_of(uuid).next().unwrap();
+    /// assert!(!claim.ended);
+    /// let answer = ClaimAnswer::False; // It was placed on another instance.
+    /// core.answer_claim(uuid, claim.attempt, &claim.instance, answer, now);
+    /// assert!(!core.is_claimed(uuid) && core.claims_of(uuid).next().is_none());
+    /// assert_eq!(core.worker(&claim.instance).unwrap().idle_behavior, IdleBehavior::Drain);
+    /// ```
     pub fn answer_claim(
         &mut self,
         uuid: ContainerUuid,
