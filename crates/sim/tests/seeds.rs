@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use longshore_fakecloud::CallKind;
-use longshore_sim::{
-    ControllerShape, FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink,
-};
+use longshore_sim::{FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink};
 
 /// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
 const SEEDS: u64 = 200;
