@@ -19,6 +19,7 @@
 mod config;
 mod core;
 mod effect;
+mod leadership;
 mod limit;
 mod notice;
 mod progress;
@@ -29,5 +30,6 @@ mod view;
 pub use config::Config;
 pub use core::Core;
 pub use effect::{Effect, QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
+pub use leadership::{HOLD_BACK, Leadership, LockNews, Standing, TRUST};
 pub use notice::Notice;
 pub use view::{Snapshot, WaitingEntry};

@@ -85,6 +85,8 @@ pub enum FaultKind {
     Reprioritize,
     /// Another installation's dispatcher locks a container, at a controller that serves several.
     OtherLocks,
+    /// The lock service ends the session of the dispatcher that acts, where there are several.
+    LockLost,
     /// The dispatcher dies after an effect or an outcome, and is started again.
     Crash,
     /// The dispatcher dies several times in a row, seconds apart.
@@ -95,7 +97,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -135,6 +137,7 @@ impl FaultKind {
         Self::Sleep,
         Self::Reprioritize,
         Self::OtherLocks,
+        Self::LockLost,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -198,6 +201,7 @@ impl FaultKind {
             Self::Sleep => "sleep",
             Self::Reprioritize => "reprioritize",
             Self::OtherLocks => "other locks",
+            Self::LockLost => "lock lost",
         }
     }
 }

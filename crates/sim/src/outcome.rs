@@ -57,11 +57,14 @@ pub enum Rule {
     LockChurn,
     /// The dispatcher's own check of its state finds nothing.
     OwnCheck,
+    /// A dispatcher does nothing within 15 s after it got the lock of its installation, and nothing
+    /// more than 10 s after it lost it.
+    ActsWithoutLock,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::RunsTwice,
         Self::StartedTwice,
         Self::StartedAfterEnd,
@@ -80,6 +83,7 @@ impl Rule {
         Self::Unbounded,
         Self::LockChurn,
         Self::OwnCheck,
+        Self::ActsWithoutLock,
     ];
 }
 
@@ -104,6 +108,7 @@ impl fmt::Display for Rule {
             Self::Unbounded => "what is kept grows",
             Self::LockChurn => "a container is locked again and again",
             Self::OwnCheck => "the dispatcher's state contradicts itself",
+            Self::ActsWithoutLock => "a dispatcher acts that may not",
         })
     }
 }

@@ -235,6 +235,9 @@ pub struct Scenario {
     pub config: Config,
     /// Where the controller lives. One outside pushes nothing.
     pub controller: ControllerShape,
+    /// How many dispatchers there are: one acts, the others stand by until its lock is free. More
+    /// than one want a controller outside of them.
+    pub dispatchers: usize,
     /// How the cloud behaves beside the faults.
     pub cloud: Settings,
     /// What goes wrong.
@@ -262,6 +265,7 @@ impl Scenario {
             },
             config: config(vec![small, large]),
             controller: ControllerShape::Embedded,
+            dispatchers: 1,
             cloud: Settings::default().with_boot(quick_boot()),
             faults: Faults::none(),
             others: 2,
@@ -312,6 +316,10 @@ impl Scenario {
         if random.percent(50) {
             scenario.controller = ControllerShape::Outside;
             scenario.faults.set(FaultKind::QueueSlow, 80_000);
+            if random.percent(40) {
+                scenario.dispatchers = 2 + random.index(2);
+                scenario.faults.set(FaultKind::Sleep, 8_000);
+            }
         }
         if random.percent(10) {
             scenario.saturate(seed);

@@ -3,6 +3,7 @@
 mod checks;
 mod dispatcher;
 mod hosts;
+mod leading;
 mod misfortune;
 mod provider;
 mod queue;
@@ -59,8 +60,12 @@ enum Event {
     Die,
     /// A dispatcher is started.
     Restart,
-    /// The dispatcher's machine wakes.
-    Wake,
+    /// A dispatcher's machine wakes.
+    Wake(u32),
+    /// A dispatcher asks whether it has the lock.
+    WatchLock(u32),
+    /// The lock service has not heard of a dispatcher for as long as it keeps a session.
+    Neglect(u32),
     /// The provider stops refusing something.
     Lift(RuleId),
     /// Somebody wants a container after all.
@@ -159,6 +164,11 @@ pub(crate) struct World {
     /// The other ones that are pending or running.
     counted: BTreeSet<InstanceId>,
     creates_open: usize,
+    /// How many dispatchers there are, of which one is to act.
+    dispatchers: usize,
+    lead: Option<leading::Lead>,
+    /// Those that have lost the lock and may not know it yet.
+    aside: Vec<leading::Aside>,
     machines: BTreeMap<InstanceId, Machine>,
     controller: Controller,
     shape: ControllerShape,
@@ -221,6 +231,9 @@ impl World {
             excused: BTreeSet::new(),
             counted: BTreeSet::new(),
             creates_open: 0,
+            dispatchers: scenario.dispatchers,
+            lead: None,
+            aside: Vec::new(),
             machines: BTreeMap::new(),
             controller,
             shape: scenario.controller,
@@ -300,7 +313,9 @@ impl World {
             core.handle_timeout(self.now);
         }
         self.take_replies();
+        self.lead();
         self.take_effects();
+        self.take_effects_aside();
         self.wake_watcher();
         self.check_step();
         true
@@ -320,7 +335,13 @@ impl World {
             Event::Misfortune(kind) => self.befall(kind),
             Event::Die => self.die(),
             Event::Restart => self.restart(),
-            Event::Wake => self.wake(),
+            Event::Wake(life) => self.as_if(life, |world| {
+                if world.life == life {
+                    world.wake();
+                }
+            }),
+            Event::WatchLock(life) => self.watch_lock(life),
+            Event::Neglect(life) => self.neglect_session(life),
             Event::Lift(rule) => {
                 self.cloud.lift(rule);
             }

@@ -154,7 +154,7 @@ impl World {
         let most = 5_000
             + 400 * count(self.outcome.containers)
             + minutes * (30 * instances.min(count(self.config.pool.max_instances).max(1)) + 60)
-            + 200 * u64::from(self.life);
+            + 200 * u64::from(self.outcome.lives);
         let too_many: Vec<(&str, u64)> = self
             .outcome
             .calls
@@ -204,6 +204,10 @@ impl World {
     pub(super) fn judge_destroy(&mut self, ids: &[InstanceId]) {
         for id in ids {
             self.witness.touched(id, "destroy");
+            // Nobody can keep one from that which was stopped just before it destroyed an instance.
+            if self.acts_late() {
+                continue;
+            }
             let healthy = self.machines.get(id).is_some_and(|m| !m.troubled);
             let live = self.cloud.instance(id).is_some_and(FakeInstance::is_live);
             if !healthy || !live {

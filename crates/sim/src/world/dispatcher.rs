@@ -17,11 +17,20 @@ const BUSY_MOMENT_MAX: u64 = 200_000;
 impl World {
     /// A dispatcher begins that knows nothing.
     pub(super) fn restart(&mut self) {
-        if self.core.is_some() {
+        if self.core.is_some() || self.lead.is_some() {
             return;
         }
-        self.life += 1;
-        self.outcome.lives = self.life;
+        self.outcome.lives += 1;
+        self.life = self.outcome.lives;
+        if self.dispatchers > 1 {
+            self.get_lock();
+        } else {
+            self.begin();
+        }
+    }
+
+    /// It begins to act.
+    pub(super) fn begin(&mut self) {
         self.excuse_recent(self.now);
         self.controller.subscribe_anew();
         let seed = self.random.bytes();
@@ -31,17 +40,40 @@ impl World {
 
     /// The dispatcher dies, and is started again after a while.
     pub(super) fn crash(&mut self, down: Duration) {
-        if self.core.take().is_none() {
+        if self.core.is_none() {
             return;
         }
+        self.end_process();
+        self.fault(FaultKind::Crash, About::default());
+        let has_lock = self.lead.take().is_none_or(|lead| lead.has_lock());
+        if has_lock {
+            let overtaken = Duration::from_secs(15);
+            let down = match self.dispatchers {
+                0 | 1 => down,
+                _ => down.min(overtaken),
+            };
+            self.schedule(down, Event::Restart);
+        }
+    }
+
+    /// A process ends, and what it waited for with it.
+    pub(super) fn end_process(&mut self) {
+        self.core = None;
         self.sleep = None;
         self.watcher = None;
         self.creates_open = 0;
-        for call in std::mem::take(&mut self.calls).into_keys() {
+        let life = self.life;
+        let its_own = |(_, (asker, ..)): &(_, &(u32, _, _))| *asker == life;
+        let calls: Vec<_> = self
+            .calls
+            .iter()
+            .filter(its_own)
+            .map(|(id, _)| *id)
+            .collect();
+        for call in calls {
+            self.calls.remove(&call);
             self.cloud.cancel(call, self.now);
         }
-        self.fault(FaultKind::Crash, About::default());
-        self.schedule(down, Event::Restart);
     }
 
     fn crashes(&mut self) -> bool {
@@ -67,7 +99,8 @@ impl World {
             since: self.now,
             inbox: Vec::new(),
         });
-        self.schedule(duration, Event::Wake);
+        self.schedule(duration, Event::Wake(self.life));
+        self.schedule_neglect();
     }
 
     pub(super) fn wake(&mut self) {
@@ -80,9 +113,15 @@ impl World {
         {
             core.handle_sleep(slept, self.now);
         }
+        self.wake_leading(slept);
+        if !self.acts_late() {
+            self.look_at_standing();
+        }
         for event in sleep.inbox {
             self.hear(event);
         }
+        self.take_effects();
+        self.finish_late_act();
     }
 
     /// An answer reaches the dispatcher, if it is the one that asked.
@@ -90,7 +129,11 @@ impl World {
         let (Event::Outcome(life, ..) | Event::Reply(life, ..)) = &event else {
             return;
         };
-        if *life != self.life || self.core.is_none() {
+        let life = *life;
+        if self.is_aside(life) {
+            return self.as_if(life, |world| world.hear(event));
+        }
+        if life != self.life || self.core.is_none() {
             return;
         }
         if let Some(sleep) = &mut self.sleep {
@@ -138,6 +181,7 @@ impl World {
             if self.crashes() {
                 return;
             }
+            self.judge_act();
             let about = about(&effect);
             let (id, kind) = match &effect {
                 Effect::Pool(effect) => (effect.id.0, effect.action.kind()),

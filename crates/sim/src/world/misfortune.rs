@@ -90,6 +90,7 @@ impl World {
             | FaultKind::Delete
             | FaultKind::Reprioritize => self.owner_acts(kind),
             FaultKind::OtherLocks => self.other_locks(),
+            FaultKind::LockLost => self.end_session(true),
             FaultKind::CloudStorm
             | FaultKind::NoCapacity
             | FaultKind::ShortListing
