@@ -11,10 +11,13 @@ use crate::host::SSHD_DOWN;
 use crate::network::set_cable;
 use crate::plan::{Kind, Planned};
 use crate::processes::{servers, signal};
-use crate::yard::{Condition, Machine, Yard};
+use crate::yard::{Condition, Machine, SLOTS, Yard};
 
 /// A host is left alone for so long after something was done to it.
-const REST: Duration = Duration::from_secs(20);
+const REST: Duration = Duration::from_secs(12);
+/// At most so many are silent at a time, beside a cut of all: were it most of them, the dispatcher
+/// would take it for an outage of its own, and put up with everything.
+const MOST_SILENT: usize = SLOTS / 2;
 /// Whoever is silent for longer may be given up.
 pub(crate) const BEARABLE: Duration = Duration::from_secs(60);
 
@@ -23,6 +26,8 @@ pub(crate) const BEARABLE: Duration = Duration::from_secs(60);
 struct Silence {
     kind: Kind,
     machine: String,
+    /// How many containers were there when it began.
+    hits: usize,
     began: Instant,
     /// None: for good.
     ends: Option<Instant>,
@@ -51,6 +56,14 @@ impl Harm {
     pub(crate) fn targets(&self, kind: Kind, now: Instant) -> Result<Vec<Machine>> {
         let mut machines = self.yard.machines()?;
         machines.retain(|machine| machine.condition == Condition::Running);
+        let silent = |machine: &&Machine| {
+            let mut own = self.silences.iter().filter(|s| s.machine == machine.id);
+            own.any(|silence| !silence.healed && silence.kind != Kind::CutAll)
+        };
+        let all_silent = machines.iter().filter(silent).count() >= MOST_SILENT;
+        if all_silent && !matches!(kind, Kind::CutAll | Kind::PowerOff) {
+            return Ok(Vec::new());
+        }
         if kind != Kind::CutAll {
             machines.retain(|machine| !servers(&self.yard.directory(&machine.id)).is_empty());
             machines.retain(|machine| {
@@ -62,15 +75,16 @@ impl Harm {
     }
 
     /// Does it.
-    pub(crate) fn begin(&mut self, planned: Planned, targets: &[Machine]) -> Result<()> {
+    pub(crate) fn begin(&mut self, planned: Planned, targets: &[(Machine, usize)]) -> Result<()> {
         let kind = planned.kind;
         let began = Instant::now();
         let ends = (!kind.is_for_good()).then(|| began + planned.lasts);
-        for machine in targets {
+        for (machine, hits) in targets {
             let directory = self.yard.directory(&machine.id);
             self.silences.push(Silence {
                 kind,
                 machine: machine.id.clone(),
+                hits: *hits,
                 began,
                 ends,
                 healed: false,
@@ -138,6 +152,13 @@ impl Harm {
         Ok(())
     }
 
+    /// How many containers were on hosts that went silent and were not given up for that.
+    pub(crate) fn borne(&self) -> usize {
+        let given_up = self.given_up();
+        let borne = |s: &&Silence| !given_up.contains(&s.machine);
+        self.silences.iter().filter(borne).map(|s| s.hits).sum()
+    }
+
     /// The hosts that were silent for good, or for longer than has to be borne: times with little
     /// rest between them count as one.
     pub(crate) fn given_up(&self) -> BTreeSet<String> {
@@ -183,8 +204,8 @@ mod tests {
         assert!(!is_unbearable(&[time(0, 60)]));
         assert!(is_unbearable(&[time(0, 62)]));
         assert!(is_unbearable(&[(at(0), None)]));
-        assert!(!is_unbearable(&[time(0, 40), time(61, 100)]));
-        assert!(is_unbearable(&[time(59, 100), time(0, 40)]), "little rest");
+        assert!(!is_unbearable(&[time(0, 40), time(53, 100)]));
+        assert!(is_unbearable(&[time(50, 100), time(0, 40)]), "little rest");
         assert!(!is_unbearable(&[time(0, 60), time(10, 20)]), "within");
     }
 }

@@ -83,28 +83,27 @@ pub(crate) struct Planned {
 
 /// What is done in each round: kind, earliest moment, shortest and longest time, in seconds.
 ///
-/// What has to be waited for long comes first, and no kill of the dispatcher late: each makes the
-/// next one wait anew for hosts that are silent. At most half of the hosts is silent for long at
-/// any time, beside the cut of all.
+/// Each kill of the dispatcher makes the next one wait anew for hosts that are silent. So there is
+/// none late, and a cut of a minute and a host that is silent for good come after the last.
 const EVENTS: [(Kind, u64, u64, u64); 18] = [
-    (Kind::KillForGood, 5, 0, 0),
-    (Kind::Cut, 7, 60, 60),
-    (Kind::PowerOff, 9, 0, 0),
-    (Kind::KillDispatcher, 11, 0, 2),
-    (Kind::PowerOffUnnoticed, 14, 0, 0),
-    (Kind::Stop, 16, 5, 60),
-    (Kind::Kill, 19, 2, 10),
-    (Kind::KillDispatcher, 22, 0, 1),
-    (Kind::Cut, 25, 5, 90),
-    (Kind::PauseDispatcher, 28, 3, 10),
-    (Kind::Kill, 31, 1, 5),
-    (Kind::CutAll, 35, 5, 20),
-    (Kind::KillDispatcher, 39, 0, 5),
-    (Kind::Cut, 44, 5, 15),
-    (Kind::Stop, 48, 5, 15),
-    (Kind::Kill, 52, 1, 5),
-    (Kind::KillDispatcher, 56, 0, 1),
-    (Kind::PauseDispatcher, 60, 2, 5),
+    (Kind::Cut, 4, 60, 60),
+    (Kind::PowerOff, 6, 0, 0),
+    (Kind::KillDispatcher, 8, 0, 2),
+    (Kind::Stop, 10, 5, 60),
+    (Kind::Kill, 12, 2, 10),
+    (Kind::Cut, 14, 5, 90),
+    (Kind::KillDispatcher, 17, 0, 1),
+    (Kind::PauseDispatcher, 20, 3, 6),
+    (Kind::CutAll, 24, 5, 12),
+    (Kind::KillDispatcher, 27, 0, 3),
+    (Kind::PowerOffUnnoticed, 32, 0, 0),
+    (Kind::Kill, 34, 1, 5),
+    (Kind::KillDispatcher, 38, 0, 1),
+    (Kind::KillForGood, 47, 0, 0),
+    (Kind::Cut, 52, 60, 60),
+    (Kind::Stop, 56, 5, 15),
+    (Kind::Kill, 57, 1, 5),
+    (Kind::PauseDispatcher, 58, 2, 5),
 ];
 
 /// A round's plan, in the order of time.

@@ -167,7 +167,12 @@ impl Round {
             return Ok(false);
         }
         let hits = self.hits(&targets);
-        self.harm.begin(planned, &targets)?;
+        let on_each = targets.iter().map(|machine| {
+            let hits = self.hits(std::slice::from_ref(machine));
+            (machine.clone(), hits.values().sum())
+        });
+        let on_each: Vec<(Machine, usize)> = on_each.collect();
+        self.harm.begin(planned, &on_each)?;
         let at = match targets.as_slice() {
             [machine] => format!(" on {}", machine.id),
             all => format!(" on {}", all.len()),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+use crate::commands::run;
 use crate::common::checker::check;
 use crate::common::eye::Row;
 use crate::common::forgeries::inject_double;
@@ -43,6 +45,34 @@ pub(crate) struct Verdict {
     pub(crate) run_again: usize,
     /// How many machines were rightly given up.
     pub(crate) given_up: usize,
+    /// How many containers were on silent hosts that were not given up.
+    pub(crate) borne: usize,
+}
+
+/// Whether what is left behind is found; what is overlooked is the error.
+pub(crate) fn self_test(before: &Before) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut child = Command::new("sleep").arg("987").spawn()?;
+    run("ip link add forged type bridge")?;
+    run(&format!(
+        "mount -t tmpfs forged {}",
+        folder.path().display()
+    ))?;
+    let found = remains(before);
+    run(&format!("umount {}", folder.path().display()))?;
+    run("ip link del forged")?;
+    child.kill()?;
+    child.wait()?;
+    for wanted in ["sleep", "interface forged", "tmpfs forged"] {
+        let is_found = found.iter().any(|what| what.contains(wanted));
+        ensure!(
+            is_found,
+            "{wanted:?}, left behind, is overlooked: {found:?}"
+        );
+    }
+    let found = remains(before);
+    ensure!(found.is_empty(), "found where nothing is left: {found:?}");
+    Ok(())
 }
 
 /// Everything that is wrong after a round, and what had to be borne.
@@ -100,6 +130,7 @@ fn judge_witness(round: &Round, rows: &[Row], inject: bool, verdict: &mut Verdic
         .collect();
     verdict.run_again = again.len();
     verdict.given_up = given_up.len();
+    verdict.borne = round.harm.borne();
     Ok(())
 }
 
@@ -112,10 +143,7 @@ fn judge_log(round: &Round, wrongs: &mut Vec<String>) {
 
 /// What is left of a round.
 fn left(round: &Round, before: &Before, uuids: &BTreeSet<&str>) -> Vec<String> {
-    let mut left: Vec<String> = processes::others()
-        .into_iter()
-        .map(|pid| format!("process {pid}: {:?}", processes::command_line(pid)))
-        .collect();
+    let mut left = remains(before);
     match round.yard.machines() {
         Ok(mut machines) => {
             machines.retain(|machine| machine.condition != Condition::Gone);
@@ -123,14 +151,23 @@ fn left(round: &Round, before: &Before, uuids: &BTreeSet<&str>) -> Vec<String> {
         }
         Err(error) => left.push(format!("instances: {error:#}")),
     }
+    left.extend(transfers(&round.state));
+    left.extend(cgroups(uuids));
+    left
+}
+
+/// What the kernel has that it did not have before.
+fn remains(before: &Before) -> Vec<String> {
+    let mut left: Vec<String> = processes::others()
+        .into_iter()
+        .map(|pid| format!("process {pid}: {:?}", processes::command_line(pid)))
+        .collect();
     let interfaces = network::interfaces().unwrap_or_default();
     let new = interfaces.iter().filter(|i| !before.interfaces.contains(i));
     left.extend(new.map(|interface| format!("interface {interface}")));
     let mounts = mounts().unwrap_or_default();
     let new = mounts.difference(&before.mounts);
     left.extend(new.map(|mount| format!("mount {mount}")));
-    left.extend(transfers(&round.state));
-    left.extend(cgroups(uuids));
     left
 }
 
