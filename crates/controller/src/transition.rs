@@ -247,10 +247,9 @@ impl Life {
             }
             // The wish to stop it was taken back meanwhile.
             ExitCause::Killed => self.requeue(),
-            ExitCause::TimeLimit | ExitCause::NotStarted { .. } => {
-                self.finish(Cancelled, Some(cause.to_string()), at);
-            }
-            ExitCause::SupervisorLost | ExitCause::InstanceLost => {
+            ExitCause::TimeLimit => self.finish(Cancelled, Some(cause.to_string()), at),
+            // What could not be started may well be, on another machine.
+            ExitCause::NotStarted { .. } | ExitCause::SupervisorLost | ExitCause::InstanceLost => {
                 let error = format!("attempt {attempt}: {cause}");
                 if self.cancel_requested {
                     self.finish(Cancelled, Some(CANCELLED_ON_REQUEST.into()), at);

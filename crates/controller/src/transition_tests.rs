@@ -148,7 +148,7 @@ const TABLE: &str = "
     signal   =      -   =    C      C        C        C        C       C       C       C       =        =
     limit    =      -   =    X      X        X        X        X       X       X       X       =        =
     killed   =      -   =    Q      Q        Q        X        Q       X       X       Q       =        =
-    notrun   =      -   =    X      X        X        X        X       X       X       X       =        =
+    notrun   =      -   =    Q      Q        Q        X        Q       Q       X       X       =        =
     suplost  =      -   =    Q      Q        Q        X        Q       Q       X       X       =        =
     inslost  =      -   =    Q      Q        Q        X        Q       Q       X       X       =        =
     end-old  =      -   =    =      =        =        =        =       =       =       =       =        =
@@ -287,8 +287,7 @@ fn a_wish_to_cancel_is_kept() {
 fn any_call() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "lock", "lock", "relock", "place", "unlock", "cancel", "run", "run", "run-old", "exited",
-        "killed", "inslost", "inslost", "suplost", "end-old", "end-new", "request", "hold",
-        "raise",
+        "killed", "inslost", "notrun", "suplost", "end-old", "end-new", "request", "hold", "raise",
     ])
 }
 

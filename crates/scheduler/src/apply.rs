@@ -133,7 +133,8 @@ impl Core {
             .iter()
             .find(|c| here(&c.instance) && !Case::is_outdated(entry, c));
         if let Some(claim) = sighting {
-            case.ran = true;
+            // A start that is under way may surely be refused yet.
+            case.ran |= claim.phase.shows_process();
             if case.origin == Origin::Unknown {
                 case.origin = Origin::On(claim.instance.clone());
             }

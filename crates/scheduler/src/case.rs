@@ -77,6 +77,11 @@ impl ClaimPhase {
     pub(crate) fn may_run(self) -> bool {
         self != Self::Ended
     }
+
+    /// Whether it says that there was a process, not only that one may begin.
+    pub(crate) fn shows_process(self) -> bool {
+        matches!(self, Self::Running | Self::Stale | Self::Ended)
+    }
 }
 
 /// Where the latest attempt was started, as far as this core knows by itself.

@@ -290,7 +290,9 @@ impl Core {
     /// Says that an action was surely not carried out; it is tried again after a growing pause.
     ///
     /// A start or create of which nobody knows whether it had an effect has not failed: the next
-    /// view of its worker, or a pending create, says what became of it.
+    /// view of its worker, or a pending create, says what became of it. Nor is this for a start that
+    /// the runner refuses because it knows the attempt, of which nothing is left there: that attempt
+    /// can never run, so unlock the container.
     pub fn action_failed(&mut self, action: &Action, error: &str, now: Instant) {
         match action {
             Action::Create { type_name } => {

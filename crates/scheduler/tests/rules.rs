@@ -309,6 +309,33 @@ fn a_kill_is_not_taken_back_by_a_higher_priority() {
 }
 
 #[test]
+fn a_start_that_was_surely_refused_is_not_an_attempt_that_was_lost() {
+    let start = Action::Start {
+        uuid: uuid(1),
+        attempt: Attempt(1),
+        instance: "a".into(),
+        resources: Resources::NONE,
+    };
+    let refused = |view: WorkerView| {
+        let mut core = scene()
+            .entry(placed(1, "a"))
+            .worker(idle("a", "small"))
+            .gives(&["start 1#1 a"], "starting on a");
+        let starting = holding(idle("a", "small"), 1, 1, HeldPhase::Starting);
+        core.upsert_worker(starting, at(2));
+        assert_eq!(briefs(&mut core, at(2)), QUIET);
+        core.upsert_worker(probed(view, 3), at(3));
+        core.action_failed(&start, "no route", at(3));
+        core
+    };
+    let mut core = refused(idle("a", "small"));
+    assert_eq!(briefs(&mut core, at(3)), QUIET);
+    assert_eq!(briefs(&mut core, at(10)), ["start 1#1 a"]);
+    let mut core = refused(stopped_taking(idle("a", "small")));
+    assert_eq!(briefs(&mut core, at(10)), ["kill 1#1 a"]);
+}
+
+#[test]
 fn an_attempt_that_was_seen_and_vanished_is_lost_not_started_again() {
     let mut core = scene()
         .entry(placed(1, "a"))

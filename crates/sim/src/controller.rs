@@ -288,11 +288,11 @@ impl Controller {
             ExitCause::Killed => {
                 self.finish(uuid, ContainerState::Cancelled, "cancelled on request");
             }
-            ExitCause::TimeLimit | ExitCause::NotStarted { .. } => {
+            ExitCause::TimeLimit => {
                 let why = exit.cause.to_string();
                 self.finish(uuid, ContainerState::Cancelled, &why);
             }
-            ExitCause::SupervisorLost | ExitCause::InstanceLost => {
+            ExitCause::NotStarted { .. } | ExitCause::SupervisorLost | ExitCause::InstanceLost => {
                 if record.cancel_requested {
                     self.finish(uuid, ContainerState::Cancelled, "cancelled on request");
                 } else if let Some(left) = record.retries_left.checked_sub(1) {

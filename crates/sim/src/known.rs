@@ -10,14 +10,13 @@ use crate::{FaultKind, Rule, Scenario};
 /// ```
 pub const NOT_SURVIVED: &[FaultKind] = &[];
 
-/// Rules that are known to be broken: an attempt whose start was refused is told as lost when its
-/// worker drains.
+/// Rules that are known to be broken: none.
 ///
 /// ```
 /// use longshore_sim::{BROKEN, Rule};
 /// assert!(!BROKEN.contains(&Rule::RunsTwice));
 /// ```
-pub const BROKEN: &[Rule] = &[Rule::RetryWasted];
+pub const BROKEN: &[Rule] = &[];
 
 impl Scenario {
     /// Leaves out what is known not to hold yet, and nothing else: the faults that are

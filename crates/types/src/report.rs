@@ -40,9 +40,12 @@ pub enum ExitCause {
 }
 
 impl ExitCause {
-    /// Whether the infrastructure is to blame, so that another attempt is worthwhile.
+    /// Whether the infrastructure is to blame, or may be, so that another attempt is worthwhile.
     pub fn is_infrastructure(&self) -> bool {
-        matches!(self, Self::SupervisorLost | Self::InstanceLost)
+        matches!(
+            self,
+            Self::NotStarted { .. } | Self::SupervisorLost | Self::InstanceLost
+        )
     }
 
     /// Whether the container did what it was asked to, successfully.

@@ -516,6 +516,9 @@ impl World {
                     } else {
                         self.tell_worker(&id);
                     }
+                    if well {
+                        self.give_back_spent(uuid, attempt, &id);
+                    }
                 }
             }
             Op::Kill(uuid, attempt, id) => {
@@ -541,6 +544,21 @@ impl World {
                     self.probe(&id);
                 }
             }
+        }
+    }
+
+    /// What the composer does about a start that the runner refused because it knows the attempt,
+    /// of which nothing is left there: it can never run.
+    fn give_back_spent(&mut self, uuid: ContainerUuid, attempt: Attempt, id: &InstanceId) {
+        let known = &self.machines[id].known;
+        let locked = self
+            .containers
+            .get(&uuid)
+            .is_some_and(|c| c.state == ContainerState::Locked && c.attempt() == attempt);
+        let spent = self.config.records_placement && !known.contains_key(&uuid);
+        if locked && spent && self.calling.insert(uuid) {
+            self.tell(uuid);
+            self.ops.push(Op::Call(Action::Unlock { uuid }));
         }
     }
 
