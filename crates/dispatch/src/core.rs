@@ -163,7 +163,9 @@ impl Core {
     /// A moment that was waited for has come; late and needless calls do no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.pool.handle_timeout(now);
-        self.limit.handle_timeout(self.running(), now);
+        if self.limit.is_due(now) {
+            self.limit.handle_timeout(self.running(), now);
+        }
         self.settle(now);
     }
 
@@ -397,13 +399,7 @@ impl Core {
     }
 
     fn running(&self) -> u32 {
-        let held = |view: WorkerView| {
-            view.containers
-                .iter()
-                .filter(|held| held.phase.may_run())
-                .count()
-        };
-        u32::try_from(self.pool.workers().map(held).sum::<usize>()).unwrap_or(u32::MAX)
+        u32::try_from(self.pool.processes()).unwrap_or(u32::MAX)
     }
 
     fn request(&mut self, timeout: Duration, action: QueueAction, asked: Asked) {

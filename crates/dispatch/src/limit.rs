@@ -24,6 +24,11 @@ impl ContainerLimit {
         self.grows_at
     }
 
+    /// Whether it may grow now.
+    pub(crate) fn is_due(self, now: Instant) -> bool {
+        self.grows_at.is_some_and(|at| at <= now)
+    }
+
     /// The controller refused a call while `running` containers ran.
     pub(crate) fn handle_overload(&mut self, running: u32, now: Instant) {
         let lower = running.saturating_sub(1).max(1);

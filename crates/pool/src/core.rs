@@ -87,6 +87,7 @@ const MAX_ALARMS: usize = 1000;
 /// core.grant(uuid, &instance, resources, now);
 /// go(&mut core, now);
 /// assert!(matches!(core.poll_event(), Some(Event::Running { .. })));
+/// assert_eq!((core.holders(uuid).count(), core.processes()), (1, 1));
 /// assert!(matches!(core.give_back(&instance, now), Err(Refusal::NotEmpty { .. })));
 ///
 /// core.kill(uuid, &instance, "nobody wants it any more", now)?;

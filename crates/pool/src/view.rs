@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use longshore_types::{InstanceId, Instant, PendingView, WorkerState, WorkerView};
+use longshore_types::{
+    ContainerUuid, HeldContainer, InstanceId, Instant, PendingView, WorkerState, WorkerView,
+};
 
 use crate::core::Core;
 use crate::holdoff::HoldKey;
@@ -82,6 +84,29 @@ impl Core {
     /// Every worker, by instance.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> + '_ {
         self.workers.iter().map(|(id, worker)| worker.view(id))
+    }
+
+    /// The workers that have a process or a result of a container, with what each has; those whose
+    /// result was acknowledged do not count.
+    pub fn holders(
+        &self,
+        uuid: ContainerUuid,
+    ) -> impl Iterator<Item = (&InstanceId, HeldContainer)> + '_ {
+        let ids = self.places.get(&uuid).into_iter().flatten();
+        ids.filter_map(move |id| {
+            let worker = self.workers.get(id)?;
+            let held = worker.held.get(&uuid).filter(|held| !held.is_acked())?;
+            Some((id, held.view(uuid, worker.capacity)))
+        })
+    }
+
+    /// How many containers may have a process, on all workers together.
+    pub fn processes(&self) -> usize {
+        let held = self
+            .workers
+            .values()
+            .flat_map(|worker| worker.held.values());
+        held.filter(|held| held.may_run()).count()
     }
 
     /// One pending create; none once it has ended.

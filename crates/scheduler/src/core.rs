@@ -195,6 +195,10 @@ impl Core {
         let id = view.instance.clone();
         self.gone.remove(&id);
         let no = self.workers.number(&id);
+        if self.only_answered(no, &view) {
+            self.workers.answered(no, view.probed_at);
+            return;
+        }
         self.settle_worker(&id, Some(no));
         for held in &view.containers {
             self.take_claim(&id, held, now);
@@ -423,6 +427,24 @@ impl Core {
         }
     }
 
+    /// Whether a view says nothing but that the worker answered again, and nobody waits for that.
+    fn only_answered(&self, no: WorkerNo, view: &WorkerView) -> bool {
+        let Some(worker) = self.workers.worker(no) else {
+            return false;
+        };
+        let same = |old| differs_in_probe_only(old, view);
+        let promised = worker.slot.and_then(|slot| self.slots.slot(slot));
+        let under_way = |held: &HeldContainer| {
+            let case = self.case(held.uuid);
+            case.is_none_or(|case| case.in_flight.iter().any(|d| d.instance == view.instance))
+        };
+        worker.view.as_ref().is_some_and(same)
+            && !worker.giving_back
+            && promised.is_none_or(|slot| slot.holders.is_empty())
+            && !self.watch.contains_key(&view.instance)
+            && !view.containers.iter().any(under_way)
+    }
+
     /// A kill is done once the worker does not have the container any more.
     fn confirm_kills(&mut self, id: &InstanceId) {
         let Some(watching) = self.watch.get(id) else {
@@ -489,6 +511,29 @@ impl Core {
             self.touch(no);
         }
     }
+}
+
+/// Whether nothing but the time of the last answer differs.
+fn differs_in_probe_only(old: &WorkerView, new: &WorkerView) -> bool {
+    let WorkerView {
+        instance,
+        type_name,
+        state,
+        idle_behavior,
+        capacity,
+        granted,
+        containers,
+        probed_at: _,
+        last_error,
+    } = new;
+    old.instance == *instance
+        && old.type_name == *type_name
+        && old.state == *state
+        && old.idle_behavior == *idle_behavior
+        && old.capacity == *capacity
+        && old.granted == *granted
+        && old.containers == *containers
+        && old.last_error == *last_error
 }
 
 /// Compares a new record with what is known, and keeps what that says about the latest attempt.

@@ -86,9 +86,21 @@ impl Workers {
         old
     }
 
+    /// A worker answered, and nothing else is new.
+    pub(crate) fn answered(&mut self, no: WorkerNo, at: Option<Instant>) {
+        if let Some(view) = self.list.get_mut(no).and_then(|w| w.view.as_mut()) {
+            view.probed_at = at;
+            self.probe_changed(no);
+        }
+    }
+
     fn changed(&mut self, no: WorkerNo) {
         self.set_giving_back(no, false);
         self.mark_dirty(no);
+        self.probe_changed(no);
+    }
+
+    fn probe_changed(&mut self, no: WorkerNo) {
         if let Some(worker) = self.list.get_mut(no)
             && !worker.probe_dirty
         {

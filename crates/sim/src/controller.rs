@@ -86,6 +86,11 @@ impl Controller {
         &self.open
     }
 
+    /// How many records there are.
+    pub(crate) fn count(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }

@@ -51,6 +51,8 @@ pub(crate) struct Witness {
     pub(crate) waits: Vec<Duration>,
     pub(crate) others: BTreeSet<InstanceId>,
     findings: Vec<Finding>,
+    /// Instances on which something began or ended, or is said to have, in this step.
+    touched: BTreeSet<InstanceId>,
 }
 
 impl Witness {
@@ -112,6 +114,7 @@ impl Witness {
             ended: None,
         };
         self.processes.insert((uuid, attempt), process);
+        self.touched.insert(instance.clone());
         self.running.insert(uuid, (attempt, instance.clone()));
         let here = self.on.entry(instance.clone()).or_default();
         here.insert(uuid, needs);
@@ -130,6 +133,7 @@ impl Witness {
     pub(crate) fn process_ended(&mut self, uuid: ContainerUuid, attempt: Attempt, how: &ExitCause) {
         if let Some(process) = self.processes.get_mut(&(uuid, attempt)) {
             process.ended = Some(how.clone());
+            self.touched.insert(process.instance.clone());
             if let Some(here) = self.on.get_mut(&process.instance) {
                 here.remove(&uuid);
                 if here.is_empty() {
@@ -148,6 +152,45 @@ impl Witness {
 
     pub(crate) fn instance_gone(&mut self, instance: &InstanceId) {
         self.gone.insert(instance.clone());
+    }
+
+    /// The instances on which something began or ended, or is said to have, since this was last
+    /// asked.
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<InstanceId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// How many containers run.
+    pub(crate) fn running_count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// What is wrong with it that a process runs on an instance, if anything.
+    pub(crate) fn objection(
+        &self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+    ) -> Option<(Rule, String)> {
+        let here = format!("{uuid} attempt {attempt} runs on {instance}");
+        match self.running.get(&uuid) {
+            Some((other, elsewhere)) if (*other, elsewhere) != (attempt, instance) => {
+                let what = format!("{here}, and attempt {other} on {elsewhere}");
+                return Some((Rule::RunsTwice, what));
+            }
+            None => {
+                return Some((
+                    Rule::RunsTwice,
+                    format!("{here}, and was not seen to start"),
+                ));
+            }
+            Some(_) => {}
+        }
+        let closed = self.closed.get(&uuid)?;
+        (*closed >= attempt).then(|| {
+            let what = format!("{here}, and attempt {closed} was told to be over");
+            (Rule::FalseResult, what)
+        })
     }
 
     /// How many processes were ever started.
@@ -185,6 +228,7 @@ impl Witness {
         }
         self.closed.insert(uuid, attempt);
         if let Some((running, on)) = self.running.get(&uuid) {
+            self.touched.insert(on.clone());
             let what = format!(
                 "{uuid} becomes {} while its attempt {running} runs on {on}",
                 change.to

@@ -8,6 +8,7 @@ mod misfortune;
 mod provider;
 mod queue;
 mod summary;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -185,6 +186,8 @@ pub(crate) struct World {
     to_come: usize,
     epoch: Timestamp,
     outcome: Outcome,
+    /// After how many events the dispatcher checks its own state again.
+    own_check_due: u64,
     /// Effects at one moment.
     busy_moment: (Instant, u64),
     short_listing_at: Option<Instant>,
@@ -247,6 +250,7 @@ impl World {
             jobs,
             epoch,
             outcome: Outcome::default(),
+            own_check_due: 0,
             busy_moment: (now, 0),
             short_listing_at: None,
             standing: Vec::new(),

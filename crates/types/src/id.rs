@@ -1,6 +1,8 @@
 //! Identifiers.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -105,34 +107,81 @@ impl fmt::Display for Attempt {
     }
 }
 
+/// How many bytes of a text are kept beside it.
+const HEAD: usize = 16;
+
+/// The first bytes of a text: ordered as the texts are, where they differ.
+fn head(text: &str) -> u128 {
+    let mut head = [0; HEAD];
+    for (to, from) in head.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    u128::from_be_bytes(head)
+}
+
 macro_rules! shared_text {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Serialize, Deserialize)]
         #[serde(from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name {
+            /// The first bytes of the text, beside it because a comparison seldom needs more.
+            head: u128,
+            text: Arc<str>,
+        }
 
         impl $name {
             /// Wraps a text; nothing is checked.
             pub fn new(text: impl Into<Arc<str>>) -> Self {
-                Self(text.into())
+                let text = text.into();
+                let head = head(&text);
+                Self { head, text }
             }
 
             /// The text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.text
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                let same = self.head == other.head && self.text.len() == other.text.len();
+                same && (self.text.len() <= HEAD || self.text == other.text)
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.head
+                    .cmp(&other.head)
+                    .then_with(|| self.text.cmp(&other.text))
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.text.hash(state);
             }
         }
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text.into())
+                Self::new(text)
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(text.into())
+                Self::new(text)
             }
         }
 
@@ -188,6 +237,31 @@ mod tests {
             "zzzzz_dz642-abcdefghij01234",
         ] {
             assert!(bad.parse::<ContainerUuid>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_ordered_as_their_texts_are() {
+        let texts = [
+            "",
+            "\0",
+            "i-1",
+            "i-1\0",
+            "i-1\0\0",
+            "i-10",
+            "i-2",
+            "i-0123456789abcd",
+            "i-0123456789abcd\0",
+            "i-0123456789abcdef0",
+            "i-0123456789abcdef1",
+            "\u{e9}t\u{e9}",
+        ];
+        for a in texts {
+            for b in texts {
+                let (name, other) = (InstanceId::from(a), InstanceId::from(b));
+                assert_eq!(name.cmp(&other), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(name == other, a == b, "{a:?} {b:?}");
+            }
         }
     }
 

@@ -102,16 +102,11 @@ impl Core {
             return;
         };
         let needs = need(&entry.container.request, &self.config.scheduler);
-        let claims = |view: &WorkerView| {
-            view.containers
-                .iter()
-                .any(|held| held.uuid == uuid && held.phase.may_run())
-        };
         let claimants: Vec<InstanceId> = self
             .pool
-            .workers()
-            .filter(claims)
-            .map(|view| view.instance)
+            .holders(uuid)
+            .filter(|(_, held)| held.phase.may_run())
+            .map(|(instance, _)| instance.clone())
             .collect();
         for instance in claimants {
             self.pool.grant(uuid, &instance, needs, now);
@@ -122,18 +117,29 @@ impl Core {
         if std::mem::take(&mut self.gate_changed) {
             self.look_at_create_gate(now);
         }
+        let max_containers = self.limit.current();
+        let absence_is_evidence = self.pool.absence_is_evidence();
+        let accept_new = self.ending == Ending::No && self.is_ready();
+        let same = |known: &Limits| {
+            known.max_containers == max_containers
+                && known.absence_is_evidence == absence_is_evidence
+                && known.accept_new == accept_new
+                && known.create_blocked == self.create_blocked
+                && known.quota_blocked == self.quota_blocked
+        };
+        if self.limits.as_ref().is_some_and(same) {
+            return;
+        }
         let limits = Limits {
             create_blocked: self.create_blocked.clone(),
             quota_blocked: self.quota_blocked.clone(),
-            max_containers: self.limit.current(),
-            absence_is_evidence: self.pool.absence_is_evidence(),
-            accept_new: self.ending == Ending::No && self.is_ready(),
+            max_containers,
+            absence_is_evidence,
+            accept_new,
         };
-        if self.limits.as_ref() != Some(&limits) {
-            self.changed = true;
-            self.limits = Some(limits.clone());
-            self.scheduler.set_limits(limits, now);
-        }
+        self.changed = true;
+        self.limits = Some(limits.clone());
+        self.scheduler.set_limits(limits, now);
     }
 
     /// Reads anew which creates would be refused. Only when the pool says that this has changed:

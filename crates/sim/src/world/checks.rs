@@ -8,8 +8,6 @@ use longshore_types::{ByteSize, ContainerUuid, InstanceId, InstanceType, Resourc
 use super::{Event, World};
 use crate::Rule;
 
-/// Everything is looked at after so many steps.
-const STEPS: u64 = 1_000;
 /// From one look by the clock to the next.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
 /// With the faults ended, every container has to end within this, beside the time that they need:
@@ -24,13 +22,6 @@ const LEARNING: Duration = Duration::from_secs(1_800);
 const IDLE_SLACK: Duration = Duration::from_secs(120);
 
 impl World {
-    pub(super) fn check_step(&mut self) {
-        self.outcome.events += 1;
-        if self.outcome.events.is_multiple_of(STEPS) {
-            self.check_core();
-        }
-    }
-
     pub(super) fn check_core(&mut self) {
         let wrong = self.core.as_ref().and_then(|c| c.check_invariants().err());
         if let Some(wrong) = wrong {

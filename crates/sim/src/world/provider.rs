@@ -234,7 +234,7 @@ impl World {
         self.outcome.idle_cost += cost_of(idle);
     }
 
-    fn check_creates(&mut self) {
+    pub(super) fn check_creates(&mut self) {
         let most = self.config.pool.max_creates_in_flight;
         if most > 0 && self.creates_open > most {
             let what = format!("{} creates, {most} are allowed", self.creates_open);

@@ -15,6 +15,7 @@ impl World {
     /// The last looks, if all is done, and the figures.
     pub(crate) fn summarize(mut self) -> Outcome {
         if self.outcome.violations.is_empty() && self.is_done() {
+            self.check_whole();
             self.check_core();
             self.check_size();
             self.check_locks();
