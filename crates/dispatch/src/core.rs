@@ -50,7 +50,7 @@ pub struct Core {
     /// Containers that have to be asked for by UUID: workers claim them and the cache does not
     /// know them, or a call about them has failed.
     strangers: BTreeSet<ContainerUuid>,
-    /// The newest attempt of each entry of the cache when it came there.
+    /// The newest attempt of each entry that may have been started when it came into the cache.
     inherited: BTreeMap<ContainerUuid, Attempt>,
     limits: Option<Limits>,
     gate_changed: bool,

@@ -16,8 +16,8 @@ enum Known<'a> {
     Absent,
     Record {
         container: &'a Container,
-        /// The newest attempt when this dispatcher first saw the record: it gave the numbers of
-        /// all later ones itself.
+        /// The newest attempt that may have been started when this dispatcher first saw the
+        /// record: it has started all later ones itself.
         inherited: Attempt,
     },
 }
@@ -38,7 +38,7 @@ fn answer(known: Known<'_>, attempt: Attempt, instance: &InstanceId) -> Option<C
     let here = container.placed_on.as_ref() == Some(instance);
     let nowhere = container.placed_on.is_none();
     Some(if attempt > newest || attempt > inherited {
-        // Nobody gave that number, or this dispatcher did and did not send it there.
+        // Nobody gave that number, or only this dispatcher can have started it, and not there.
         ClaimAnswer::False
     } else if attempt != newest && attempt != Attempt(0) {
         ClaimAnswer::Possible
@@ -94,11 +94,17 @@ impl Core {
         decided
     }
 
-    /// The newest attempt that another dispatcher may have started.
     fn inherited_attempt(&self, container: &Container) -> Attempt {
         let first_seen = self.inherited.get(&container.uuid).copied();
-        first_seen.unwrap_or(container.attempt())
+        first_seen.unwrap_or_else(|| newest_started(container))
     }
+}
+
+/// The newest attempt that whoever wrote a record may have started: not one that has no place yet.
+pub(super) fn newest_started(container: &Container) -> Attempt {
+    let Attempt(newest) = container.attempt();
+    let unplaced = container.state == ContainerState::Locked && container.placed_on.is_none();
+    Attempt(newest.saturating_sub(u32::from(unplaced)))
 }
 
 #[cfg(test)]
@@ -173,6 +179,33 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_attempt_without_a_place_was_not_started() {
+        for (state, _) in TABLE {
+            for placed_on in PLACES {
+                let unplaced = state == ContainerState::Locked && placed_on.is_none();
+                let newest = Attempt(NEWEST - u32::from(unplaced));
+                assert_eq!(newest_started(&container(state, placed_on)), newest);
+            }
+        }
+    }
+
+    #[test]
+    fn records_are_asked_where_they_say_where_containers_are_and_else_nobody_is() {
+        for records_placement in [false, true] {
+            let pool = longshore_pool::Config::new("set", vec![]);
+            let mut scheduler = longshore_scheduler::Config::new(vec![]);
+            scheduler.records_placement = records_placement;
+            let queue = longshore_queue::Capabilities {
+                records_placement,
+                ..longshore_queue::Capabilities::default()
+            };
+            let config = crate::Config::new(pool, scheduler, queue);
+            let core = Core::new(config, [0; 32], Instant::ZERO);
+            assert_eq!(core.config.pool.asks_about_claims, records_placement);
         }
     }
 

@@ -6,6 +6,7 @@ use longshore_scheduler::Limits;
 use longshore_scheduler::type_choice::need;
 use longshore_types::{Container, ContainerState, ContainerUuid, InstanceId, Instant, WorkerView};
 
+use super::claims::newest_started;
 use super::{Core, Ending};
 use crate::Notice;
 
@@ -66,10 +67,11 @@ impl Core {
             self.changed = true;
             match delta {
                 Delta::Upsert(entry) => {
-                    let (uuid, attempt) = (entry.container.uuid, entry.container.attempt());
+                    let uuid = entry.container.uuid;
                     let place = recorded_place(&entry.container);
                     self.pool.set_recorded_place(uuid, place, now);
-                    self.inherited.entry(uuid).or_insert(attempt);
+                    let started = newest_started(&entry.container);
+                    self.inherited.entry(uuid).or_insert(started);
                     if self.judge_claims(uuid, now) {
                         // Before anybody concludes from the record that nothing is there.
                         self.mirror_pool(now);

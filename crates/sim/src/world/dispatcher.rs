@@ -33,6 +33,13 @@ impl World {
     pub(super) fn begin(&mut self) {
         self.excuse_recent(self.now);
         self.controller.subscribe_anew();
+        let records = self.controller.records();
+        for container in records.map(|record| &record.container) {
+            let placed_on = container.placed_on.as_ref();
+            if let Some(machine) = placed_on.and_then(|id| self.machines.get_mut(id)) {
+                machine.place(container.uuid);
+            }
+        }
         let seed = self.random.bytes();
         self.core = Some(Core::new(self.config.clone(), seed, self.now));
         self.tell(Happening::Life(self.life));

@@ -33,6 +33,11 @@ impl World {
         let instance = host.instance.clone();
         self.witness.touched(&instance, "command");
         let deadline = self.now + effect.timeout;
+        if let EffectAction::Start { uuid, .. } = effect.action
+            && let Some(machine) = self.machines.get_mut(&instance)
+        {
+            machine.place(uuid);
+        }
         if self.strikes(FaultKind::CommandLost) {
             self.fault(FaultKind::CommandLost, about);
             self.lose(self.life, &effect, deadline);
@@ -50,9 +55,6 @@ impl World {
         }
         if let EffectAction::Start { uuid, attempt, .. } = effect.action {
             self.witness.start_sent(uuid, attempt);
-            if let Some(machine) = self.machines.get_mut(&instance) {
-                machine.placed.insert(uuid);
-            }
             if self.strikes(FaultKind::DiskStall) {
                 self.fault(FaultKind::DiskStall, about.clone());
                 self.trouble(&instance);
