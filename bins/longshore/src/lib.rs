@@ -16,3 +16,4 @@ pub mod state;
 pub mod state_dir;
 pub mod text;
 pub mod ui;
+mod yaml;

@@ -7,10 +7,11 @@ use longshore_runner_api::StartDocument;
 use longshore_types::{ByteSize, Resource, ResourceRequest, Resources};
 use sha2::{Digest, Sha256};
 
-use super::problem::{Position, Problems};
-use super::schema::{Command, Document, Field, ForEach, Settings, Text};
+use super::schema::{Command, Document, ForEach, Settings};
 use super::{Job, Limits, MAX_JOBS, glob};
 use crate::text::excerpt;
+use crate::yaml::problem::{Position, Problems};
+use crate::yaml::value::{Field, Text};
 
 /// The longest single argument or `NAME=value`, in bytes: Linux' `MAX_ARG_STRLEN` less its end.
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;

@@ -27,26 +27,23 @@
 
 mod expand;
 mod glob;
-mod problem;
 mod schema;
-mod tree;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use longshore_runner_api::StartDocument;
 use longshore_types::{ResourceRequest, Resources};
 use sha2::{Digest, Sha256};
 
-pub use problem::{Position, Problem};
+pub use crate::yaml::problem::{Position, Problem};
 
+use crate::yaml::problem::Problems;
+use crate::yaml::{file, tree};
 use expand::Expander;
-use problem::Problems;
 
 /// The most jobs in one file, those of `for_each` counted one by one.
 pub const MAX_JOBS: usize = 100_000;
@@ -105,10 +102,10 @@ pub fn load(path: &Path, limits: &Limits) -> Result<JobFile, Vec<Problem>> {
 }
 
 fn load_into(path: &Path, limits: &Limits, problems: &mut Problems) -> Option<JobFile> {
-    let (real_path, bytes) = read_bytes(path)
+    let (real_path, bytes) = file::read(path, "a job file", MAX_FILE_BYTES)
         .map_err(|message| problems.add_general(message))
         .ok()?;
-    let text = decode(&bytes, problems)?;
+    let text = file::decode(&bytes, problems)?;
     let root = tree::parse(text, problems);
     if problems.is_empty() && root.as_ref().is_none_or(tree::Node::is_null) {
         problems.add_general("is empty; a job file has a list of \"jobs\"");
@@ -132,53 +129,6 @@ fn load_into(path: &Path, limits: &Limits, problems: &mut Problems) -> Option<Jo
         hash,
         jobs,
     })
-}
-
-/// The real path and content of a regular file of reasonable size.
-fn read_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>), String> {
-    let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file; check the path".to_owned(),
-        _ => format!("cannot be read: {error}"),
-    };
-    let real_path = path.canonicalize().map_err(cannot)?;
-    if real_path.to_str().is_none() {
-        return Err("its full path is not UTF-8; move it elsewhere".into());
-    }
-    let kind = real_path.metadata().map_err(cannot)?;
-    if kind.is_dir() {
-        return Err("is a directory; name a job file in it".into());
-    }
-    if !kind.is_file() {
-        return Err("is not a regular file; copy it to one".into());
-    }
-    let file = File::open(&real_path).map_err(cannot)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(cannot)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err("has more than 10 MB, the most that a job file may have; split it".into());
-    }
-    Ok((real_path, bytes))
-}
-
-fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let good = &bytes[..error.valid_up_to()];
-            let line_start = good.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
-            let count = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().count();
-            let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            let at = Position {
-                line: small(1 + good.iter().filter(|&&b| b == b'\n').count()),
-                column: small(1 + count(&good[line_start..])),
-            };
-            problems.add(at, "is not UTF-8 text; save it as UTF-8");
-            return None;
-        }
-    };
-    Some(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 fn hash(bytes: &[u8], found: &[u8; 32]) -> String {

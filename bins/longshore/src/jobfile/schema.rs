@@ -5,9 +5,12 @@
 
 use longshore_types::{ByteSize, MAX_PRIORITY, parse_duration};
 
-use super::problem::{Position, Problems};
-use super::tree::{Entry, Node, Scalar, Value};
 use crate::text::excerpt;
+use crate::yaml::problem::{Position, Problems};
+use crate::yaml::tree::{Entry, Node, Value};
+use crate::yaml::value::{
+    Field, Text, boolean, list, mapping, nearest, number, size, text, text_field, texts,
+};
 
 /// How often a container may be tried again.
 const MAX_RETRIES: u64 = 1000;
@@ -33,54 +36,6 @@ const RESOURCE_KEYS: &[&str] = &["vcpus", "ram", "scratch"];
 /// Keys that the format has and this version does not support.
 const LATER_KEYS: &[&str] = &["preemptible", "image", "mounts", "outputs", "gpus"];
 const LATER_ENGINES: &[&str] = &["podman", "docker", "singularity"];
-
-/// A value of a key that may be missing or wrong.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Field<T> {
-    #[default]
-    Absent,
-    /// There, but wrong; the problem is noted.
-    Bad,
-    Good {
-        value: T,
-        at: Position,
-    },
-}
-
-impl<T> Field<T> {
-    fn new(value: Option<T>, at: Position) -> Self {
-        value.map_or(Self::Bad, |value| Self::Good { value, at })
-    }
-
-    /// This, or the default where this is absent.
-    pub(super) fn or(self, default: Self) -> Self {
-        match self {
-            Self::Absent => default,
-            given => given,
-        }
-    }
-
-    pub(super) fn good(&self) -> Option<&T> {
-        match self {
-            Self::Good { value, .. } => Some(value),
-            Self::Absent | Self::Bad => None,
-        }
-    }
-
-    pub(super) fn at(&self) -> Option<Position> {
-        match self {
-            Self::Good { at, .. } => Some(*at),
-            Self::Absent | Self::Bad => None,
-        }
-    }
-}
-
-/// A text and where it stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Text<'n> {
-    pub(super) text: &'n str,
-    pub(super) at: Position,
-}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Command<'n> {
@@ -329,111 +284,6 @@ fn time_limit(node: &Node<'_>, problems: &mut Problems) -> Field<u64> {
     Field::new(millis, at)
 }
 
-fn size(node: &Node<'_>, problems: &mut Problems) -> Field<ByteSize> {
-    let Some(Text { text, at }) = text(node, "a size like 512MiB or 2G", problems) else {
-        return Field::Bad;
-    };
-    let size = text.parse::<ByteSize>();
-    let size = size
-        .map_err(|error| problems.add(at, error.to_string()))
-        .ok();
-    Field::new(size, at)
-}
-
-fn number<T: TryFrom<u64>>(
-    node: &Node<'_>,
-    range: std::ops::RangeInclusive<u64>,
-    problems: &mut Problems,
-) -> Field<T> {
-    let parsed = match node.value() {
-        Value::Scalar(Scalar { text, plain: true }) => text.parse::<u64>().ok(),
-        _ => None,
-    };
-    let value = parsed
-        .filter(|n| range.contains(n))
-        .and_then(|n| T::try_from(n).ok());
-    if value.is_none() {
-        let (low, high, found) = (range.start(), range.end(), node.describe());
-        let message = format!("expected a whole number from {low} to {high}, found {found}");
-        problems.add(node.at, message);
-    }
-    Field::new(value, node.at)
-}
-
-fn boolean(node: &Node<'_>, problems: &mut Problems) -> Field<bool> {
-    let value = match node.value() {
-        Value::Scalar(Scalar { text, plain: true }) => text.parse::<bool>().ok(),
-        _ => None,
-    };
-    if value.is_none() {
-        let found = node.describe();
-        problems.add(node.at, format!("expected true or false, found {found}"));
-    }
-    Field::new(value, node.at)
-}
-
-fn text_field<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Field<Text<'n>> {
-    Field::new(text(node, "a text", problems), node.at)
-}
-
-fn texts<'n>(
-    items: &'n [Node<'_>],
-    expected: &str,
-    problems: &mut Problems,
-) -> Option<Vec<Text<'n>>> {
-    // All are looked at before the first bad one decides.
-    let all: Vec<_> = items
-        .iter()
-        .map(|item| text(item, expected, problems))
-        .collect();
-    all.into_iter().collect()
-}
-
-fn text<'n>(node: &'n Node<'_>, expected: &str, problems: &mut Problems) -> Option<Text<'n>> {
-    match node.value() {
-        Value::Scalar(scalar) if !scalar.is_null() => {
-            if scalar.text.contains('\0') {
-                let message = "has a NUL byte, which nothing here can hold; remove it";
-                problems.add(node.at, message);
-                return None;
-            }
-            let (text, at) = (&*scalar.text, node.at);
-            Some(Text { text, at })
-        }
-        _ => {
-            let found = node.describe();
-            problems.add(node.at, format!("expected {expected}, found {found}"));
-            None
-        }
-    }
-}
-
-fn list<'n, 'a>(
-    node: &'n Node<'a>,
-    expected: &str,
-    problems: &mut Problems,
-) -> Option<&'n [Node<'a>]> {
-    if let Value::List(items) = node.value() {
-        return Some(items);
-    }
-    let found = node.describe();
-    problems.add(node.at, format!("expected {expected}, found {found}"));
-    None
-}
-
-fn mapping<'n, 'a>(
-    node: &'n Node<'a>,
-    expected: &str,
-    problems: &mut Problems,
-) -> Option<&'n [Entry<'a>]> {
-    if let Value::Map(entries) = node.value() {
-        return Some(entries);
-    }
-    let found = node.describe();
-    problems.add(node.at, format!("expected {expected}, found {found}"));
-    None
-}
-
 /// Complains about a key, and says which one may be meant.
 fn unknown(
     key: &str,
@@ -452,11 +302,7 @@ fn unknown(
         return None;
     }
     let shown = excerpt(key);
-    let likeness = |known: &str| strsim::jaro_winkler(&shown.to_lowercase(), known);
-    let nearest = known
-        .iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let meant = nearest.copied().filter(|known| likeness(known) >= 0.8);
+    let meant = nearest(key, known);
     let advice = match meant {
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("known keys are {}", known.join(", ")),

@@ -19,8 +19,8 @@ const MAX_NODES: usize = 2_000_000;
 
 /// A value and where it stands.
 #[derive(Debug)]
-pub(super) struct Node<'a> {
-    pub(super) at: Position,
+pub(crate) struct Node<'a> {
+    pub(crate) at: Position,
     kind: Kind<'a>,
 }
 
@@ -35,7 +35,7 @@ enum Kind<'a> {
 
 /// What a node holds, anchors and aliases looked through.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'n, 'a> {
+pub(crate) enum Value<'n, 'a> {
     Scalar(&'n Scalar<'a>),
     List(&'n [Node<'a>]),
     Map(&'n [Entry<'a>]),
@@ -43,29 +43,29 @@ pub(super) enum Value<'n, 'a> {
 
 /// A single value as it was written.
 #[derive(Debug)]
-pub(super) struct Scalar<'a> {
-    pub(super) text: Cow<'a, str>,
+pub(crate) struct Scalar<'a> {
+    pub(crate) text: Cow<'a, str>,
     /// Whether it was written without quotes, so that it may mean a number, `true` or nothing.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
 }
 
 /// A key and its value.
 #[derive(Debug)]
-pub(super) struct Entry<'a> {
-    pub(super) key: Cow<'a, str>,
-    pub(super) at: Position,
-    pub(super) value: Node<'a>,
+pub(crate) struct Entry<'a> {
+    pub(crate) key: Cow<'a, str>,
+    pub(crate) at: Position,
+    pub(crate) value: Node<'a>,
 }
 
 impl Scalar<'_> {
     /// Whether it is written as nothing: empty, `~` or `null`.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.plain && matches!(&*self.text, "" | "~" | "null" | "Null" | "NULL")
     }
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn value(&self) -> Value<'_, 'a> {
+    pub(crate) fn value(&self) -> Value<'_, 'a> {
         match &self.kind {
             Kind::Scalar(scalar) => Value::Scalar(scalar),
             Kind::List(items) => Value::List(items),
@@ -75,12 +75,12 @@ impl<'a> Node<'a> {
     }
 
     /// Whether it is written as nothing.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(self.value(), Value::Scalar(scalar) if scalar.is_null())
     }
 
     /// What it is, for "expected …, found …".
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self.value() {
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
@@ -103,7 +103,7 @@ impl<'a> Node<'a> {
 
 /// Reads one document. None if the text cannot be understood as one; the reason is then in
 /// `problems`.
-pub(super) fn parse<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
+pub(crate) fn parse<'a>(text: &'a str, problems: &mut Problems) -> Option<Node<'a>> {
     let mut builder = Builder::default();
     let mut options = granit_parser::options! {
         disallow_directives: true,

@@ -42,22 +42,22 @@ impl std::error::Error for Problem {}
 
 /// Collects problems; each only once, and no more than anybody would read.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     seen: BTreeSet<(Option<Position>, String)>,
     left_out: usize,
 }
 
 impl Problems {
     /// How many are kept.
-    pub(super) const MAX: usize = 50;
+    pub(crate) const MAX: usize = 50;
 
     /// Notes a problem at a place.
-    pub(super) fn add(&mut self, at: Position, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, at: Position, message: impl Into<String>) {
         self.note(Some(at), message.into());
     }
 
     /// Notes a problem of the whole file.
-    pub(super) fn add_general(&mut self, message: impl Into<String>) {
+    pub(crate) fn add_general(&mut self, message: impl Into<String>) {
         self.note(None, message.into());
     }
 
@@ -70,12 +70,12 @@ impl Problems {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
     /// All of them in the order of the file.
-    pub(super) fn into_list(self, path: &Path) -> Vec<Problem> {
+    pub(crate) fn into_list(self, path: &Path) -> Vec<Problem> {
         let problem = |(at, message)| Problem {
             path: path.to_owned(),
             at,
