@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::sim::args::SimArgs;
+
 /// Runs batch jobs on machines, this one or rented ones.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
@@ -12,6 +14,7 @@ Examples:
   longshore run jobs.yml             Run the jobs of a file on this machine
   longshore run first.yml then.yml   Run two files, one after the other
   longshore run --help               How to write a job file, and more
+  longshore sim --help               What would it cost, how long would jobs wait?
 
 Exit codes: 0 all succeeded, 1 something failed, 2 wrong usage or a bad job file,
 3 machines are left, 130 ended by Ctrl-C.")]
@@ -50,6 +53,8 @@ pub enum Command {
     Run(RunArgs),
     /// Give back the machines that an earlier run left behind
     Cleanup,
+    /// Try limits, machine types and a day's work on a simulated clock, for nothing
+    Sim(Box<SimArgs>),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),

@@ -13,7 +13,7 @@ use crate::text::clean;
 pub enum Ending {
     /// All succeeded: 0.
     Succeeded,
-    /// Some jobs failed: 1.
+    /// Some jobs failed, or a simulation found a broken promise: 1.
     Failed,
     /// Instances are left: 3.
     InstancesLeft,

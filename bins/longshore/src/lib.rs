@@ -12,6 +12,7 @@ pub mod logging;
 pub mod provider;
 pub mod run;
 pub mod runner;
+pub mod sim;
 pub mod state;
 pub mod state_dir;
 pub mod text;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use longshore::cli::{Bench, Cli, Command};
 use longshore::ending::{self, Ending};
-use longshore::{bench, logging, run, state_dir};
+use longshore::{bench, logging, run, sim, state_dir};
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
@@ -21,16 +21,20 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<Ending> {
     let variable = |name: &str| std::env::var_os(name);
-    let state_dir = state_dir::locate(cli.common.state_dir.as_deref(), variable)?;
+    let locate = || state_dir::locate(cli.common.state_dir.as_deref(), variable);
     let log = cli.common.log.as_deref();
     let prepare = || {
+        let state_dir = locate()?;
         state_dir::create(&state_dir)?;
-        logging::start(&state_dir, log)
+        logging::start(&state_dir, log)?;
+        anyhow::Ok(state_dir)
     };
     match &cli.command {
-        Command::Run(args) => prepare().and_then(|()| run::run(args, &state_dir)),
-        Command::Cleanup => prepare().and_then(|()| run::cleanup(&state_dir)),
+        Command::Run(args) => prepare().and_then(|state_dir| run::run(args, &state_dir)),
+        Command::Cleanup => prepare().and_then(|state_dir| run::cleanup(&state_dir)),
+        // It keeps nothing and writes no log.
+        Command::Sim(args) => sim::sim(args),
         // It has a directory of its own, with a log of its own.
-        Command::Bench(Bench::Dispatch(args)) => bench::dispatch(args, &state_dir, log),
+        Command::Bench(Bench::Dispatch(args)) => bench::dispatch(args, &locate()?, log),
     }
 }
