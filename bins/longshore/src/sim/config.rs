@@ -55,6 +55,10 @@ impl Settings {
         scenario.config.queue.pushes = self.controller_pushes;
         scenario.cloud.boot = self.boot;
         scenario.cloud.quotas.clone_from(&self.quotas);
+        if !self.quotas.is_empty() {
+            // What is said of a quota is what there is for us.
+            scenario.others = 0;
+        }
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) const CLOUD_VMS: Keys = Keys {
     used: &[
         "MaxInstances",
         "MaxConcurrentInstanceCreateOps",
+        "MaxProbesPerSecond",
         "SupervisorFraction",
         "ReserveAfter",
         "PollInterval",
@@ -83,7 +84,6 @@ pub(super) const CLOUD_VMS: Keys = Keys {
     ignored: &[
         "Enable",
         "SSHPort",
-        "MaxProbesPerSecond",
         "BootProbeCommand",
         "MaxCloudOpsPerSecond",
         "MaxRunningContainersPerInstance",

@@ -175,6 +175,10 @@ impl Reading {
                     let most = number(value, 0..=COUNT_MAX, problems);
                     assign(most, &mut config.pool.max_creates_in_flight);
                 }
+                "MaxProbesPerSecond" => {
+                    let most = number(value, 0..=COUNT_MAX, problems);
+                    assign(most, &mut config.pool.max_probes_per_second);
+                }
                 "SupervisorFraction" => {
                     if let Some(fraction) = decimal(value, 0.0, 1.0, problems) {
                         config.scheduler.supervisor_fraction = fraction;

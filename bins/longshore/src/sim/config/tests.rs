@@ -43,7 +43,13 @@ fn simulate(text: &str, scenario: &Scenario) -> Outcome {
     read(text)
         .unwrap_or_else(|problems| panic!("{text}: {problems:?}"))
         .apply(&mut scenario);
-    run(&scenario)
+    let outcome = run(&scenario);
+    assert!(
+        outcome.violations.is_empty(),
+        "{text}: {:?}",
+        outcome.violations
+    );
+    outcome
 }
 
 fn steady() -> Scenario {
@@ -144,6 +150,14 @@ fn with(mut effect: Effect, beside: &'static str) -> Effect {
     effect
 }
 
+/// Many containers, all of which somebody cancels; some of them do not heed it.
+fn cancelled() -> Scenario {
+    let mut scenario = faulty(&[]);
+    scenario.arrivals = Arrivals::Trace(jobs(400));
+    scenario.faults.set(FaultKind::Cancel, 2_000_000);
+    scenario
+}
+
 /// Two supervisors for each other container.
 fn supervised() -> Scenario {
     let mut scenario = burst(30);
@@ -202,13 +216,18 @@ fn of_dispatching() -> Vec<Effect> {
             burst(100),
             wait,
         ),
-        cloud_vm(
-            "SupervisorFraction",
-            ["0.1", "1.0"],
-            Less,
-            supervised(),
-            wait,
+        with(
+            cloud_vm(
+                "SupervisorFraction",
+                ["0.1", "1.0"],
+                Less,
+                supervised(),
+                wait,
+            ),
+            "InstanceTypes: {large: {VCPUs: 8, RAM: 32GiB, Price: 1}}\n\
+             Simulation: {Quota: {Instances: 1}}",
         ),
+        cloud_vm("MaxProbesPerSecond", ["4", "1000"], Less, burst(200), wait),
         with(
             cloud_vm(
                 "ReserveAfter",
@@ -225,12 +244,15 @@ fn of_dispatching() -> Vec<Effect> {
             "Simulation: {ControllerPushes: false}",
         ),
         cloud_vm("SyncInterval", ["20s", "5m"], Less, steady(), calls("list")),
-        cloud_vm(
-            "ProbeInterval",
-            ["2s", "60s"],
-            Less,
-            steady(),
-            calls("boot"),
+        with(
+            cloud_vm(
+                "ProbeInterval",
+                ["2s", "60s"],
+                Less,
+                steady(),
+                calls("boot"),
+            ),
+            "Simulation: {BootTime: 4m}",
         ),
         cloud_vm("TimeoutIdle", ["10s", "30m"], Greater, steady(), |o| {
             o.idle_cost
@@ -264,7 +286,7 @@ fn of_dispatching() -> Vec<Effect> {
             "TimeoutTERM",
             ["10s", "1h"],
             Greater,
-            faulty(&kills),
+            cancelled(),
             calls("kill"),
         ),
         cloud_vm(
