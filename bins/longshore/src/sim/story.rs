@@ -10,10 +10,10 @@ use super::args::SimArgs;
 use super::shown;
 
 /// How long a scenario is made smaller, about.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(15);
 const RUNS_MAX: usize = 150;
 
-/// What broke, made as small as it can be in a minute, and how to see it again.
+/// What broke, made as small as it can be in a while, and how to see it again.
 pub(super) fn story(scenario: &Scenario, outcome: &Outcome, command: &str) -> String {
     let mut text = String::new();
     let Some(violation) = outcome.violations.first() else {

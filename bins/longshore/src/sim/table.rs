@@ -84,6 +84,9 @@ fn containers(o: &Outcome) -> String {
 }
 
 fn waits(o: &Outcome) -> String {
+    if o.processes == 0 {
+        return "nothing was started".into();
+    }
     let of = format_duration;
     let waits = &o.waits;
     format!(

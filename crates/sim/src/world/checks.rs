@@ -116,7 +116,9 @@ impl World {
 
     /// Without faults, an instance that has booted and runs nothing is given back in time.
     fn check_idle(&mut self) {
-        let most = self.config.pool.timeout_idle + IDLE_SLACK;
+        // A listing tells the address of a machine, the next that there is nothing for it to do.
+        let slack = IDLE_SLACK.max(self.config.pool.sync_interval * 2);
+        let most = self.config.pool.timeout_idle + slack;
         let kept: Vec<InstanceId> = self
             .machines
             .values()

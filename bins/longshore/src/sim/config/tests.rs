@@ -247,7 +247,7 @@ fn of_dispatching() -> Vec<Effect> {
         with(
             cloud_vm(
                 "ProbeInterval",
-                ["2s", "60s"],
+                ["200ms", "60s"],
                 Less,
                 steady(),
                 calls("boot"),
@@ -265,8 +265,8 @@ fn of_dispatching() -> Vec<Effect> {
             "TimeoutProbe",
             ["1m", "2h"],
             Greater,
-            faulty(&[FaultKind::Unreachable]),
-            |o| o.instance_time.as_secs_f64() / instances(o),
+            faulty(&[FaultKind::CutOff]),
+            |o| o.instance_time.as_secs_f64(),
         ),
         cloud_vm(
             "TimeoutShutdown",
