@@ -10,7 +10,7 @@ use super::args::SimArgs;
 use super::shown;
 
 /// How long a scenario is made smaller, about.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 const RUNS_MAX: usize = 150;
 
 /// What broke, made as small as it can be in a while, and how to see it again.
