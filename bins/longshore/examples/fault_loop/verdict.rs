@@ -1,6 +1,6 @@
 //! What must hold when a batch has ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -83,10 +83,11 @@ pub(crate) fn judge(round: &Round, before: &Before, inject: bool) -> Result<Verd
         let submitted = format!("{} batches were submitted, not one", sight.batches);
         verdict.wrongs.push(submitted);
     }
-    judge_witness(round, &sight.rows, inject, &mut verdict)?;
+    let bereft = judge_witness(round, &sight.rows, inject, &mut verdict)?;
     let expected = round.jobs.0.iter();
     let expected = expected.map(|(name, expected)| (name.as_str(), expected));
-    output::judge_jobs(&round.state, &sight.rows, expected, &mut verdict.wrongs);
+    let wrongs = &mut verdict.wrongs;
+    output::judge_jobs(&round.state, &sight.rows, expected, &bereft, wrongs);
     judge_log(round, &mut verdict.wrongs);
     let uuids: BTreeSet<&str> = sight.rows.iter().map(|row| row.uuid.as_str()).collect();
     let left = left_behind(|| left(round, before, &uuids));
@@ -100,7 +101,13 @@ pub(crate) fn judge(round: &Round, before: &Before, inject: bool) -> Result<Verd
     Ok(verdict)
 }
 
-fn judge_witness(round: &Round, rows: &[Row], inject: bool, verdict: &mut Verdict) -> Result<()> {
+/// Returns the containers whose last attempt was on a machine that was rightly given up.
+fn judge_witness(
+    round: &Round,
+    rows: &[Row],
+    inject: bool,
+    verdict: &mut Verdict,
+) -> Result<BTreeSet<String>> {
     let path = round.folder.join("witness");
     let expected: BTreeSet<String> = rows.iter().map(|row| row.uuid.clone()).collect();
     let given_up = round.harm.given_up();
@@ -131,7 +138,12 @@ fn judge_witness(round: &Round, rows: &[Row], inject: bool, verdict: &mut Verdic
     verdict.run_again = again.len();
     verdict.given_up = given_up.len();
     verdict.borne = round.harm.borne();
-    Ok(())
+    let starts = records.iter().filter(|r| r.event == Event::Start);
+    let last: BTreeMap<&str, &str> = starts.map(|r| (r.uuid.as_str(), r.host.as_str())).collect();
+    let bereft = last
+        .into_iter()
+        .filter(|&(_, host)| given_up.contains(host));
+    Ok(bereft.map(|(uuid, _)| uuid.to_owned()).collect())
 }
 
 fn judge_log(round: &Round, wrongs: &mut Vec<String>) {

@@ -77,7 +77,7 @@ fn judge_witness(
 fn judge_jobs(round: &Round, rows: &[Row], wrongs: &mut Vec<String>) {
     let expected = round.plan.expected.iter();
     let expected = expected.map(|(name, expected)| (name.as_str(), expected));
-    output::judge_jobs(&round.state, rows, expected, wrongs);
+    output::judge_jobs(&round.state, rows, expected, &BTreeSet::new(), wrongs);
     for row in rows.iter().filter(|row| row.lock_count != 1) {
         let (name, uuid, times) = (&row.name, &row.uuid, row.lock_count);
         wrongs.push(format!("{name} ({uuid}): was locked {times} times"));
