@@ -28,11 +28,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Parser;
 
 use common::random::Random;
-use common::{forgeries, fresh_seed, say, witness};
+use common::{Session, say, witness};
 use round::Round;
 use tally::Tally;
 use verdict::{Before, Verdict};
@@ -78,40 +78,21 @@ fn main() -> ExitCode {
 
 fn fault_loop(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
-    let caught = forgeries::self_test().map_err(|what| anyhow!(what))?;
-    say(&format!(
-        "self-test: the checker catches {caught} forged wrongs, doubles among them"
-    ));
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => fresh_seed()?,
-    };
-    let folder = tempfile::Builder::new()
-        .prefix("longshore-fault-loop.")
-        .tempdir()?;
-    let folder = folder.keep();
-    say(&format!("seed {seed}, in {}", folder.display()));
+    let session = Session::begin("fault-loop", args.seed)?;
+    let random = &mut Random(session.seed);
     network::make_bridge()?;
     let before = Before::look()?;
     verdict::self_test(&before)?;
     say("self-test: a process, an interface and a mount that are left behind are found");
     let mut tally = Tally::default();
-    let sum = play(args, &before, &mut tally, &folder, &mut Random(seed))?;
+    let sum = play(args, &before, &mut tally, &session.folder, random)?;
     say("");
     say("what was done, and how many containers it hit, by state:");
     tally.tell();
     say("");
-    for wrong in &sum.wrongs {
-        say(&format!("WRONG: {wrong}"));
-    }
-    if !sum.wrongs.is_empty() {
-        say(&format!(
-            "failed; everything is kept in {}; --seed {seed}",
-            folder.display()
-        ));
+    if !session.end(&sum.wrongs)? {
         return Ok(ExitCode::FAILURE);
     }
-    std::fs::remove_dir_all(&folder)?;
     say(&format!(
         "{} times a container was on a host that went silent for a minute at most: none failed or \
          ran again for that",

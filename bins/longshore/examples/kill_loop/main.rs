@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use common::eye::Stage;
 use common::random::Random;
-use common::{forgeries, fresh_seed, say, witness};
+use common::{Session, say, witness};
 use round::{Goal, Round, Tally, WANTED};
 
 /// From so many kills on each wanted state must be hit three times.
@@ -57,41 +57,22 @@ fn main() -> ExitCode {
 
 fn kill_loop(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
-    let caught = forgeries::self_test().map_err(|what| anyhow!(what))?;
-    say(&format!(
-        "self-test: the checker catches {caught} forged wrongs, doubles among them"
-    ));
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => fresh_seed()?,
-    };
-    let folder = tempfile::Builder::new()
-        .prefix("longshore-kill-loop.")
-        .tempdir()?;
-    let folder = folder.keep();
-    say(&format!("seed {seed}, in {}", folder.display()));
+    let session = Session::begin("kill-loop", args.seed)?;
+    let random = &mut Random(session.seed);
     let goal = Goal {
         kills: args.kills,
         each: if args.kills >= FULL { 3 } else { 1 },
     };
     let mut tally = Tally::default();
-    let played = play(args, goal, &mut tally, &folder, &mut Random(seed));
+    let played = play(args, goal, &mut tally, &session.folder, random);
     table(&tally);
     let wrongs = match played {
         Ok(wrongs) => wrongs,
         Err(error) => vec![format!("{error:#}")],
     };
-    for wrong in &wrongs {
-        say(&format!("WRONG: {wrong}"));
-    }
-    if !wrongs.is_empty() {
-        say(&format!(
-            "failed; everything is kept in {}; --seed {seed}",
-            folder.display()
-        ));
+    if !session.end(&wrongs)? {
         return Ok(ExitCode::FAILURE);
     }
-    std::fs::remove_dir_all(&folder)?;
     let seconds = begun.elapsed().as_secs();
     say(&format!(
         "{} kills: nothing lost, doubled or left behind ({seconds} s)",
