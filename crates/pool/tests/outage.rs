@@ -24,6 +24,8 @@ fn name(n: usize) -> String {
 /// Workers on each of which a container runs, and which of them answer.
 struct Fleet {
     rig: Rig,
+    /// The first so many workers have a container.
+    busy: usize,
     silent: BTreeSet<InstanceId>,
     /// Whether the provider answers.
     listed: bool,
@@ -44,6 +46,7 @@ impl Fleet {
         }
         Self {
             rig,
+            busy: workers,
             silent: BTreeSet::new(),
             listed: true,
         }
@@ -54,7 +57,7 @@ impl Fleet {
     }
 
     fn pass(&mut self, span: Duration) {
-        let (silent, listed) = (&self.silent, self.listed);
+        let (silent, listed, busy) = (&self.silent, self.listed, self.busy);
         self.rig.pass(span, |action| {
             let silent = action.host().is_some_and(|h| silent.contains(&h.instance));
             match action {
@@ -72,7 +75,8 @@ impl Fleet {
                         .trim_start_matches("i-")
                         .parse()
                         .ok()?;
-                    Some(report(vec![running(n, 1)]))
+                    let runs = (n < busy).then(|| running(n, 1));
+                    Some(report(runs.into_iter().collect()))
                 }
                 _ => None,
             }
@@ -170,8 +174,10 @@ fn a_new_worker_that_answers_shows_that_our_side_works() {
     fleet.silence(0..2);
     fleet.pass(minutes(5));
     fleet.rig.booting("i-002");
-    fleet.pass(minutes(20));
-    fleet.pass(minutes(10));
+    fleet.pass(seconds(1));
+    fleet.rig.run("i-002", 2);
+    fleet.busy = 3;
+    fleet.pass(minutes(30));
     assert_eq!(fleet.given_up(), ["i-000", "i-001"]);
     assert_eq!(fleet.rig.state("i-002"), WorkerState::Running);
 }
