@@ -4,8 +4,8 @@
 //! (which is checked), `x` that it is refused. Else it is the state (`U`nknown, `B`ooting, `I`dle,
 //! `R`unning, `S`hutdown, `-` gone), the phase of container 1 (`s`tarting, `r`unning, `k`illing,
 //! `g`iven up, s`t`ale, `e`nded), `>` with the behaviour if that changed (`r`un, `h`old, `d`rain),
-//! and `!` for an alarm. A timer's row says what is so once it has gone off, with nothing answered
-//! but listings; a situation that ends before that has the cell of how it ended.
+//! and `!` for an alarm. A timer's row says what is so once it has gone off, with nothing
+//! answered; a situation that ends before that has the cell of how it ended.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 #[path = "../common/mod.rs"]
