@@ -1,5 +1,6 @@
-//! What a very long listing costs: time and memory until 100,000 instances are known, until the
-//! same listing was seen again, while all of them fail, and when all of them are gone.
+//! What a very long listing costs: time and memory until 100,000 instances are known, until all of
+//! them wait for work, until the same listing was seen again, while all of them fail, and when
+//! most of them are gone.
 //!
 //! `cargo run --release -p longshore-pool --example listing [INSTANCES]` prints one line for each
 //! figure: name, value, unit. Memory is read from `/proc`, so only on Linux.
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant as Wall};
 
 use longshore_cloud::{CreateRequest, Instance, InstanceState};
 use longshore_pool::{Config, Core, Effect, EffectAction, HostFailure, Outcome};
-use longshore_types::Instant;
+use longshore_types::{Instant, RunnerReport};
 
 fn main() {
     let argument = std::env::args().nth(1);
@@ -21,7 +22,9 @@ fn main() {
     let before = resident_kib();
     let now = Instant::ZERO;
     let types = vec![CreateRequest::example().instance_type];
-    let mut core = Core::new(Config::new("set", types), [0; 32], now);
+    let mut config = Config::new("set", types);
+    config.timeout_idle = Duration::from_secs(100_000);
+    let mut core = Core::new(config, [0; 32], now);
 
     figure("first listing", || answer_lists(&mut core, &listing, now));
     assert_eq!(core.states().count(), count);
@@ -29,17 +32,26 @@ fn main() {
         let bytes = after.saturating_sub(before) * 1024 / count as u64;
         println!("memory per instance\t{bytes}\tB");
     }
+    figure("every worker boots and says what it runs", || {
+        boot_all(&mut core, count, now);
+    });
+    if let (Some(before), Some(after)) = (before, resident_kib()) {
+        let bytes = after.saturating_sub(before) * 1024 / count as u64;
+        println!("memory per worker that waits for work\t{bytes}\tB");
+    }
     let later = now + Duration::from_secs(61);
     figure("same listing again", || {
         core.handle_timeout(later);
         answer_lists(&mut core, &listing, later);
     });
     figure("snapshot", || drop(core.snapshot(later)));
-    figure("every probe fails once", || {
-        fail_all(&mut core, count, later)
+    figure("every report fails once", || {
+        fail_all(&mut core, count, later);
     });
     let boot = now + Duration::from_secs(700);
-    figure("every boot is over at once", || core.handle_timeout(boot));
+    figure("all are looked at for silence", || {
+        core.handle_timeout(boot)
+    });
     // Half of them are missing, at first in doubt, then without.
     for round in 0..12 {
         let at = boot + Duration::from_secs(61 * (round + 1));
@@ -78,6 +90,29 @@ fn answer_lists(core: &mut Core, listing: &[Instance], now: Instant) {
     }
     while core.poll_event().is_some() {}
     while core.poll_changed().is_some() {}
+}
+
+fn boot_all(core: &mut Core, count: usize, now: Instant) {
+    // Of each three commands, the last of which waits.
+    for _ in 0..3 * count {
+        let Some(effect) = core.poll_effect() else {
+            return;
+        };
+        let outcome = match &effect.action {
+            EffectAction::Boot(_) => Outcome::Booted(Ok(())),
+            EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+            EffectAction::Report(_, options) if options.wait.is_zero() => {
+                let digest = "a0b1c2d3e4f5a6b7".into();
+                Outcome::Reported(Ok(RunnerReport {
+                    digest,
+                    ..RunnerReport::default()
+                }))
+            }
+            _ => continue,
+        };
+        core.handle_outcome(effect.id, outcome, now);
+        while core.poll_changed().is_some() {}
+    }
 }
 
 fn fail_all(core: &mut Core, count: usize, now: Instant) {

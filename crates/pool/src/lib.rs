@@ -31,6 +31,16 @@
 //! Nothing is stored: after a restart the listing, the tags and the runners on the instances tell
 //! a new core everything.
 //!
+//! # What it costs
+//!
+//! An event (a report, a start, a create that was refused) is handled in time that grows with the
+//! logarithm of the number of workers: `tests/scaling.rs` compares 10,000 with 100 and finds at
+//! most twice as much. A listing is walked through once. A worker that waits for work takes about
+//! 2.9 KB, its tags, timers and the command under way included: `examples/listing.rs` measures
+//! that. Reports that wait for a change take no turn, and everything else has
+//! [`Config::max_probes_in_flight`] of them, so that each worker is asked as often among 10,000 as
+//! among 100 (`tests/probing.rs`).
+//!
 //! ```
 //! use longshore_cloud::{CreateRequest, Instance, InstanceState};
 //! use longshore_pool::{Config, Core, EffectAction, Outcome};
