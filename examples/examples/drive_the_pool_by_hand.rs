@@ -236,6 +236,7 @@ fn describe(action: &EffectAction) -> String {
         EffectAction::Start { uuid, host, .. } => format!("start {uuid} on {}", host.instance),
         EffectAction::Kill { uuid, signal, .. } => format!("signal {signal} to {uuid}"),
         EffectAction::Collect { uuid, .. } => format!("bring the output of {uuid} home"),
+        EffectAction::Console(id, _) => format!("ask what {id} printed on its console"),
         EffectAction::Disconnect(id) => format!("close the connection to {id}"),
     }
 }

@@ -6,6 +6,7 @@ use longshore_cloud::{Instance, InstanceState};
 use longshore_types::{IdleBehavior, InstanceId, InstanceType, Resources, WorkerState};
 
 use crate::blackhole::Duds;
+use crate::console::Console;
 use crate::core::Core;
 use crate::event::Changed;
 use crate::timers::{Timer, WorkerTimer};
@@ -86,6 +87,7 @@ impl Core {
             adopted: state == WorkerState::Unknown,
             recovery_ends: None,
             last_error: None,
+            console: Console::default(),
             held: BTreeMap::new(),
             claims: BTreeMap::new(),
             suspect: false,

@@ -69,6 +69,11 @@ pub struct Config {
     pub ssh_port: u16,
     /// What the instance set can do. Default: nothing beyond what each can.
     pub capabilities: Capabilities,
+    /// Whether the provider can tell what an instance printed on its console
+    /// ([`Extensions::console_output`](longshore_cloud::Extensions)). Then one that does not boot
+    /// is kept up to ten seconds longer, to be asked for the end of that, which goes into the
+    /// error. Default: false.
+    pub console_output: bool,
     /// The most instances, pending creates included; 0 means no limit. Default: 64.
     pub max_instances: usize,
     /// The most that all instances may cost in an hour, pending creates included, by the prices of
@@ -161,6 +166,7 @@ impl Config {
             remote_user: "root".into(),
             ssh_port: 22,
             capabilities: Capabilities::default(),
+            console_output: false,
             max_instances: 64,
             max_price_per_hour: None,
             max_creates_in_flight: 20,

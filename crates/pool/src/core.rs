@@ -188,6 +188,7 @@ pub(crate) enum WorkerFlight {
     Start(ContainerUuid),
     Kill(ContainerUuid),
     Collect(ContainerUuid),
+    Console,
 }
 
 impl WorkerFlight {
@@ -196,7 +197,7 @@ impl WorkerFlight {
         match self {
             Self::Boot | Self::Deploy => Some(false),
             Self::Report { short, waits } => (!short).then_some(*waits),
-            Self::Tags | Self::Start(_) | Self::Kill(_) | Self::Collect(_) => None,
+            Self::Tags | Self::Start(_) | Self::Kill(_) | Self::Collect(_) | Self::Console => None,
         }
     }
 }
@@ -217,6 +218,7 @@ impl FlightAction {
                 WorkerFlight::Start(_) => "start",
                 WorkerFlight::Kill(_) => "kill",
                 WorkerFlight::Collect(_) => "collect",
+                WorkerFlight::Console => "console",
             },
         }
     }
@@ -323,6 +325,7 @@ impl Core {
             WorkerFlight::Start(uuid) => self.on_started(id, uuid, outcome),
             WorkerFlight::Kill(uuid) => self.on_killed(id, uuid, outcome),
             WorkerFlight::Collect(uuid) => self.on_collected(id, uuid, outcome),
+            WorkerFlight::Console => self.on_console(id, outcome),
         }
     }
 

@@ -136,6 +136,9 @@ pub enum EffectAction {
         /// Bytes that it wrote to standard error.
         stderr_bytes: u64,
     },
+    /// Ask the provider for the last so many bytes that an instance printed on its console. Only
+    /// where [`Config::console_output`](crate::Config::console_output) says that it can tell.
+    Console(InstanceId, usize),
     /// Close the connection to an instance.
     Disconnect(InstanceId),
 }
@@ -167,6 +170,8 @@ pub enum Outcome {
     Killed(KillOutcome),
     /// Of [`EffectAction::Collect`].
     Collected(Result<(), HostFailure>),
+    /// Of [`EffectAction::Console`].
+    Console(Result<Vec<u8>, CloudFailure>),
     /// Of [`EffectAction::Disconnect`].
     Disconnected,
 }
@@ -295,12 +300,13 @@ impl EffectAction {
             Self::Start { .. } => Outcome::Started(StartOutcome::Unknown { error }),
             Self::Kill { .. } => Outcome::Killed(KillOutcome::Unknown { error }),
             Self::Collect { .. } => Outcome::Collected(Err(host(error))),
+            Self::Console(..) => Outcome::Console(Err(cloud(error))),
             Self::Disconnect(_) => Outcome::Disconnected,
         }
     }
 
     /// Every kind of effect: what [`EffectAction::kind`] may give.
-    pub const KINDS: [&'static str; 11] = [
+    pub const KINDS: [&'static str; 12] = [
         "create",
         "list",
         "destroy",
@@ -311,6 +317,7 @@ impl EffectAction {
         "start",
         "kill",
         "collect",
+        "console",
         "disconnect",
     ];
 
@@ -327,6 +334,7 @@ impl EffectAction {
             Self::Start { .. } => "start",
             Self::Kill { .. } => "kill",
             Self::Collect { .. } => "collect",
+            Self::Console(..) => "console",
             Self::Disconnect(_) => "disconnect",
         }
     }
@@ -342,6 +350,7 @@ impl EffectAction {
             | Self::List(_)
             | Self::Destroy(_)
             | Self::SetTags(..)
+            | Self::Console(..)
             | Self::Disconnect(_) => None,
         }
     }

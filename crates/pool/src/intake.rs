@@ -7,6 +7,7 @@ use longshore_cloud::{ErrorKind, Instance, Scope};
 use longshore_types::{ExitCause, ReportedState, RunnerReport};
 
 use crate::config::Config;
+use crate::console::MAX_CONSOLE;
 use crate::effect::{CloudFailure, HostFailure, KillOutcome, Outcome, StartOutcome};
 use crate::text::cut;
 
@@ -112,7 +113,12 @@ impl Outcome {
         match &mut self {
             Self::Created(Err(failure))
             | Self::Listed(Err(failure))
+            | Self::Console(Err(failure))
             | Self::TagsSet(Err(failure)) => failure.bound(),
+            Self::Console(Ok(printed)) => {
+                let surplus = printed.len().saturating_sub(MAX_CONSOLE);
+                drop(printed.drain(..surplus));
+            }
             Self::Destroyed(results) => {
                 for failure in results
                     .iter_mut()

@@ -66,6 +66,7 @@ mod books;
 mod check;
 mod claim;
 mod config;
+mod console;
 mod core;
 mod create;
 mod destroy;

@@ -214,6 +214,8 @@ impl Core {
             self.look_again(id, WorkerTimer::Boot);
         } else if busy {
             self.condemn(id, "it does not answer");
+        } else if self.ask_console(id) {
+            self.look_again(id, WorkerTimer::Boot);
         } else {
             self.give_up_boot(id, created);
         }
@@ -226,6 +228,7 @@ impl Core {
         let type_name = worker.type_name.clone();
         let error = worker.last_error.clone();
         let error = error.unwrap_or_else(|| "it never answered".into());
+        let error = self.with_console(id, &error);
         self.set_error(id, &format!("it did not boot in time: {error}"));
         self.tally.boots_failed += 1;
         self.condemn_counted(id, "it did not boot in time");

@@ -12,6 +12,7 @@ use longshore_types::{
 
 use crate::blackhole::Duds;
 use crate::claim::Claimed;
+use crate::console::Console;
 use crate::effect::{EffectId, Host};
 
 /// A moment in the order of inputs and effects: unlike times, no two are equal.
@@ -42,6 +43,7 @@ pub(crate) struct Worker {
     /// Claims for containers that we did not place count as recovery until then.
     pub(crate) recovery_ends: Option<Instant>,
     pub(crate) last_error: Option<String>,
+    pub(crate) console: Console,
 
     pub(crate) held: BTreeMap<ContainerUuid, Held>,
     /// What it says to have and was not taken up.

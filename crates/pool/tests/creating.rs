@@ -187,6 +187,65 @@ fn a_trial_that_is_shut_down_makes_room_for_another() {
     assert!(rig.changed.contains(&Changed::CreateGate));
 }
 
+/// An instance that does not boot, until it is to be given up.
+fn unbootable() -> Rig {
+    let mut config = config();
+    config.console_output = true;
+    let mut rig = Rig::ready(config);
+    rig.booting("a");
+    rig.pass(seconds(605), |action| {
+        is_boot(action).then(|| Outcome::Booted(Err(badly())))
+    });
+    assert_eq!(rig.state("a"), WorkerState::Booting, "it is asked first");
+    rig
+}
+
+fn is_console(action: &EffectAction) -> bool {
+    matches!(action, EffectAction::Console(..))
+}
+
+#[test]
+fn what_an_instance_that_does_not_boot_has_printed_is_in_its_error() {
+    let mut rig = unbootable();
+    let asked = rig.take(is_console);
+    assert!(asked.timeout <= seconds(10));
+    let printed = [b"x".repeat(5000), b"\nKernel panic:\n no init\n".to_vec()].concat();
+    rig.outcome(&asked, Outcome::Console(Ok(printed)));
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+    assert!(rig.find(is_destroy).is_some());
+    let error = rig.view("a").unwrap().last_error.unwrap();
+    assert!(error.contains("exit code 1"), "{error}");
+    assert!(error.ends_with("xxx Kernel panic: no init"), "{error}");
+    assert!(error.len() < 1000, "{}", error.len());
+}
+
+#[test]
+fn an_instance_whose_console_nobody_can_read_goes_all_the_same() {
+    let mut rig = unbootable();
+    rig.answer(
+        is_console,
+        Outcome::Console(Err(failure(ErrorKind::Other, false))),
+    );
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+
+    // The answer never comes.
+    let mut rig = unbootable();
+    rig.wait(seconds(11));
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+    assert_eq!(
+        rig.effects.iter().filter(|e| is_console(&e.action)).count(),
+        1
+    );
+
+    // It boots while it is asked.
+    let mut rig = unbootable();
+    let asked = rig.take(is_console);
+    rig.wait(seconds(3));
+    rig.boot("a", vec![]);
+    rig.outcome(&asked, Outcome::Console(Ok(b"login:".to_vec())));
+    assert_eq!(rig.state("a"), WorkerState::Idle);
+}
+
 /// Three containers whose runner ends before they run.
 fn swallow(rig: &mut Rig, id: &str, first: usize) {
     let cause = ExitCause::NotStarted {

@@ -62,6 +62,7 @@ fn model_config() -> Config {
     config.types.truncate(1);
     config.max_instances = 4;
     config.collect_output = true;
+    config.console_output = true;
     config
 }
 
@@ -177,6 +178,7 @@ impl World {
                 }
                 Outcome::TagsSet(Ok(()))
             }
+            EffectAction::Console(..) => Outcome::Console(Ok(b"kernel panic".to_vec())),
             EffectAction::Disconnect(_) => Outcome::Disconnected,
             EffectAction::Boot(host) => {
                 let booted = self.machines[&host.instance].booted;
@@ -621,6 +623,7 @@ fn not_done(action: &EffectAction) -> Outcome {
             Outcome::Destroyed(ids.iter().map(|id| (id.clone(), Err(cloud()))).collect())
         }
         EffectAction::SetTags(..) => Outcome::TagsSet(Err(cloud())),
+        EffectAction::Console(..) => Outcome::Console(Err(cloud())),
         EffectAction::Disconnect(_) => Outcome::Disconnected,
         EffectAction::Boot(_) => Outcome::Booted(Err(unreachable())),
         EffectAction::Deploy(_) => Outcome::Deployed(Err(unreachable())),

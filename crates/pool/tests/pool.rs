@@ -252,6 +252,7 @@ async fn everything_that_is_wrong_is_said_at_once() {
         "event_capacity",
         "runner",
         "runner",
+        "runner",
         "instance_set",
     ];
     assert_eq!(fields, expected);

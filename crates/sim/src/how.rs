@@ -49,6 +49,8 @@ impl How {
             Outcome::Started(outcome) => ("start", Self::Started(outcome.clone())),
             Outcome::Killed(outcome) => ("kill", Self::Killed(outcome.clone())),
             Outcome::Collected(result) => ("collect", host(result)),
+            Outcome::Console(Ok(_)) => ("console", Self::Done),
+            Outcome::Console(Err(failure)) => ("console", Self::CloudFailed(failure.clone())),
             Outcome::Disconnected => ("disconnect", Self::Done),
         }
     }

@@ -349,7 +349,8 @@ impl Scenario {
 }
 
 fn config(types: Vec<InstanceType>) -> Config {
-    let pool = longshore_pool::Config::new("zzzzz", types.clone());
+    let mut pool = longshore_pool::Config::new("zzzzz", types.clone());
+    pool.console_output = true;
     let mut scheduler = longshore_scheduler::Config::new(types);
     scheduler.records_placement = true;
     scheduler.reserve_extra_ram = ByteSize::ZERO;

@@ -101,6 +101,7 @@ impl Cloud {
                 }
                 Outcome::TagsSet(Ok(()))
             }
+            EffectAction::Console(..) => Outcome::Console(Ok(Vec::new())),
             EffectAction::Disconnect(_) => Outcome::Disconnected,
             on_host => return self.on_host(on_host, now, random),
         })

@@ -249,8 +249,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Changes any of the settings. [`Config::capabilities`] and [`Config::quota_groups`] are
-    /// asked of the instance set when the pool starts, whatever they are set to here.
+    /// Changes any of the settings. [`Config::capabilities`], [`Config::quota_groups`] and
+    /// [`Config::console_output`] are asked of the instance set when the pool starts, whatever they are set to here.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -298,6 +298,12 @@ impl PoolBuilder {
             problems.push(InvalidSetting::new("event_capacity", problem));
         }
         if let Some(runner) = &self.runner {
+            if runner.content.is_empty() {
+                problems.push(InvalidSetting::new(
+                    "runner",
+                    "there is nothing in its file",
+                ));
+            }
             let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
             if runner.md5.len() != 32 || !runner.md5.bytes().all(hex) {
                 let problem = "its MD5 digest is not 32 lower-case hex digits";
@@ -320,9 +326,10 @@ impl PoolBuilder {
         let question = move |set: &dyn InstanceSet| {
             let group = |t: &InstanceType| Some((t.name.clone(), set.quota_group(t)?));
             let groups = types.iter().filter_map(group).collect();
-            (set.capabilities(), groups)
+            let console = set.extensions().console_output.is_some();
+            (set.capabilities(), groups, console)
         };
-        let (capabilities, groups) = if self.isolated {
+        let (capabilities, groups, console) = if self.isolated {
             isolated.ask(QUESTION_TIMEOUT, question).await?
         } else {
             let answer = catch_unwind(AssertUnwindSafe(|| question(&*self.instance_set)));
@@ -332,6 +339,7 @@ impl PoolBuilder {
         self.config.quota_groups = groups;
         // Nobody is there to be asked.
         self.config.asks_about_claims = false;
+        self.config.console_output = console;
         Ok(())
     }
 

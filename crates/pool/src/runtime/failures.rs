@@ -23,7 +23,9 @@ impl Failures {
     pub(super) fn on_effect(&mut self, effect: &Effect) {
         let about = match &effect.action {
             EffectAction::Create(request) => request.instance_type.name.to_string(),
-            EffectAction::SetTags(instance, _) => instance.to_string(),
+            EffectAction::SetTags(instance, _) | EffectAction::Console(instance, _) => {
+                instance.to_string()
+            }
             _ => return,
         };
         self.about.insert(effect.id, about);
@@ -51,6 +53,7 @@ impl Failures {
                 }
             }
             Outcome::TagsSet(Err(failure)) => self.on_instance("tags", &about, failure),
+            Outcome::Console(Err(failure)) => self.on_instance("console", &about, failure),
             _ => {}
         }
     }

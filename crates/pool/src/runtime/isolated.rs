@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_cloud::{
-    CallContext, Capabilities, CloudError, CreateRequest, ErrorKind, Extensions, Instance,
-    InstanceResults, InstanceSet, Operation, Tags,
+    CallContext, Capabilities, CloudError, ConsoleOutput, CreateRequest, ErrorKind, Extensions,
+    Instance, InstanceResults, InstanceSet, Operation, Tags,
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 use tokio::runtime::Handle;
@@ -97,6 +97,7 @@ struct Lanes {
     destroy: Arc<Lane>,
     set_tags: Arc<Lane>,
     verify: Arc<Lane>,
+    console: Arc<Lane>,
     /// Questions at the start, and the end.
     other: Arc<Lane>,
 }
@@ -239,7 +240,10 @@ impl InstanceSet for Isolated {
     }
 
     fn extensions(&self) -> Extensions<'_> {
-        self.inner.extensions()
+        let inner = self.inner.extensions();
+        let mut own = inner;
+        own.console_output = inner.console_output.map(|_| self as &dyn ConsoleOutput);
+        own
     }
 
     async fn stop(&self) {
@@ -247,6 +251,27 @@ impl InstanceSet for Isolated {
         let end = async move { inner.stop().await };
         // Whatever goes wrong, it is the end.
         let _ = run_for(STOP_TIMEOUT, &self.lanes.other, end).await;
+    }
+}
+
+#[async_trait]
+impl ConsoleOutput for Isolated {
+    async fn console_output(
+        &self,
+        context: &CallContext,
+        id: &InstanceId,
+        limit: usize,
+    ) -> Result<Vec<u8>, CloudError> {
+        let (inner, context, id) = (self.inner.clone(), context.clone(), id.clone());
+        let timeout = context.timeout;
+        let call = run_for(timeout, &self.lanes.console, async move {
+            match inner.extensions().console_output {
+                Some(console) => console.console_output(&context, &id, limit).await,
+                None => Ok(Vec::new()),
+            }
+        });
+        call.await
+            .unwrap_or_else(|failed| Err(failed.error(Operation::Other)))
     }
 }
 

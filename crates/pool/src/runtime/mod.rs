@@ -92,7 +92,7 @@
 //! `longshore_pool_workers{state}`, `_hold_offs`, `_pending_creates` and
 //! `_effects_in_flight{kind}`; the counters `longshore_pool_boot_outcomes_total{outcome}` and
 //! `_instances_disappeared_total{state}`, and
-//! `longshore_pool_provider_failures_total{operation,kind}` (`create`, `list`, `destroy` or `tags`;
+//! `longshore_pool_provider_failures_total{operation,kind}` (`create`, `list`, `destroy`, `tags` or `console`;
 //! the kind of [`ErrorKind`](longshore_cloud::ErrorKind)); the histograms `longshore_pool_time_to_ssh_seconds`,
 //! `_time_to_ready_seconds`, `_time_from_shutdown_request_to_disappearance_seconds` and
 //! `_probe_duration_seconds{outcome}`. Once the pool has ended its gauges are gone, and its

@@ -73,12 +73,13 @@ enum Kind {
     Boot,
     Deploy,
     Collect,
+    Console,
     /// Reports, starts, kills: the core bounds them, and they must never wait for each other.
     Unbounded,
 }
 
 impl Kind {
-    const COUNT: usize = 8;
+    const COUNT: usize = 9;
 
     fn of(action: &EffectAction) -> Self {
         match action {
@@ -89,6 +90,7 @@ impl Kind {
             EffectAction::Boot(_) => Self::Boot,
             EffectAction::Deploy(_) => Self::Deploy,
             EffectAction::Collect { .. } => Self::Collect,
+            EffectAction::Console(..) => Self::Console,
             EffectAction::Report(..)
             | EffectAction::Start { .. }
             | EffectAction::Kill { .. }
@@ -100,6 +102,7 @@ impl Kind {
     fn limit(self) -> usize {
         match self {
             Self::List => 2,
+            Self::Console => 4,
             Self::Deploy => 16,
             Self::Destroy | Self::Tags | Self::Collect => 32,
             Self::Boot => 512,

@@ -141,6 +141,16 @@ impl Shell {
                     None => action.lost("the driver gave no result"),
                 }
             }
+            EffectAction::Console(instance, limit) => {
+                let powers = self.instance_set.extensions();
+                match powers.console_output {
+                    None => Outcome::Console(Ok(Vec::new())),
+                    Some(console) => {
+                        let printed = console.console_output(&context, instance, *limit).await;
+                        Outcome::Console(printed.map_err(|error| cloud_failure(&error)))
+                    }
+                }
+            }
             EffectAction::Disconnect(instance) => {
                 self.executor.disconnect(instance).await;
                 Outcome::Disconnected

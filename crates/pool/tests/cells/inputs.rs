@@ -18,10 +18,11 @@ start: started, known, not-started, unknown
 kill: gone, runs, unknown
 collect: ok, fail
 destroy: ok, fail, no-result
+console: printed, fail
 disconnect: done
 create: other, same-id, fail
 list: shown, pending, stopping, gone, missing, missing-twice, no-type, fail
-lost: tags, boot, deploy, report, start, kill, collect, destroy
+lost: tags, boot, deploy, report, start, kill, collect, console, destroy
 ask: start, kill, kill-attempt, shut-down, give-back, run, hold, drain, acknowledge, grant, create
 process: asleep, stop
 timer: probe a worker, acknowledge results, give up a boot, give up a silent worker, \
@@ -97,6 +98,8 @@ fn outcome(rig: &mut Rig, name: &str) -> Option<Outcome> {
         "destroy ok" => destroyed(Ok(())),
         "destroy fail" => destroyed(Err(refused(ErrorKind::Other))),
         "destroy no-result" => Outcome::Destroyed(vec![]),
+        "console printed" => Outcome::Console(Ok(b"kernel panic".to_vec())),
+        "console fail" => Outcome::Console(Err(refused(ErrorKind::Other))),
         "disconnect done" => Outcome::Disconnected,
         _ => return None,
     })
@@ -106,7 +109,9 @@ fn outcome(rig: &mut Rig, name: &str) -> Option<Outcome> {
 fn under_way(rig: &Rig, kind: &str) -> Option<Effect> {
     let about_a = |action: &EffectAction| match action {
         EffectAction::Destroy(ids) => ids.contains(&a()),
-        EffectAction::SetTags(id, _) | EffectAction::Disconnect(id) => *id == a(),
+        EffectAction::SetTags(id, _)
+        | EffectAction::Console(id, _)
+        | EffectAction::Disconnect(id) => *id == a(),
         action => action.host().is_some_and(|host| host.instance == a()),
     };
     let found = rig.effects.iter().rev();

@@ -9,7 +9,7 @@ use longshore_types::*;
 use crate::common::*;
 
 /// Unknown, booting, idle, running and shutdown ones, in this order.
-pub(crate) const SITUATIONS: [&str; 28] = [
+pub(crate) const SITUATIONS: [&str; 29] = [
     "unknown",
     "unwell-new",
     "unwell",
@@ -19,6 +19,7 @@ pub(crate) const SITUATIONS: [&str; 28] = [
     "booting",
     "deploying",
     "asked",
+    "console",
     "idle",
     "untagged",
     "result",
@@ -72,7 +73,9 @@ fn with_output(n: usize) -> ContainerReport {
 
 /// A worker `a` in a situation; beside it a worker `b` that runs container 8, and that is held.
 pub(crate) fn prepare(situation: &str, behavior: IdleBehavior) -> Rig {
-    let mut rig = Rig::new(settings());
+    let mut settings = settings();
+    settings.console_output = situation == "console";
+    let mut rig = Rig::new(settings);
     rig.cloud.push(listed("b", "small", "secret of b", "hold"));
     let found = SITUATIONS[..5].contains(&situation);
     if found {
@@ -86,7 +89,7 @@ pub(crate) fn prepare(situation: &str, behavior: IdleBehavior) -> Rig {
         if situation == "nowhere" {
             // Another one, as the first has an address.
             rig = nowhere();
-        } else if !SITUATIONS[5..9].contains(&situation) {
+        } else if !SITUATIONS[5..10].contains(&situation) {
             rig.boot("a", vec![]);
         }
     }
@@ -117,10 +120,18 @@ fn nowhere() -> Rig {
 
 /// Brings worker `a`, which is idle where it has booted, into a situation.
 fn reach(rig: &mut Rig, situation: &str) {
-    let started = Outcome::Started(StartOutcome::Started);
     match situation {
         "unwell-new" => rig.answer(on("a", is_boot), Outcome::Booted(Err(badly()))),
         "deploying" => rig.answer(on("a", is_boot), Outcome::Booted(Ok(()))),
+        "console" => {
+            // The other worker is well.
+            let well = rig.fresh(vec![running(8, 1)]);
+            rig.wait(seconds(600));
+            rig.answer(on("b", is_report), well);
+            rig.pass(seconds(10), |action| {
+                is_boot(action).then(|| Outcome::Booted(Err(badly())))
+            });
+        }
         "asked" | "found" => {
             rig.answer(on("a", is_boot), Outcome::Booted(Ok(())));
             rig.answer(on("a", is_deploy), Outcome::Deployed(Ok(())));
@@ -139,6 +150,31 @@ fn reach(rig: &mut Rig, situation: &str) {
             let refused = failure(ErrorKind::Other, false);
             rig.answer(is_tags, Outcome::TagsSet(Err(refused)));
         }
+        "shutdown" | "shut-taken" | "shut-failed" => {
+            rig.core.shut_down(&a(), "test", rig.now).unwrap();
+            rig.drain();
+            let refused = Err(failure(ErrorKind::Other, false));
+            let result = if situation == "shut-taken" {
+                Ok(())
+            } else {
+                refused
+            };
+            if situation != "shutdown" {
+                rig.answer(is_destroy, Outcome::Destroyed(vec![(a(), result)]));
+            }
+        }
+        "shut-runs" => {
+            rig.run("a", 1);
+            rig.core.shut_down(&a(), "test", rig.now).unwrap();
+        }
+        container => with_container(rig, container),
+    }
+    rig.drain();
+}
+
+/// Brings worker `a`, which is idle, into a situation that a container makes.
+fn with_container(rig: &mut Rig, situation: &str) {
+    match situation {
         "result" | "acked" | "collect" | "uncollected" => {
             rig.run("a", 1);
             let output = situation.ends_with("collect") || situation == "uncollected";
@@ -181,7 +217,7 @@ fn reach(rig: &mut Rig, situation: &str) {
         }
         "stale" => {
             rig.start("a", 1, 1).unwrap();
-            rig.answer(is_start, started);
+            rig.answer(is_start, Outcome::Started(StartOutcome::Started));
             rig.report("a", vec![stale(1, 1)]);
         }
         "silent" => {
@@ -194,24 +230,6 @@ fn reach(rig: &mut Rig, situation: &str) {
                 rig.wait(seconds(10));
             }
         }
-        "shutdown" | "shut-taken" | "shut-failed" => {
-            rig.core.shut_down(&a(), "test", rig.now).unwrap();
-            rig.drain();
-            let refused = Err(failure(ErrorKind::Other, false));
-            let result = if situation == "shut-taken" {
-                Ok(())
-            } else {
-                refused
-            };
-            if situation != "shutdown" {
-                rig.answer(is_destroy, Outcome::Destroyed(vec![(a(), result)]));
-            }
-        }
-        "shut-runs" => {
-            rig.run("a", 1);
-            rig.core.shut_down(&a(), "test", rig.now).unwrap();
-        }
         _ => {}
     }
-    rig.drain();
 }

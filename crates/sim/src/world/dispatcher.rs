@@ -235,6 +235,7 @@ fn is_call(action: &EffectAction) -> bool {
             | EffectAction::List(_)
             | EffectAction::Destroy(_)
             | EffectAction::SetTags(..)
+            | EffectAction::Console(..)
     )
 }
 
@@ -284,7 +285,9 @@ pub(super) fn about_action(action: &EffectAction) -> About {
         EffectAction::Boot(host) | EffectAction::Deploy(host) | EffectAction::Report(host, _) => {
             About::instance(&host.instance)
         }
-        EffectAction::SetTags(id, _) | EffectAction::Disconnect(id) => About::instance(id),
+        EffectAction::SetTags(id, _)
+        | EffectAction::Console(id, _)
+        | EffectAction::Disconnect(id) => About::instance(id),
         EffectAction::Destroy(ids) => ids.first().map(About::instance).unwrap_or_default(),
         EffectAction::Create(_) | EffectAction::List(_) => About::default(),
     }

@@ -219,6 +219,7 @@ impl World {
             | EffectAction::List(_)
             | EffectAction::Destroy(_)
             | EffectAction::SetTags(..)
+            | EffectAction::Console(..)
             | EffectAction::Disconnect(_) => None,
         }
     }

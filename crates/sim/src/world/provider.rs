@@ -65,6 +65,7 @@ impl World {
                 self.witness.touched(id, "change of tags");
                 Call::SetTags(vec![(id.clone(), tags.clone())])
             }
+            EffectAction::Console(id, limit) => Call::Console(id.clone(), *limit),
             _ => return,
         };
         let about = super::dispatcher::about_action(&effect.action);
@@ -94,10 +95,8 @@ impl World {
                     let first = results.into_iter().next().map(|(_, result)| result);
                     PoolOutcome::TagsSet(first.unwrap_or(Ok(())).map_err(|e| failure(&e)))
                 }
-                Reply::HostKey(_)
-                | Reply::Console(_)
-                | Reply::Prices(_)
-                | Reply::Interruptions(_) => continue,
+                Reply::Console(printed) => PoolOutcome::Console(printed.map_err(|e| failure(&e))),
+                Reply::HostKey(_) | Reply::Prices(_) | Reply::Interruptions(_) => continue,
             };
             self.hear(Event::Outcome(life, id, Box::new(outcome), about));
         }
