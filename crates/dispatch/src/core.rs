@@ -45,6 +45,8 @@ pub struct Core {
     next_request: u64,
     /// Start documents of locked containers, until they are started.
     documents: BTreeMap<ContainerUuid, Arc<[u8]>>,
+    /// The attempts that this process locked or placed: no earlier one can have sent their start.
+    locked_here: BTreeMap<ContainerUuid, Attempt>,
     /// Starts that wait for their document.
     awaiting_document: BTreeMap<ContainerUuid, Action>,
     /// Containers that have to be asked for by UUID: workers claim them and the cache does not
@@ -110,6 +112,7 @@ impl Core {
             requests: BTreeMap::new(),
             next_request: 0,
             documents: BTreeMap::new(),
+            locked_here: BTreeMap::new(),
             awaiting_document: BTreeMap::new(),
             strangers: BTreeSet::new(),
             inherited: BTreeMap::new(),

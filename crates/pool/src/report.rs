@@ -140,6 +140,7 @@ impl Core {
             self.timers.set(timer, due);
         } else if !stale && fresh && held.stale {
             held.stale = false;
+            held.given_up &= held.kill.is_some();
             self.timers.clear(&timer);
         }
         if settled {
@@ -288,11 +289,10 @@ impl Core {
     }
 
     pub(crate) fn on_stale_due(&mut self, id: &InstanceId, uuid: ContainerUuid) {
-        let held = self
-            .workers
-            .get(id)
-            .and_then(|worker| worker.held.get(&uuid));
-        if held.is_some_and(|held| held.stale && held.may_run()) {
+        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        if let Some(held) = held.filter(|held| held.stale && held.may_run()) {
+            // Without its supervisor nobody will learn how it ends.
+            held.given_up = true;
             self.drain(id, &format!("something holds the lock of container {uuid}"));
         }
     }

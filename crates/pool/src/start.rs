@@ -99,6 +99,36 @@ impl Core {
         Ok(())
     }
 
+    /// Says that an earlier process may have sent this very start, so that a refusal settles
+    /// nothing: to be called right after [`Core::start`]. Ignored where nothing is starting.
+    ///
+    /// ```
+    /// # use longshore_pool::{Config, Core};
+    /// # use longshore_types::{Attempt, Instant};
+    /// # let mut core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+    /// # let uuid = "zzzzz-dz642-0123456789abcde".parse()?;
+    /// core.sent_before(uuid, Attempt(1), &"i-1".into(), Instant::ZERO);
+    /// # Ok::<(), longshore_types::ParseUuidError>(())
+    /// ```
+    pub fn sent_before(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+        now: Instant,
+    ) {
+        self.advance(now);
+        let held = self
+            .workers
+            .get_mut(instance)
+            .and_then(|worker| worker.held.get_mut(&uuid))
+            .filter(|held| held.attempt == attempt);
+        if let Some(Stage::Starting(sending)) = held.map(|held| &mut held.stage) {
+            let why = "an earlier process may have sent it";
+            sending.unknown.get_or_insert_with(|| why.into());
+        }
+    }
+
     fn has_room(&self, instance: &InstanceId, resources: Resources) -> Result<(), Refusal> {
         let id = instance.clone();
         let Some(worker) = self.workers.get(instance) else {
@@ -215,12 +245,14 @@ impl Core {
             StartOutcome::Started => {
                 held.stage = Stage::Running;
                 held.document = None;
+                held.given_up &= held.kill.is_some();
                 self.start_settled(id, uuid);
                 self.tell_running(id, uuid, None);
             }
             StartOutcome::KnownAttempt => {
                 held.stage = Stage::Known;
                 held.document = None;
+                held.given_up &= held.kill.is_some();
                 self.start_settled(id, uuid);
                 self.want_report(id);
             }

@@ -235,9 +235,9 @@ impl Held {
     pub(crate) fn phase(&self) -> HeldPhase {
         match &self.stage {
             Stage::Ended(ended) => HeldPhase::Ended(Box::new(ended.exit.clone())),
+            _ if self.stale && self.kill.is_none() => HeldPhase::Stale,
             _ if self.given_up => HeldPhase::GivenUp,
             _ if self.kill.is_some() => HeldPhase::Killing,
-            _ if self.stale => HeldPhase::Stale,
             Stage::Running => HeldPhase::Running,
             Stage::Starting(_) | Stage::Known => HeldPhase::Starting,
         }

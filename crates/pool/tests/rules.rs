@@ -57,6 +57,47 @@ fn a_failure_of_the_second_try_says_nothing_of_the_first() {
 }
 
 #[test]
+fn a_start_that_is_settled_late_is_not_given_up_any_more() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 2);
+    rig.start("a", 1, 1).unwrap();
+    rig.answer(is_start, unknown_start());
+    rig.wait(seconds(121));
+    assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
+    while rig.find(is_start).is_none() {
+        rig.wait(seconds(1));
+    }
+    rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+    rig.report("a", vec![running(1, 1), finished(2, 1)]);
+    rig.core
+        .acknowledge(uuid(2), Attempt(1), &"a".into(), rig.now);
+    rig.wait(seconds(1));
+    rig.report("a", vec![running(1, 1)]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+    assert_eq!(rig.state("a"), WorkerState::Running);
+}
+
+#[test]
+fn a_refusal_says_nothing_of_the_same_start_by_an_earlier_process() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.idle("b");
+    rig.start("a", 1, 1).unwrap();
+    rig.core
+        .sent_before(uuid(1), Attempt(1), &"a".into(), rig.now);
+    let refused = StartOutcome::NotStarted {
+        error: "no route".into(),
+    };
+    rig.answer(is_start, Outcome::Started(refused));
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Starting));
+    assert!(!rig.has_event(|event| matches!(event, Event::NotStarted { .. })));
+    assert!(rig.start("b", 1, 2).is_err());
+    rig.report("a", vec![running(1, 1)]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+}
+
+#[test]
 fn a_start_that_stays_unsettled_ends_with_the_instance() {
     let mut rig = Rig::ready(config());
     rig.idle("a");
@@ -547,12 +588,30 @@ fn stale_may_still_run_and_drains_the_worker_after_a_while() {
     assert_eq!(rig.behavior("a"), IdleBehavior::Run);
     rig.wait(seconds(6));
     assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
-    assert_eq!(rig.state("a"), WorkerState::Running);
+    // Nobody will learn how it ends, and what holds its lock may do so for ever.
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
     rig.idle("b");
     assert!(matches!(
         rig.start("b", 1, 2),
         Err(Refusal::MayRunOn { .. })
     ));
+}
+
+#[test]
+fn a_stale_lock_does_not_take_the_worker_from_what_else_runs_there() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.run("a", 2);
+    rig.report("a", vec![stale(1, 1), running(2, 1)]);
+    rig.wait(seconds(6));
+    assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
+    assert_eq!(rig.state("a"), WorkerState::Running);
+    // A supervisor that answers again is one that will tell the end.
+    rig.report("a", vec![running(1, 1), running(2, 1)]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+    rig.report("a", vec![running(1, 1), finished(2, 1)]);
+    assert_eq!(rig.state("a"), WorkerState::Running);
 }
 
 #[test]
@@ -801,6 +860,28 @@ fn a_create_whose_outcome_is_unknown_is_repeated_with_the_same_token() {
     rig.wait(seconds(130));
     assert!(rig.core.pending(pending.id).is_none());
     assert!(rig.has_event(|event| matches!(event, Event::CreateFailed { .. })));
+}
+
+#[test]
+fn a_create_is_not_repeated_while_as_many_as_are_allowed_are_under_way() {
+    let mut config = config();
+    config.max_creates_in_flight = 1;
+    let mut rig = Rig::ready(config);
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    let lost = || Outcome::Created(Err(failure(ErrorKind::TimedOut, true)));
+    let first = rig.take(is_create);
+    rig.outcome(&first, lost());
+    // Another one goes while that one waits to be repeated.
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    let other = rig.take(is_create);
+    assert_ne!(first.action, other.action);
+    rig.wait(seconds(5));
+    assert!(rig.find(is_create).is_none());
+    rig.outcome(&other, lost());
+    rig.wait(seconds(2));
+    assert_eq!(rig.take(is_create).action, first.action);
 }
 
 #[test]

@@ -93,11 +93,67 @@ pub enum FaultKind {
     CrashLoop,
     /// The dispatcher's machine sleeps for minutes.
     Sleep,
+    /// A supervisor dies, and something holds its lock: its process that goes on, or something that
+    /// ends much later, or never.
+    StaleLock,
+    /// A machine's clock is hours off, and jumps.
+    ClockOff,
+    /// The dispatcher's wall clock jumps, ahead or back, by hours.
+    ClockJump,
+    /// For a while, instances that are destroyed go on stopping for many minutes.
+    Lingering,
+    /// An instance will come back, running, some time after it was gone.
+    Reappears,
+    /// The provider accepts a destroy, and does nothing.
+    DestroyIgnored,
+    /// The provider takes a preemptible instance away, with or without notice.
+    Interrupted,
+    /// Somebody changes a tag of an instance of the dispatcher's.
+    TagsChanged,
+    /// An instance loses its tags, or their values become rubbish.
+    TagsLost,
+    /// A listing shows an instance twice.
+    RepeatedIds,
+    /// Listings fail in the middle.
+    BrokenPages,
+    /// A create makes an instance and answers without its id.
+    CreateIdMissing,
+    /// The provider denies every call for a while.
+    Denied,
+    /// The provider allows fewer instances for a while than there are.
+    QuotaLowered,
+    /// For a while, instances take nearly as long to boot as they may.
+    SlowBoot,
+    /// The boot probe of a machine fails for minutes, and works later.
+    BootProbeFails,
+    /// The runner cannot be put on a machine for minutes.
+    DiskFull,
+    /// The dispatcher's own network is down for 10 s to 20 min.
+    OwnNetwork,
+    /// A process takes no notice of TERM.
+    Unkillable,
+    /// A process goes on for up to two minutes after TERM.
+    SlowToEnd,
+    /// A process ends by itself just as a signal arrives.
+    EndsAtKill,
+    /// Somebody holds a container back and wants it after all, at once, and again.
+    Wavers,
+    /// A report is cut, or rubbish is in it.
+    GarbledReport,
+    /// A report is delivered long after it was made.
+    OldReport,
+    /// A start is refused while an earlier one of the same attempt stands still.
+    StartRefused,
 }
+
+/// What no dispatcher can survive, and what is therefore in no ready-made set of rates: an
+/// instance without its tags cannot be told from those of others, and a dispatcher that starts
+/// anew cannot find it.
+const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 65] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -138,6 +194,31 @@ impl FaultKind {
         Self::Reprioritize,
         Self::OtherLocks,
         Self::LockLost,
+        Self::StaleLock,
+        Self::ClockOff,
+        Self::ClockJump,
+        Self::Lingering,
+        Self::Reappears,
+        Self::DestroyIgnored,
+        Self::Interrupted,
+        Self::TagsChanged,
+        Self::TagsLost,
+        Self::RepeatedIds,
+        Self::BrokenPages,
+        Self::CreateIdMissing,
+        Self::Denied,
+        Self::QuotaLowered,
+        Self::SlowBoot,
+        Self::BootProbeFails,
+        Self::DiskFull,
+        Self::OwnNetwork,
+        Self::Unkillable,
+        Self::SlowToEnd,
+        Self::EndsAtKill,
+        Self::Wavers,
+        Self::GarbledReport,
+        Self::OldReport,
+        Self::StartRefused,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -157,6 +238,15 @@ impl FaultKind {
                 | Self::QueueReplyLost
                 | Self::QueueSlow
                 | Self::Crash
+                | Self::DestroyIgnored
+                | Self::CreateIdMissing
+                | Self::DiskFull
+                | Self::Unkillable
+                | Self::SlowToEnd
+                | Self::EndsAtKill
+                | Self::GarbledReport
+                | Self::OldReport
+                | Self::StartRefused
         )
     }
 
@@ -202,6 +292,31 @@ impl FaultKind {
             Self::Reprioritize => "reprioritize",
             Self::OtherLocks => "other locks",
             Self::LockLost => "lock lost",
+            Self::StaleLock => "stale lock",
+            Self::ClockOff => "clock off",
+            Self::ClockJump => "clock jump",
+            Self::Lingering => "lingering",
+            Self::Reappears => "reappears",
+            Self::DestroyIgnored => "destroy ignored",
+            Self::Interrupted => "interrupted",
+            Self::TagsChanged => "tags changed",
+            Self::TagsLost => "tags lost",
+            Self::RepeatedIds => "repeated ids",
+            Self::BrokenPages => "broken pages",
+            Self::CreateIdMissing => "create id missing",
+            Self::Denied => "denied",
+            Self::QuotaLowered => "quota lowered",
+            Self::SlowBoot => "slow boot",
+            Self::BootProbeFails => "boot probe fails",
+            Self::DiskFull => "disk full",
+            Self::OwnNetwork => "own network",
+            Self::Unkillable => "unkillable",
+            Self::SlowToEnd => "slow to end",
+            Self::EndsAtKill => "ends at kill",
+            Self::Wavers => "wavers",
+            Self::GarbledReport => "garbled report",
+            Self::OldReport => "old report",
+            Self::StartRefused => "start refused",
         }
     }
 }
@@ -234,29 +349,40 @@ impl Faults {
     /// A day at a decent provider, in an ordinary network: each kind now and then.
     pub fn mild() -> Self {
         let rate = |kind: FaultKind| match kind {
+            kind if NOT_SURVIVABLE.contains(&kind) => 0,
             FaultKind::Crash => 20,
             FaultKind::NeverBoots => 5_000,
             kind if kind.is_per_million() => 500,
             FaultKind::CrashLoop | FaultKind::Delete => 50,
             _ => 300,
         };
-        Self(FaultKind::ALL.into_iter().map(|k| (k, rate(k))).collect())
+        Self::of(rate)
     }
 
     /// A day on which everything goes wrong.
     pub fn wild() -> Self {
         let rate = |kind: FaultKind| match kind {
+            kind if NOT_SURVIVABLE.contains(&kind) => 0,
             FaultKind::Crash => 1_000,
             FaultKind::DiskStall => 30_000,
-            FaultKind::NeverBoots => 50_000,
+            FaultKind::NeverBoots | FaultKind::DestroyIgnored | FaultKind::DiskFull => 50_000,
+            FaultKind::EndsAtKill => 100_000,
+            FaultKind::OldReport => 30_000,
+            FaultKind::BootProbeFails | FaultKind::HalfOpen => 12_000,
+            FaultKind::StartRefused => 500_000,
             kind if kind.is_per_million() => 10_000,
             FaultKind::Cancel | FaultKind::HoldBack | FaultKind::Reprioritize => 8_000,
             FaultKind::OtherLocks => 20_000,
             FaultKind::CrashLoop | FaultKind::Delete | FaultKind::Sleep => 1_000,
-            FaultKind::QueueOutage | FaultKind::CloudStorm => 2_000,
+            FaultKind::QueueOutage | FaultKind::CloudStorm | FaultKind::OwnNetwork => 2_000,
             _ => 4_000,
         };
-        Self(FaultKind::ALL.into_iter().map(|k| (k, rate(k))).collect())
+        Self::of(rate)
+    }
+
+    fn of(rate: impl Fn(FaultKind) -> u32) -> Self {
+        let rates = FaultKind::ALL.into_iter().map(|kind| (kind, rate(kind)));
+        Self(rates.filter(|(_, rate)| *rate > 0).collect())
     }
 
     /// How often a kind happens: in a million calls, or in a thousand hours, as

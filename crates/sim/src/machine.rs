@@ -1,7 +1,7 @@
 //! One machine: its runner, how well it can be reached, and who waits for an answer of it.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_pool::{Effect, EffectId};
@@ -41,6 +41,25 @@ pub(crate) struct Condition {
     pub(crate) half_open: Instant,
     /// The runner cannot be put there.
     pub(crate) no_runner: Instant,
+    /// The boot probe fails.
+    pub(crate) boot_fails: Instant,
+}
+
+/// What the dispatcher has heard from a machine, in its present life.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    /// When that was last, or when counting began anew.
+    pub(crate) at: Instant,
+    /// How often asking it failed since, each so much later than the one before as is waited
+    /// between two probes.
+    pub(crate) fails: u32,
+    pub(crate) failed_at: Option<Instant>,
+    /// Whether a listing has missed it since, or has shown it as going.
+    pub(crate) missed: bool,
+    /// Whether it was looked at when it was given up.
+    pub(crate) judged: bool,
+    /// What it was heard to have run.
+    pub(crate) runs: BTreeSet<(ContainerUuid, Attempt)>,
 }
 
 #[derive(Debug)]
@@ -67,6 +86,28 @@ pub(crate) struct Machine {
     pub(crate) idle_since: Instant,
     pub(crate) born: Instant,
     pub(crate) idle_time: Duration,
+    /// How far its clock is off, in milliseconds.
+    pub(crate) clock: i64,
+    /// Starts that stand still before they take their lock, and when they go on.
+    pub(crate) stalled: BTreeMap<(ContainerUuid, Attempt), Instant>,
+    pub(crate) heard: Heard,
+}
+
+impl Condition {
+    /// Whether it could not be reached, or not be heard, at any time since.
+    pub(crate) fn ails_since(&self, since: Instant) -> bool {
+        let until = [self.slow, self.hung, self.unreachable, self.half_open];
+        until.into_iter().any(|until| until > since)
+    }
+}
+
+impl Heard {
+    pub(crate) fn new(at: Instant) -> Self {
+        Self {
+            at,
+            ..Self::default()
+        }
+    }
 }
 
 impl Machine {
@@ -87,6 +128,9 @@ impl Machine {
             idle_since: born,
             born,
             idle_time: Duration::ZERO,
+            clock: 0,
+            stalled: BTreeMap::new(),
+            heard: Heard::new(born),
         }
     }
 

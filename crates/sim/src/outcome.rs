@@ -48,6 +48,11 @@ pub enum Rule {
     NotGivenBack,
     /// An instance that has nothing to do is given back in time.
     IdleTooLong,
+    /// An instance with work is given up only after it was silent for as long as is allowed, was
+    /// asked often enough, and no outage of the dispatcher's own network explains it.
+    GivenUpEarly,
+    /// An attempt that ran is not given back as one that never did.
+    RanUntold,
     /// Nothing is asked for without end.
     Livelock,
     /// What is kept is bounded.
@@ -64,7 +69,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::RunsTwice,
         Self::StartedTwice,
         Self::StartedAfterEnd,
@@ -79,6 +84,8 @@ impl Rule {
         Self::NotEnded,
         Self::NotGivenBack,
         Self::IdleTooLong,
+        Self::GivenUpEarly,
+        Self::RanUntold,
         Self::Livelock,
         Self::Unbounded,
         Self::LockChurn,
@@ -104,6 +111,8 @@ impl fmt::Display for Rule {
             Self::NotEnded => "a container does not end",
             Self::NotGivenBack => "an instance is not given back",
             Self::IdleTooLong => "an instance is kept with nothing to do",
+            Self::GivenUpEarly => "an instance with work is given up too early",
+            Self::RanUntold => "an attempt that ran is given back as one that never did",
             Self::Livelock => "the dispatcher asks without end",
             Self::Unbounded => "what is kept grows",
             Self::LockChurn => "a container is locked again and again",
@@ -235,6 +244,9 @@ pub struct Outcome {
     pub faults: BTreeMap<FaultKind, u64>,
     /// How often the dispatcher was started.
     pub lives: u32,
+    /// How often it died by [`FaultKind::Crash`] right after it asked for, or heard, what: `asked
+    /// start`, `heard queue call`.
+    pub crashes: BTreeMap<String, u64>,
     /// Broken promises. A simulation ends at the first.
     pub violations: Vec<Violation>,
     /// How often promises were broken that the scenario tolerates.

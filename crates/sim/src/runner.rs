@@ -27,10 +27,19 @@ pub(crate) struct Plan {
 enum State {
     /// Its supervisor holds its lock, and it runs.
     Running(Plan),
-    /// Its supervisor is dead, and something of it still runs and holds the lock.
-    Stale(Instant),
+    /// Its supervisor is dead, and something holds the lock.
+    Stale(Left),
     /// It ended; nothing holds the lock.
     Finished(Exit),
+}
+
+/// What a dead supervisor leaves behind: at least one of these holds its lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// When its process ends, if that goes on.
+    pub(crate) process: Option<Instant>,
+    /// Until when something else holds the lock, if something does.
+    pub(crate) helper: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -147,7 +156,11 @@ impl Runner {
                     }
                     Killed::EndsAt(plan.ends_at)
                 }
-                None => Killed::Ignored,
+                None => {
+                    // It hangs for good.
+                    plan.ends_at = Instant::FAR_FUTURE;
+                    Killed::Ignored
+                }
             },
             Some(State::Stale(_)) => Killed::Ignored,
             Some(State::Finished(_)) | None => Killed::Gone,
@@ -201,16 +214,17 @@ impl Runner {
         self.digest.get_or_insert_with(|| digest_of(entries))
     }
 
-    /// When the process of an attempt ends, if it runs.
+    /// When the process of an attempt ends, if it runs, or else what holds its lock lets go.
     pub(crate) fn ends_at(&self, uuid: ContainerUuid, attempt: Attempt) -> Option<Instant> {
         match &self.entries.get(&uuid)?.get(&attempt)?.state {
             State::Running(plan) => Some(plan.ends_at),
-            State::Stale(ends_at) => Some(*ends_at),
+            State::Stale(left) => left.process.or(left.helper),
             State::Finished(_) => None,
         }
     }
 
-    /// The process of an attempt has ended by itself or by a signal; how.
+    /// The process of an attempt has ended by itself or by a signal; how. Nothing if it had ended
+    /// before, and what held its lock lets go.
     pub(crate) fn process_ended(
         &mut self,
         uuid: ContainerUuid,
@@ -218,9 +232,18 @@ impl Runner {
         now: Timestamp,
     ) -> Option<ExitCause> {
         let entry = self.entries.get_mut(&uuid)?.get_mut(&attempt)?;
-        let (cause, bytes) = match &entry.state {
+        let lost = ExitCause::SupervisorLost;
+        let (cause, bytes) = match &mut entry.state {
             State::Running(plan) => (plan.exit.clone(), plan.output_bytes),
-            State::Stale(_) => (ExitCause::SupervisorLost, 0),
+            State::Stale(left) => {
+                let ran = left.process.take().is_some();
+                if ran && left.helper.is_some() {
+                    return Some(lost);
+                }
+                entry.finish(lost.clone(), 0, now);
+                self.digest = None;
+                return ran.then_some(lost);
+            }
             State::Finished(_) => return None,
         };
         entry.finish(cause.clone(), bytes, now);
@@ -235,7 +258,11 @@ impl Runner {
 
     /// The attempts that have a process.
     pub(crate) fn processes(&self) -> Vec<(ContainerUuid, Attempt)> {
-        self.filter(|entry| !matches!(entry.state, State::Finished(_)))
+        self.filter(|entry| match entry.state {
+            State::Running(_) => true,
+            State::Stale(left) => left.process.is_some(),
+            State::Finished(_) => false,
+        })
     }
 
     fn filter(&self, which: impl Fn(&Entry) -> bool) -> Vec<(ContainerUuid, Attempt)> {
@@ -246,11 +273,18 @@ impl Runner {
             .collect()
     }
 
-    /// A supervisor is killed. True if its process ended with it.
+    /// Results that were not acknowledged yet.
+    pub(crate) fn results(&self) -> Vec<(ContainerUuid, Attempt)> {
+        self.filter(|entry| matches!(entry.state, State::Finished(_)))
+    }
+
+    /// A supervisor is killed, and `leaves` something behind, unless its control group ends that;
+    /// without a word its process goes on as it would have. True if its process ended with it.
     pub(crate) fn supervisor_dies(
         &mut self,
         uuid: ContainerUuid,
         attempt: Attempt,
+        leaves: Option<Left>,
         now: Timestamp,
     ) -> bool {
         let has_cgroups = self.has_cgroups;
@@ -265,10 +299,14 @@ impl Runner {
         self.digest = None;
         if has_cgroups {
             entry.finish(ExitCause::SupervisorLost, 0, now);
-        } else {
-            entry.state = State::Stale(plan.ends_at);
+            return true;
         }
-        has_cgroups
+        let left = leaves.unwrap_or(Left {
+            process: Some(plan.ends_at),
+            helper: None,
+        });
+        entry.state = State::Stale(left);
+        left.process.is_none()
     }
 
     /// The machine starts anew: every process is gone, the files stay.
@@ -389,7 +427,7 @@ mod tests {
     fn a_dead_supervisor_leaves_a_stale_lock_where_there_are_no_cgroups() {
         let mut runner = Runner::default();
         start(&mut runner, 1);
-        assert!(!runner.supervisor_dies(uuid(), Attempt(1), NOW));
+        assert!(!runner.supervisor_dies(uuid(), Attempt(1), None, NOW));
         assert_eq!(runner.report().containers[0].state, ReportedState::Stale);
         assert_eq!(start(&mut runner, 2), Started::OlderRuns);
         runner.process_ended(uuid(), Attempt(1), NOW);
@@ -398,5 +436,24 @@ mod tests {
             ReportedState::Finished(exit) if exit.cause == ExitCause::SupervisorLost
         ));
         assert_eq!(start(&mut runner, 2), Started::Yes);
+    }
+
+    #[test]
+    fn a_lock_may_outlive_the_process() {
+        let mut runner = Runner::default();
+        start(&mut runner, 1);
+        let later = Instant::ZERO + Duration::from_secs(900);
+        let left = Left {
+            process: Some(Instant::ZERO + Duration::from_secs(60)),
+            helper: Some(later),
+        };
+        assert!(!runner.supervisor_dies(uuid(), Attempt(1), Some(left), NOW));
+        let lost = Some(ExitCause::SupervisorLost);
+        assert_eq!(runner.process_ended(uuid(), Attempt(1), NOW), lost);
+        assert_eq!(runner.report().containers[0].state, ReportedState::Stale);
+        assert_eq!(runner.processes(), []);
+        assert_eq!(runner.ends_at(uuid(), Attempt(1)), Some(later));
+        assert_eq!(runner.process_ended(uuid(), Attempt(1), NOW), None);
+        assert_eq!(runner.results(), [(uuid(), Attempt(1))]);
     }
 }

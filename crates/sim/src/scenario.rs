@@ -324,6 +324,9 @@ impl Scenario {
         if random.percent(10) {
             scenario.saturate(seed);
         }
+        if random.percent(40) {
+            scenario.prefer_cheap(&mut random);
+        }
         scenario
     }
 
@@ -345,6 +348,26 @@ impl Scenario {
             containers: 80 + random.index(41),
             runtime: random.seconds(400, 600),
         };
+    }
+
+    /// Adds preemptible types, and has some containers run on those.
+    fn prefer_cheap(&mut self, random: &mut Random) {
+        let mut types = self.config.pool.types.clone();
+        for usual in self.config.pool.types.clone() {
+            let mut cheap = usual;
+            cheap.name = format!("{}.preemptible", cheap.name).into();
+            cheap.preemptible = true;
+            cheap.price = Price::from_units(cheap.price.units() / 3.0).unwrap_or_default();
+            types.push(cheap);
+        }
+        self.config.scheduler.types.clone_from(&types);
+        self.config.pool.types = types;
+        self.arrivals = Arrivals::drawn(self);
+        if let Arrivals::Trace(jobs) = &mut self.arrivals {
+            for job in jobs {
+                job.preemptible = random.percent(40);
+            }
+        }
     }
 }
 

@@ -193,6 +193,17 @@ impl Witness {
         })
     }
 
+    /// An instance that was gone runs again.
+    pub(crate) fn instance_is_back(&mut self, instance: &InstanceId) {
+        self.gone.remove(instance);
+    }
+
+    /// Whether an attempt runs on an instance.
+    pub(crate) fn runs_on(&self, uuid: ContainerUuid, attempt: Attempt, on: &InstanceId) -> bool {
+        let running = self.running.get(&uuid);
+        running.is_some_and(|(a, instance)| *a == attempt && instance == on)
+    }
+
     /// How many processes were ever started.
     pub(crate) fn processes(&self) -> usize {
         self.processes.len()
@@ -273,8 +284,10 @@ impl Witness {
             // One that was to be killed, and whose machine had to go for it or went anyhow.
             (ExitCause::Killed, Some(Some(how))) => *how == ExitCause::Killed || went,
             (ExitCause::NotStarted { .. }, None) => true,
-            // A process that ended and whose result was lost with its machine.
-            (ExitCause::SupervisorLost | ExitCause::InstanceLost, Some(Some(_))) => true,
+            // A process whose supervisor was lost, or whose result was lost with its machine.
+            (ExitCause::SupervisorLost | ExitCause::InstanceLost, Some(Some(how))) => {
+                matches!(how, ExitCause::SupervisorLost | ExitCause::InstanceLost) || went
+            }
             // A machine that was lost before the start arrived.
             (ExitCause::Killed | ExitCause::InstanceLost, None) => true,
             _ => false,
@@ -293,6 +306,15 @@ impl Witness {
                 }
             );
             self.find(Rule::FalseResult, &[uuid.to_string()], what);
+        }
+    }
+
+    /// The controller is told that an attempt never ran.
+    pub(crate) fn given_back(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        if let Some(process) = self.processes.get(&(uuid, attempt)) {
+            let on = process.instance.to_string();
+            let what = format!("{uuid} attempt {attempt}, which ran on {on}");
+            self.find(Rule::RanUntold, &[uuid.to_string(), on], what);
         }
     }
 

@@ -5,8 +5,10 @@ mod dispatcher;
 mod hosts;
 mod leading;
 mod misfortune;
+mod processes;
 mod provider;
 mod queue;
+mod silence;
 mod summary;
 mod whole;
 
@@ -24,6 +26,7 @@ use longshore_types::{
 use crate::controller::Controller;
 use crate::machine::Machine;
 use crate::random::Random;
+use crate::runner::Runner;
 use crate::scenario::{ControllerShape, Job, Scenario};
 use crate::story::{About, Happening, Story};
 use crate::witness::Witness;
@@ -67,6 +70,12 @@ enum Event {
     WatchLock(u32),
     /// The lock service has not heard of a dispatcher for as long as it keeps a session.
     Neglect(u32),
+    /// A start that stood still goes on.
+    Unstall(Box<Arrival>),
+    /// The provider is as usual again.
+    Ends(FaultKind),
+    /// Somebody holds a container back.
+    HoldBack(ContainerUuid),
     /// The provider stops refusing something.
     Lift(RuleId),
     /// Somebody wants a container after all.
@@ -193,6 +202,16 @@ pub(crate) struct World {
     short_listing_at: Option<Instant>,
     /// What the provider does wrong until it is told otherwise.
     standing: Vec<RuleId>,
+    /// How the cloud is when nothing is wrong.
+    usual: longshore_fakecloud::Settings,
+    /// How far the dispatcher's wall clock is off, in milliseconds.
+    clock: i64,
+    /// Until when the dispatcher's own network is down.
+    cut_until: Instant,
+    /// Whether a listing failed by that.
+    cut_noticed: bool,
+    /// What stays on the disks of instances that may come back.
+    disks: BTreeMap<InstanceId, Runner>,
 }
 
 impl World {
@@ -228,7 +247,7 @@ impl World {
             core: None,
             life: 0,
             sleep: None,
-            cloud: Cloud::new(cloud, random.next()),
+            cloud: Cloud::new(cloud.clone(), random.next()),
             calls: BTreeMap::new(),
             tokens: BTreeMap::new(),
             excused: BTreeSet::new(),
@@ -254,6 +273,11 @@ impl World {
             busy_moment: (now, 0),
             short_listing_at: None,
             standing: Vec::new(),
+            usual: cloud.clone(),
+            clock: 0,
+            cut_until: now,
+            cut_noticed: false,
+            disks: BTreeMap::new(),
             config,
             random,
         };
@@ -346,6 +370,12 @@ impl World {
             }),
             Event::WatchLock(life) => self.watch_lock(life),
             Event::Neglect(life) => self.neglect_session(life),
+            Event::Unstall(arrival) => self.unstall(&arrival),
+            Event::Ends(kind) => self.end_of(kind),
+            Event::HoldBack(uuid) => {
+                self.controller.set_priority(uuid, 0, self.now);
+                self.take_transitions();
+            }
             Event::Lift(rule) => {
                 self.cloud.lift(rule);
             }
@@ -496,9 +526,19 @@ impl World {
         })
     }
 
+    /// What the dispatcher's clock shows.
     fn wall_time(&self) -> Timestamp {
+        self.time_with(self.clock)
+    }
+
+    /// What the clock of a machine shows.
+    fn time_on(&self, id: &InstanceId) -> Timestamp {
+        self.time_with(self.machines.get(id).map_or(0, |machine| machine.clock))
+    }
+
+    fn time_with(&self, off: i64) -> Timestamp {
         let millis = i64::try_from(self.now.as_nanos() / 1_000_000).unwrap_or(i64::MAX);
-        Timestamp(self.epoch.0.saturating_add(millis))
+        Timestamp(self.epoch.0.saturating_add(millis).saturating_add(off))
     }
 }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 use longshore_fakecloud::CallKind;
 use longshore_sim::{FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink};
 
+/// Seeds that failed once, beside those that are always tried: a refusal after a restart settled
+/// the start of an earlier process; a start that was settled late stayed given up.
+const FOUND: [u64; 5] = [245, 269, 276, 300, 401];
 /// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
 const SEEDS: u64 = 200;
 
@@ -26,7 +29,7 @@ fn wild(seed: u64) -> Scenario {
 #[test]
 fn promises_are_kept_in_wild_worlds() {
     let mut processes = 0;
-    for seed in 0..seeds() {
+    for seed in (0..seeds()).chain(FOUND) {
         let scenario = wild(seed);
         let outcome = run(&scenario);
         processes += outcome.processes;
@@ -59,11 +62,12 @@ fn every_kind_of_fault_happens() {
         FaultKind::CloudReplyLost,
         FaultKind::CloudError,
         FaultKind::NeverBoots,
+        FaultKind::CreateIdMissing,
     ];
     let missing: Vec<FaultKind> = FaultKind::ALL
         .into_iter()
         .filter(|kind| !NOT_SURVIVED.contains(kind) && !inside.contains(kind))
-        .filter(|kind| !met.contains(kind))
+        .filter(|kind| !met.contains(kind) && Faults::wild().rate(*kind) > 0)
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -80,6 +80,10 @@ impl Core {
                     Call::Unlock { .. } | Call::Cancel { .. } | Call::Ended { .. }
                 ) {
                     self.documents.remove(&uuid);
+                    self.locked_here.remove(&uuid);
+                }
+                if matches!(call, Call::Lock { .. } | Call::Place { .. }) {
+                    self.locked_here.insert(uuid, reply.container.attempt());
                 }
                 self.cache.finish_call(uuid, Some(reply.container), now);
                 self.notice(Notice::Told(uuid, call));
@@ -255,12 +259,17 @@ impl Core {
         };
         self.pool
             .start(request, now)
-            .map_err(|refusal| refusal.to_string())
+            .map_err(|refusal| refusal.to_string())?;
+        if self.locked_here.get(&uuid) != Some(attempt) {
+            self.pool.sent_before(uuid, *attempt, instance, now);
+        }
+        Ok(())
     }
 
     fn forget(&mut self, uuid: ContainerUuid) {
         self.cache.forget(uuid);
         self.documents.remove(&uuid);
+        self.locked_here.remove(&uuid);
     }
 
     fn not_done(&mut self, action: Action, error: String, now: Instant) {

@@ -39,6 +39,7 @@ impl Core {
                 self.cache.finish_call(uuid, Some(reply.container), now);
                 if let Some((attempt, instance)) = self.progress.handle_success(uuid, &call) {
                     self.documents.remove(&uuid);
+                    self.locked_here.remove(&uuid);
                     self.pool.acknowledge(uuid, attempt, &instance, now);
                 }
                 self.notice(Notice::Told(uuid, call));

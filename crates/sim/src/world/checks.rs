@@ -201,6 +201,7 @@ impl World {
             if self.acts_late() {
                 continue;
             }
+            self.judge_giving_up(id);
             let healthy = self.machines.get(id).is_some_and(|m| !m.troubled);
             let live = self.cloud.instance(id).is_some_and(FakeInstance::is_live);
             if !healthy || !live {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_dispatch::{Core, Effect, QueueAction};
+use longshore_dispatch::{Core, Effect, QueueAction, QueueReply};
 use longshore_pool::{EffectAction, Outcome as PoolOutcome};
 use longshore_types::Instant;
 
@@ -31,6 +31,7 @@ impl World {
 
     /// It begins to act.
     pub(super) fn begin(&mut self) {
+        self.hear_anew();
         self.excuse_recent(self.now);
         self.controller.subscribe_anew();
         let records = self.controller.records();
@@ -83,14 +84,18 @@ impl World {
         }
     }
 
-    fn crashes(&mut self) -> bool {
+    /// Whether the dispatcher dies right after it did something.
+    fn crashes(&mut self, after: &'static str, kind: &str) -> bool {
         if !self.strikes(FaultKind::Crash) {
             return false;
         }
-        let down = match self.random.below(10) {
-            0..6 => self.random.millis(0, 2_000),
-            6..9 => self.random.seconds(2, 60),
-            _ => self.random.seconds(60, 900),
+        let counted = self.outcome.crashes.entry(format!("{after} {kind}"));
+        *counted.or_default() += 1;
+        let down = match self.random.below(100) {
+            0..60 => self.random.millis(0, 2_000),
+            60..85 => self.random.seconds(2, 60),
+            85..98 => self.random.seconds(60, 900),
+            _ => self.random.seconds(900, 10_800),
         };
         self.crash(down);
         true
@@ -119,6 +124,7 @@ impl World {
             && slept > Duration::from_secs(30)
         {
             core.handle_sleep(slept, self.now);
+            self.silence_begins_anew();
         }
         self.wake_leading(slept);
         if !self.acts_late() {
@@ -148,9 +154,10 @@ impl World {
             return;
         }
         let now = self.now;
-        match event {
+        let heard = match event {
             Event::Outcome(life, id, outcome, about) => {
                 let (kind, how) = How::of(&outcome);
+                self.note_heard(&outcome, &about);
                 self.creates_open -= usize::from(kind == "create").min(self.creates_open);
                 self.tell(Happening::Outcome {
                     life,
@@ -162,15 +169,18 @@ impl World {
                 if let Some(core) = &mut self.core {
                     core.handle_pool_outcome(id, *outcome, now);
                 }
+                kind
             }
             Event::Reply(_, id, reply) => {
+                let kind = reply_kind(&reply);
                 if let Some(core) = &mut self.core {
                     core.handle_reply(id, *reply, now);
                 }
+                kind
             }
-            _ => {}
-        }
-        self.crashes();
+            _ => return,
+        };
+        self.crashes("heard", heard);
     }
 
     /// Everything that the dispatcher asks for sets out.
@@ -185,9 +195,6 @@ impl World {
         }
         while let Some(effect) = self.core.as_mut().and_then(Core::poll_effect) {
             self.count_moment();
-            if self.crashes() {
-                return;
-            }
             self.judge_act();
             let about = about(&effect);
             let (id, kind) = match &effect {
@@ -205,6 +212,9 @@ impl World {
                 Effect::Pool(effect) if is_call(&effect.action) => self.call(&effect),
                 Effect::Pool(effect) => self.command(effect),
                 Effect::Queue(request) => self.ask(request),
+            }
+            if self.crashes("asked", kind) {
+                return;
             }
         }
     }
@@ -237,6 +247,15 @@ fn is_call(action: &EffectAction) -> bool {
             | EffectAction::SetTags(..)
             | EffectAction::Console(..)
     )
+}
+
+fn reply_kind(reply: &QueueReply) -> &'static str {
+    match reply {
+        QueueReply::Refreshed(_) => "queue refresh",
+        QueueReply::Changed(_) => "queue watch",
+        QueueReply::Called(_) => "queue call",
+        QueueReply::Document(_) => "queue document",
+    }
 }
 
 fn queue_kind(action: &QueueAction) -> &'static str {

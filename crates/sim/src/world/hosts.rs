@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use longshore_dispatch::Effect;
 use longshore_pool::{
-    Effect as PoolEffect, EffectAction, EffectId, HostFailure, KillOutcome, Outcome as PoolOutcome,
-    StartOutcome,
+    Effect as PoolEffect, EffectAction, EffectId, HostFailure, Outcome as PoolOutcome, StartOutcome,
 };
 use longshore_runner_api::command::ReportOptions;
-use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId};
+use longshore_runner_api::report;
+use longshore_types::{InstanceId, Instant};
 
 use super::{Arrival, Asker, Event, Waiting, World, dispatcher};
+use crate::FaultKind;
 use crate::machine::{Poll, Stuck};
-use crate::runner::{Killed, Plan, Started};
-use crate::story::{About, Happening};
-use crate::{FaultKind, Rule};
+use crate::story::About;
 
-/// How long a kill waits for the end.
-const KILL_PATIENCE: Duration = Duration::from_secs(1);
 /// Output comes home at so many bytes a second.
 const BYTES_PER_SECOND: u64 = 50_000_000;
 
@@ -55,11 +52,6 @@ impl World {
         }
         if let EffectAction::Start { uuid, attempt, .. } = effect.action {
             self.witness.start_sent(uuid, attempt);
-            if self.strikes(FaultKind::DiskStall) {
-                self.fault(FaultKind::DiskStall, about.clone());
-                self.trouble(&instance);
-                delay = self.random.seconds(1, 600);
-            }
         }
         if self.strikes(FaultKind::AnswerLost) {
             self.fault(FaultKind::AnswerLost, about);
@@ -106,6 +98,7 @@ impl World {
         };
         let now = self.now;
         let there = self.answers_at(&host.instance, &host.address);
+        let there = there && self.cut_until <= now;
         let machine = self.machines.get_mut(&host.instance).filter(|_| there);
         let Some(machine) = machine.filter(|machine| machine.condition.unreachable <= now) else {
             let slow = self.random.percent(50);
@@ -136,6 +129,12 @@ impl World {
             self.schedule_at(at, Event::Recover(id));
             return;
         }
+        if self.stalls(waiting, &effect) {
+            return;
+        }
+        let Some(machine) = self.machines.get_mut(&host.instance) else {
+            return;
+        };
         let mute = machine.condition.half_open > now;
         let id = host.instance.clone();
         if waiting.answered && mute {
@@ -153,7 +152,11 @@ impl World {
         if let Some((outcome, after)) = done
             && answered
         {
-            let at = now + after + self.random.millis(1, 10);
+            let outcome = self.garbled(outcome, &id);
+            let mut at = now + after + self.random.millis(1, 10);
+            if matches!(outcome, PoolOutcome::Reported(Ok(_))) {
+                at = self.delivered(at, waiting.deadline, &id);
+            }
             if at >= waiting.deadline {
                 self.lose(waiting.life, &effect, waiting.deadline);
             } else {
@@ -161,6 +164,110 @@ impl World {
             }
         }
         self.answer_polls(&id);
+    }
+
+    /// Whether a start stands still before it takes its lock. It then goes on whatever became of
+    /// whoever sent it, unless the machine starts anew.
+    fn stalls(&mut self, waiting: Waiting, effect: &PoolEffect) -> bool {
+        let EffectAction::Start {
+            host,
+            uuid,
+            attempt,
+            ..
+        } = &effect.action
+        else {
+            return false;
+        };
+        if !self.strikes(FaultKind::DiskStall) {
+            return false;
+        }
+        let about = About::on(&host.instance, *uuid, *attempt);
+        self.fault(FaultKind::DiskStall, about);
+        self.trouble(&host.instance);
+        let until = self.now + self.random.seconds(1, 600);
+        if let Some(machine) = self.machines.get_mut(&host.instance) {
+            machine.stalled.insert((*uuid, *attempt), until);
+        }
+        let mut waiting = waiting;
+        if waiting.answered && until >= waiting.deadline {
+            waiting.answered = false;
+            self.lose(waiting.life, effect, waiting.deadline);
+        }
+        let stalled = Arrival {
+            effect: Effect::Pool(effect.clone()),
+            waiting,
+        };
+        self.schedule_at(until, Event::Unstall(Box::new(stalled)));
+        true
+    }
+
+    /// A start that stood still takes its lock.
+    pub(super) fn unstall(&mut self, arrival: &Arrival) {
+        let Effect::Pool(effect) = &arrival.effect else {
+            return;
+        };
+        let EffectAction::Start {
+            host,
+            uuid,
+            attempt,
+            ..
+        } = &effect.action
+        else {
+            return;
+        };
+        let id = &host.instance;
+        let stalled = self.machines.get_mut(id).map(|m| &mut m.stalled);
+        let went_on = stalled.is_some_and(|stalled| {
+            let due = stalled.get(&(*uuid, *attempt)) == Some(&self.now);
+            due && stalled.remove(&(*uuid, *attempt)).is_some()
+        });
+        let waiting = arrival.waiting;
+        let done = went_on.then(|| self.carry_out(id, effect, waiting));
+        if waiting.answered {
+            match done.flatten() {
+                Some((outcome, _)) if self.cut_until <= self.now => {
+                    self.answer(self.now, Asker::of(waiting.life, effect), outcome);
+                }
+                _ => self.lose(waiting.life, effect, waiting.deadline),
+            }
+        }
+        self.answer_polls(id);
+    }
+
+    /// What the dispatcher makes of a report, part of which may not be what the runner wrote.
+    fn garbled(&mut self, outcome: PoolOutcome, id: &InstanceId) -> PoolOutcome {
+        let PoolOutcome::Reported(Ok(report)) = outcome else {
+            return outcome;
+        };
+        if !self.strikes(FaultKind::GarbledReport) {
+            return PoolOutcome::Reported(Ok(report));
+        }
+        self.fault(FaultKind::GarbledReport, About::instance(id));
+        let mut text = report::format(&report).into_bytes();
+        let at = self.random.index(text.len());
+        match self.random.below(3) {
+            0 => text.truncate(at),
+            1 => text.insert(at, b'\n'),
+            _ => {
+                let rubbish = *b"\n{\"container\": \xff\n";
+                text.splice(at..at, rubbish);
+            }
+        }
+        match report::parse(&text) {
+            Ok(report) => PoolOutcome::Reported(Ok(report)),
+            Err(error) => PoolOutcome::Reported(Err(badly(&error.to_string()))),
+        }
+    }
+
+    /// When a report that is due at `at` is delivered: some are under way nearly until nobody waits
+    /// for them any more.
+    fn delivered(&mut self, at: Instant, deadline: Instant, id: &InstanceId) -> Instant {
+        if !self.strikes(FaultKind::OldReport) {
+            return at;
+        }
+        self.fault(FaultKind::OldReport, About::instance(id));
+        let left = deadline.since(at);
+        at + self.random.between(left / 4, left / 10 * 9)
     }
 
     /// What a machine has accepted while it hung it now carries out; nobody waits for it.
@@ -194,6 +301,9 @@ impl World {
         let machine = self.machines.get_mut(id)?;
         let at_once = |outcome| Some((outcome, Duration::ZERO));
         match &effect.action {
+            EffectAction::Boot(_) if machine.condition.boot_fails > now => {
+                at_once(PoolOutcome::Booted(Err(badly("degraded"))))
+            }
             EffectAction::Boot(_) => at_once(PoolOutcome::Booted(Ok(()))),
             EffectAction::Deploy(_) => {
                 if machine.condition.no_runner > now {
@@ -258,116 +368,6 @@ impl World {
         None
     }
 
-    fn start(&mut self, id: &InstanceId, uuid: ContainerUuid, attempt: Attempt) -> StartOutcome {
-        let (now, wall) = (self.now, self.wall_time());
-        let (runtime, needs) = match self.job(uuid) {
-            Some(job) => (job.runtime, self.needs(uuid)),
-            None => return not_started("no such job"),
-        };
-        let plan = Plan {
-            ends_at: now + runtime,
-            exit: ExitCause::Exited {
-                code: i32::from(self.random.percent(5)),
-            },
-            term: (self.faultless || !self.random.percent(2)).then(|| self.random.millis(0, 5_000)),
-            output_bytes: self.random.below(3) * 1_000_000,
-        };
-        let ends_at = plan.ends_at;
-        let Some(machine) = self.machines.get_mut(id) else {
-            return not_started("no such machine");
-        };
-        if !machine.deployed {
-            return not_started("no such file or directory");
-        }
-        if machine.black_hole && !machine.runner.knows(uuid, attempt) {
-            if attempt.0.is_multiple_of(2) {
-                return not_started("cannot fork");
-            }
-            machine.runner.fail(uuid, attempt, wall);
-            return StartOutcome::Started;
-        }
-        match machine.runner.start(uuid, attempt, plan, wall) {
-            Started::Known => StartOutcome::KnownAttempt,
-            Started::OlderRuns => not_started("an older attempt still runs"),
-            Started::Yes => {
-                let capacity = machine.capacity;
-                if !self.witness.is_busy(id) {
-                    machine.idle_time += now.since(machine.idle_since);
-                }
-                self.tell(Happening::ProcessStarted(About::on(id, uuid, attempt)));
-                if self.controller.is_foreign(uuid) {
-                    let what = format!("{uuid} starts, which another dispatcher has locked");
-                    self.witness
-                        .find(Rule::OthersTouched, &[uuid.to_string()], what);
-                }
-                self.witness
-                    .process_started(uuid, attempt, id, needs, capacity, now);
-                let due = Event::ProcessDue(id.clone(), uuid, attempt);
-                self.schedule_at(ends_at, due);
-                StartOutcome::Started
-            }
-        }
-    }
-
-    fn kill(
-        &mut self,
-        id: &InstanceId,
-        uuid: ContainerUuid,
-        attempt: Attempt,
-    ) -> (KillOutcome, Duration) {
-        let now = self.now;
-        let record = self.controller.get(uuid);
-        self.witness.killed(uuid, attempt, id, record);
-        let Some(machine) = self.machines.get_mut(id).filter(|m| m.deployed) else {
-            let error = "no such file or directory".into();
-            return (KillOutcome::Unknown { error }, Duration::ZERO);
-        };
-        match machine.runner.kill(uuid, attempt, now) {
-            Killed::Gone => (KillOutcome::Gone, Duration::ZERO),
-            Killed::Ignored => (KillOutcome::StillRuns, KILL_PATIENCE),
-            Killed::EndsAt(at) => {
-                self.schedule_at(at, Event::ProcessDue(id.clone(), uuid, attempt));
-                if at <= now + KILL_PATIENCE {
-                    (KillOutcome::Gone, at.since(now))
-                } else {
-                    (KillOutcome::StillRuns, KILL_PATIENCE)
-                }
-            }
-        }
-    }
-
-    pub(super) fn process_due(&mut self, id: &InstanceId, uuid: ContainerUuid, attempt: Attempt) {
-        let (now, wall) = (self.now, self.wall_time());
-        let Some(machine) = self.machines.get_mut(id) else {
-            return;
-        };
-        let due = machine.runner.ends_at(uuid, attempt);
-        if due.is_none_or(|at| at > now) {
-            return;
-        }
-        if let Some(how) = machine.runner.process_ended(uuid, attempt, wall) {
-            self.process_over(id, uuid, attempt, how);
-            self.answer_polls(id);
-        }
-    }
-
-    pub(super) fn process_over(
-        &mut self,
-        id: &InstanceId,
-        uuid: ContainerUuid,
-        attempt: Attempt,
-        how: ExitCause,
-    ) {
-        self.witness.process_ended(uuid, attempt, &how);
-        self.tell(Happening::ProcessEnded(About::on(id, uuid, attempt), how));
-        let busy = self.witness.is_busy(id);
-        if let Some(machine) = self.machines.get_mut(id)
-            && !busy
-        {
-            machine.idle_since = self.now;
-        }
-    }
-
     /// Answers the reports that wait on a machine and need wait no longer.
     pub(super) fn answer_polls(&mut self, id: &InstanceId) {
         let now = self.now;
@@ -380,6 +380,7 @@ impl World {
         }
         let condition = machine.condition;
         let mute = condition.half_open > now
+            || self.cut_until > now
             || condition.unreachable > now
             || condition.hung > now
             || !machine.deployed
@@ -396,7 +397,9 @@ impl World {
                 about: About::instance(id),
             };
             let at = now + self.random.millis(1, 10);
-            self.answer(at, asker, PoolOutcome::Reported(Ok(report.clone())));
+            let at = self.delivered(at, poll.deadline, id);
+            let outcome = self.garbled(PoolOutcome::Reported(Ok(report.clone())), id);
+            self.answer(at, asker, outcome);
         }
     }
 
@@ -427,7 +430,7 @@ fn not_reached(action: &EffectAction) -> PoolOutcome {
     }
 }
 
-fn not_started(why: &str) -> StartOutcome {
+pub(super) fn not_started(why: &str) -> StartOutcome {
     StartOutcome::NotStarted { error: why.into() }
 }
 

@@ -1,10 +1,13 @@
 //! What goes wrong by the clock, and its end.
 
+mod machines;
+mod provider;
+
 use std::time::Duration;
 
-use longshore_cloud::{ErrorKind, Scope};
-use longshore_fakecloud::{CallKind, Chance, Fault, FaultPlan, Match, Misfortune, Rule};
-use longshore_types::{Attempt, ContainerState, ContainerUuid, ExitCause, InstanceId, Instant};
+use longshore_cloud::ErrorKind;
+use longshore_fakecloud::{CallKind, Chance, Fault, FaultPlan, Match, Rule};
+use longshore_types::{Attempt, ContainerState, ContainerUuid, InstanceId, Instant};
 
 use super::{Event, World};
 use crate::FaultKind;
@@ -13,11 +16,6 @@ use crate::story::{About, Happening};
 
 /// Rates by the clock are so many in this time.
 const RATE_SPAN: Duration = Duration::from_secs(1_000 * 3_600);
-/// Short listings are at least so far apart: a provider that leaves an instance out again and
-/// again says that it is gone.
-const SHORT_LISTING_PAUSE: Duration = Duration::from_secs(300);
-/// No listing is older than the time that the pool allows for that.
-const STALE_MAX: Duration = Duration::from_secs(45);
 /// How much later than its caller gives up a call may act.
 const LATE_CALL: Duration = Duration::from_secs(130);
 
@@ -49,11 +47,20 @@ impl World {
                 Fault::FailSome(Chance::percent(50), ErrorKind::Other),
                 late,
             ] {
-                let rule = Rule::new(Match::any(), fault).with_probability(error);
-                let id = self.cloud.inject(rule);
-                self.standing.push(id);
+                self.stand(Rule::new(Match::any(), fault).with_probability(error));
             }
         }
+        let wrong = Chance::per_million(self.faults.rate(FaultKind::CreateIdMissing));
+        if wrong != Chance::NEVER {
+            self.stand(Rule::new(CallKind::Create, Fault::EmptyId).with_probability(wrong));
+        }
+    }
+
+    /// Has the provider do something wrong until the faults end.
+    fn stand(&mut self, rule: Rule) -> longshore_fakecloud::RuleId {
+        let id = self.cloud.inject(rule);
+        self.standing.push(id);
+        id
     }
 
     fn schedule_misfortune(&mut self, kind: FaultKind) {
@@ -85,18 +92,54 @@ impl World {
                 self.fault(kind, About::default());
                 self.outage_until = self.now + self.random.seconds(10, 300);
             }
+            FaultKind::ClockJump => {
+                self.fault(kind, About::default());
+                self.clock = self.hours_off();
+            }
+            FaultKind::OwnNetwork => self.cut_off_ourselves(),
             FaultKind::Cancel
             | FaultKind::HoldBack
+            | FaultKind::Wavers
             | FaultKind::Delete
             | FaultKind::Reprioritize => self.owner_acts(kind),
             FaultKind::OtherLocks => self.other_locks(),
             FaultKind::LockLost => self.end_session(true),
             FaultKind::CloudStorm
+            | FaultKind::Denied
             | FaultKind::NoCapacity
+            | FaultKind::QuotaLowered
             | FaultKind::ShortListing
-            | FaultKind::StaleListing => self.provider_fails(kind),
+            | FaultKind::StaleListing
+            | FaultKind::RepeatedIds
+            | FaultKind::BrokenPages
+            | FaultKind::Lingering
+            | FaultKind::SlowBoot
+            | FaultKind::Reappears
+            | FaultKind::Interrupted
+            | FaultKind::TagsChanged
+            | FaultKind::TagsLost => self.provider_fails(kind),
             _ => self.machine_fails(kind),
         }
+    }
+
+    /// A clock that is off by up to six hours, in milliseconds.
+    fn hours_off(&mut self) -> i64 {
+        let span = 6 * 3_600_000;
+        i64::try_from(self.random.below(2 * span)).unwrap_or(0) - 6 * 3_600_000
+    }
+
+    /// Nothing that the dispatcher sends arrives anywhere, and no answer reaches it.
+    fn cut_off_ourselves(&mut self) {
+        self.fault(FaultKind::OwnNetwork, About::default());
+        let span = self.random.seconds(10, 1_200);
+        self.cut_noticed &= self.cut_until > self.now;
+        self.cut_until = self.cut_until.max(self.now + span);
+        let fault = match self.random.percent(50) {
+            true => Fault::LoseRequest,
+            false => Fault::Refuse(ErrorKind::Other),
+        };
+        let rule = self.stand(Rule::new(Match::any(), fault));
+        self.schedule_at(self.cut_until, Event::Lift(rule));
     }
 
     fn crash_loop(&mut self) {
@@ -114,9 +157,16 @@ impl World {
     }
 
     fn owner_acts(&mut self, kind: FaultKind) {
-        let open = self.controller.open();
+        // Half of the time it hits one that is about to be started.
+        let aimed = self.random.percent(50);
+        let locked = |uuid: &&ContainerUuid| {
+            let record = self.controller.get(**uuid);
+            record.is_some_and(|r| r.container.state == ContainerState::Locked)
+        };
+        let open = self.controller.open().iter();
+        let open: Vec<ContainerUuid> = open.filter(|u| !aimed || locked(u)).copied().collect();
         let nth = self.random.index(open.len());
-        let Some(uuid) = open.iter().nth(nth).copied() else {
+        let Some(uuid) = open.get(nth).copied() else {
             return;
         };
         self.fault(kind, About::container(uuid, Attempt(0)));
@@ -130,6 +180,15 @@ impl World {
             FaultKind::Reprioritize => {
                 let priority = 1 + i64::try_from(self.random.below(1_000)).unwrap_or_default();
                 self.controller.set_priority(uuid, priority, self.now);
+            }
+            FaultKind::Wavers => {
+                let mut after = Duration::ZERO;
+                for _ in 0..2 {
+                    self.schedule(after, Event::HoldBack(uuid));
+                    after += self.random.millis(0, 1_500);
+                    self.schedule(after, Event::WantAgain(uuid));
+                    after += self.random.millis(0, 1_500);
+                }
             }
             _ => {
                 self.controller.delete(uuid);
@@ -170,168 +229,6 @@ impl World {
         self.take_transitions();
     }
 
-    fn provider_fails(&mut self, kind: FaultKind) {
-        let mut times = None;
-        let (on, fault) = match kind {
-            FaultKind::CloudStorm => {
-                let retry_after = self.random.percent(50).then(|| self.random.seconds(1, 30));
-                let refused = ErrorKind::RateLimited { retry_after };
-                (Match::any(), Fault::Refuse(refused))
-            }
-            FaultKind::NoCapacity => {
-                let types = &self.config.pool.types;
-                let nth = self.random.index(types.len());
-                let Some(name) = types.get(nth).map(|t| t.name.clone()) else {
-                    return;
-                };
-                let refused = ErrorKind::NoCapacity(Scope::Type(name.clone()));
-                let on = Match::from(CallKind::Create).of_type(name);
-                (on, Fault::Refuse(refused))
-            }
-            _ if self.cloud.settings().capabilities.consistent_listing => return,
-            FaultKind::ShortListing => {
-                let early = |at: Instant| self.now.since(at) < SHORT_LISTING_PAUSE;
-                if self.short_listing_at.is_some_and(early) {
-                    return;
-                }
-                self.short_listing_at = Some(self.now);
-                // Whoever is told of fewer instances may make more.
-                self.excuse(self.machines.keys().cloned().collect());
-                times = Some(1);
-                (
-                    Match::from(CallKind::List),
-                    Fault::OmitSome(Chance::percent(40)),
-                )
-            }
-            _ => {
-                times = Some(3);
-                (Match::from(CallKind::List), Fault::StaleListing(STALE_MAX))
-            }
-        };
-        self.fault(kind, About::default());
-        let mut rule = Rule::new(on, fault);
-        rule.times = times;
-        let id = self.cloud.inject(rule);
-        self.standing.push(id);
-        let after = self.random.seconds(10, 300);
-        self.schedule(after, Event::Lift(id));
-    }
-
-    fn machine_fails(&mut self, kind: FaultKind) {
-        let nth = self.random.index(self.machines.len());
-        let Some(id) = self.machines.keys().nth(nth).cloned() else {
-            return;
-        };
-        self.fault(kind, About::instance(&id));
-        let until = self.now + self.random.tailed(Duration::from_secs(60));
-        let longer = self.random.seconds(60, 3_600);
-        let lies = self.lies_of(&id, kind == FaultKind::FalseResults);
-        let Some(machine) = self.machines.get_mut(&id) else {
-            return;
-        };
-        machine.troubled = true;
-        match kind {
-            FaultKind::Slow => machine.condition.slow = until,
-            FaultKind::Hung => {
-                machine.condition.hung = until;
-                self.schedule_at(until, Event::Recover(id));
-            }
-            FaultKind::Unreachable => machine.condition.unreachable = until,
-            FaultKind::CutOff => machine.condition.unreachable = Instant::FAR_FUTURE,
-            FaultKind::HalfOpen => machine.condition.half_open = until,
-            FaultKind::RunnerMissing => {
-                machine.deployed = false;
-                machine.condition.no_runner = self.now + longer;
-            }
-            FaultKind::SupervisorDies => self.supervisor_dies(&id),
-            FaultKind::Reboot => self.reboot(&id),
-            FaultKind::MachineLost => {
-                self.cloud.strike(&id, Misfortune::Vanish, self.now);
-                self.look_at_instances();
-            }
-            FaultKind::BlackHole => machine.black_hole = true,
-            FaultKind::Liar | FaultKind::FalseResults => {
-                machine.lies.extend(lies);
-                self.answer_polls(&id);
-            }
-            FaultKind::Flood => machine.floods = true,
-            FaultKind::AddressChange => {
-                self.cloud.strike(&id, Misfortune::ChangeAddress, self.now);
-            }
-            _ => {}
-        }
-    }
-
-    /// Claims of containers that were never placed on a machine.
-    fn lies_of(&mut self, id: &InstanceId, ended: bool) -> Vec<(ContainerUuid, Attempt, bool)> {
-        let Some(machine) = self.machines.get(id) else {
-            return Vec::new();
-        };
-        let never_here = |uuid: &&ContainerUuid| {
-            let placed_on = self
-                .controller
-                .get(**uuid)
-                .and_then(|record| record.container.placed_on.as_ref());
-            !machine.placed.contains(*uuid) && placed_on != Some(id)
-        };
-        let known: Vec<(ContainerUuid, Attempt)> = self
-            .controller
-            .open()
-            .iter()
-            .filter(never_here)
-            .filter_map(|uuid| Some((*uuid, self.controller.get(*uuid)?.container.attempt())))
-            .collect();
-        let mut lies = Vec::new();
-        for (uuid, attempt) in known {
-            if self.random.percent(30) {
-                let attempt = Attempt(attempt.0.max(1));
-                lies.push((uuid, attempt, ended));
-            }
-        }
-        for n in 0..self.random.below(50) {
-            if let Ok(uuid) = format!("zzzzz-dz642-liar{n:011}").parse() {
-                lies.push((uuid, Attempt(1), ended));
-            }
-        }
-        lies
-    }
-
-    fn supervisor_dies(&mut self, id: &InstanceId) {
-        let wall = self.wall_time();
-        let Some(machine) = self.machines.get_mut(id) else {
-            return;
-        };
-        let supervised = machine.runner.supervised();
-        let nth = self.random.index(supervised.len());
-        let Some((uuid, attempt)) = supervised.get(nth).copied() else {
-            return;
-        };
-        if machine.runner.supervisor_dies(uuid, attempt, wall) {
-            self.process_over(id, uuid, attempt, ExitCause::SupervisorLost);
-        }
-        self.answer_polls(id);
-    }
-
-    fn reboot(&mut self, id: &InstanceId) {
-        let Some(machine) = self.machines.get_mut(id) else {
-            return;
-        };
-        let processes = machine.runner.processes();
-        machine.runner.reboot();
-        let (polls, stuck) = (
-            std::mem::take(&mut machine.polls),
-            std::mem::take(&mut machine.stuck),
-        );
-        // Commands that it had accepted are gone, too; whoever sent them hears nothing.
-        drop(stuck);
-        for poll in &polls {
-            self.lose_poll(id, poll);
-        }
-        for (uuid, attempt) in processes {
-            self.process_over(id, uuid, attempt, ExitCause::SupervisorLost);
-        }
-    }
-
     /// The faults end: what they left has to be mended within a bounded time. Machines that are
     /// cut off, lie or swallow containers stay as they are.
     pub(super) fn fall_quiet(&mut self) {
@@ -344,6 +241,15 @@ impl World {
         let settings = self.cloud.settings_mut();
         settings.plan = FaultPlan::none();
         settings.never_boots = Chance::NEVER;
+        for kind in [
+            FaultKind::Lingering,
+            FaultKind::SlowBoot,
+            FaultKind::QuotaLowered,
+        ] {
+            self.end_of(kind);
+        }
+        self.done_with_lingering();
+        self.cut_until = self.now;
         self.storm_until = self.now;
         self.outage_until = self.now;
         let ids: Vec<InstanceId> = self.machines.keys().cloned().collect();

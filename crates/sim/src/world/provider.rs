@@ -9,9 +9,10 @@ use longshore_pool::{CloudFailure, Effect, EffectAction, Outcome as PoolOutcome}
 use longshore_types::{ExitCause, InstanceId, Instant, Resources};
 
 use super::{Asker, Event, World};
-use crate::Rule;
-use crate::machine::Machine;
+use crate::machine::{Heard, Machine};
+use crate::runner::Runner;
 use crate::story::{About, Happening};
+use crate::{FaultKind, Rule};
 
 /// Instances that were made so shortly before a dispatcher began may be missing in its first
 /// listing.
@@ -59,6 +60,10 @@ impl World {
             EffectAction::List(tags) => Call::List(tags.clone()),
             EffectAction::Destroy(ids) => {
                 self.judge_destroy(ids);
+                if self.strikes(FaultKind::DestroyIgnored) {
+                    self.ignore_destroy(effect, ids);
+                    return;
+                }
                 Call::Destroy(ids.clone())
             }
             EffectAction::SetTags(id, tags) => {
@@ -72,6 +77,15 @@ impl World {
         let id = self.cloud.handle_call(call, effect.timeout, self.now);
         self.calls.insert(id, (self.life, effect.id, about));
         self.look_at_instances();
+    }
+
+    /// The provider accepts a destroy and does nothing.
+    fn ignore_destroy(&mut self, effect: &Effect, ids: &[InstanceId]) {
+        let asker = Asker::of(self.life, effect);
+        self.fault(FaultKind::DestroyIgnored, asker.about.clone());
+        let accepted = ids.iter().map(|id| (id.clone(), Ok(()))).collect();
+        let at = self.now + Duration::from_millis(100);
+        self.answer(at, asker, PoolOutcome::Destroyed(accepted));
     }
 
     /// The provider's replies set out for the dispatcher.
@@ -171,6 +185,13 @@ impl World {
             .map_or(Resources::NONE, longshore_types::InstanceType::resources);
         let mut machine = Machine::new(instance.id.clone(), capacity, instance.born);
         machine.runner.has_cgroups = self.random.percent(60);
+        if let Some(disk) = self.disks.remove(&instance.id) {
+            self.come_back(&mut machine, disk);
+        }
+        if self.strikes(FaultKind::DiskFull) {
+            self.fault(FaultKind::DiskFull, About::instance(&instance.id));
+            machine.condition.no_runner = self.now + self.random.seconds(30, 600);
+        }
         self.machines.insert(instance.id.clone(), machine);
         self.outcome.instances += 1;
         self.tell(Happening::Instance(instance.id.clone(), "is made"));
@@ -178,6 +199,18 @@ impl World {
         if asked_by != Some(self.life) || self.core.is_none() {
             self.excused.insert(instance.id.clone());
         }
+    }
+
+    /// An instance that was gone runs again, with the disk that it had.
+    fn come_back(&mut self, machine: &mut Machine, disk: Runner) {
+        machine.runner = disk;
+        machine.deployed = true;
+        machine.troubled = true;
+        machine.born = self.now;
+        machine.idle_since = self.now;
+        machine.heard = Heard::new(self.now);
+        self.witness.instance_is_back(&machine.id);
+        self.excused.insert(machine.id.clone());
     }
 
     /// Excuses the instances that a new dispatcher's first listing may miss.
@@ -214,6 +247,8 @@ impl World {
             self.lose(stuck.life, &stuck.effect, stuck.deadline);
         }
         self.excused.remove(id);
+        machine.runner.reboot();
+        self.disks.insert(id.clone(), machine.runner);
     }
 
     /// Adds what an instance has cost.

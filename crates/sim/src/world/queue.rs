@@ -66,7 +66,8 @@ impl World {
         if self.shape == ControllerShape::Embedded && !asker_lives {
             return;
         }
-        if self.outage_until > self.now {
+        let cut = self.shape == ControllerShape::Outside && self.cut_until > self.now;
+        if cut || self.outage_until > self.now {
             if waiting.answered {
                 self.give_up_on(waiting.life, request, waiting.deadline);
             }
@@ -104,6 +105,14 @@ impl World {
             )
         {
             self.witness.end_told(*uuid, *attempt, exit);
+        }
+        if let QueueAction::Call(uuid, Call::Unlock { attempt, placed_on }) = &request.action
+            && let Some(record) = self.controller.get(*uuid)
+            && record.container.state == ContainerState::Locked
+            && record.container.attempt() == *attempt
+            && record.container.placed_on == *placed_on
+        {
+            self.witness.given_back(*uuid, *attempt);
         }
         if let QueueAction::Call(uuid, Call::Cancel { error, .. }) = &request.action {
             self.judge_cancel(*uuid, error);
@@ -174,7 +183,8 @@ impl World {
     /// Whoever waits for changes hears of them, or that there are none.
     pub(super) fn wake_watcher(&mut self) {
         let Some(watcher) = &self.watcher else { return };
-        let answers = self.outage_until <= self.now && self.storm_until <= self.now;
+        let cut = self.shape == ControllerShape::Outside && self.cut_until > self.now;
+        let answers = !cut && self.outage_until <= self.now && self.storm_until <= self.now;
         let due = watcher.until <= self.now;
         let news = answers && self.controller.has_changes();
         if !due && !news {
