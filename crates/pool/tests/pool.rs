@@ -109,7 +109,7 @@ async fn a_wait_in_vain_says_why() {
         panic!("{error}")
     };
     assert!(*waited >= wait);
-    assert!(matches!(why, Obstacle::Refused(Refusal::HeldOff { .. })));
+    assert!(matches!(**why, Obstacle::Refused(Refusal::HeldOff { .. })));
     assert!(error.to_string().contains("no such image"), "{error}");
 }
 
@@ -587,7 +587,7 @@ async fn who_does_not_want_to_wait_gets_what_is_there() {
     let NotReady::TimedOut { why, .. } = &error else {
         panic!("{error}")
     };
-    assert!(matches!(why, Obstacle::Coming { .. }), "{why}");
+    assert!(matches!(**why, Obstacle::Coming { .. }), "{why}");
 }
 
 /// A pool starts a payload and dies. The next one has a ready worker before the old one has said
@@ -622,7 +622,7 @@ async fn a_name_that_an_earlier_pool_may_have_started_is_not_started_beside_it()
     let RunError::NotReady(NotReady::TimedOut { why, .. }) = &error else {
         panic!("{error}")
     };
-    assert_eq!(*why, Obstacle::NotAsked { instance: old });
+    assert_eq!(**why, Obstacle::NotAsked { instance: old });
 
     world.hosts.set(HostFault::None);
     let error = next.run(run(2)).await.unwrap_err();

@@ -122,7 +122,7 @@ pub enum NotReady {
         /// How long it was waited.
         waited: Duration,
         /// What stood in the way at the end.
-        why: Obstacle,
+        why: Box<Obstacle>,
     },
     /// So many callers wait already.
     #[error("{limit} callers wait for workers already; try again once some of them were served")]

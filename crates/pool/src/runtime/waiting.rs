@@ -93,13 +93,14 @@ impl Waiter {
         let not_listed = || Obstacle::NotListed {
             error: core.listing_error().map(str::to_owned),
         };
+        let why = match &self.obstacle {
+            Some(obstacle) if core.is_listed() => obstacle.clone(),
+            _ => not_listed(),
+        };
         let error = NotReady::TimedOut {
             type_name: self.type_name.clone(),
             waited: self.since.elapsed(),
-            why: match &self.obstacle {
-                Some(obstacle) if core.is_listed() => obstacle.clone(),
-                _ => not_listed(),
-            },
+            why: Box::new(why),
         };
         self.fail(error);
     }
