@@ -304,12 +304,13 @@ impl<'a> Supervisor<'a> {
         }
         let lost = || self.asked.clone().unwrap_or(ExitCause::SupervisorLost);
         let entry = &self.claim.entry;
+        let cause = self.ended.clone().unwrap_or_else(lost);
         let exit = Exit {
-            cause: self.ended.clone().unwrap_or_else(lost),
             started_at: self.started_at,
             finished_at: self.finished_at.or_else(|| Some(now())),
             stdout_bytes: entry.output_bytes(OutputStream::Stdout),
             stderr_bytes: entry.output_bytes(OutputStream::Stderr),
+            ..Exit::unseen(cause)
         };
         record(entry, &exit);
         self.claim.lock.delete();

@@ -252,6 +252,7 @@ impl Core {
     /// The instance does not exist any more, and nothing runs on it.
     pub(crate) fn drop_worker(&mut self, id: &InstanceId, why: &str) {
         self.drop_claims_but(id, |_| false);
+        self.tell_all_ended(id, "its instance is gone");
         let Some(worker) = self.workers.remove(id) else {
             return;
         };
@@ -281,8 +282,7 @@ impl Core {
             self.timers.clear_container(id, uuid);
             self.forget_place(uuid, id);
             let exit = match held.stage {
-                Stage::Ended(ended) if ended.told => continue,
-                Stage::Ended(ended) => ended.exit,
+                Stage::Ended(_) => continue,
                 // Nobody wants it again: that its instance had to go for it is not a fault.
                 _ if held.kill.is_some() => Exit::unseen(ExitCause::Killed),
                 _ => Exit::unseen(ExitCause::InstanceLost),

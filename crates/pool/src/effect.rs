@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::{CreateRequest, ErrorKind, Instance, Tags};
-use longshore_runner_api::command::ReportOptions;
+use longshore_runner_api::command::{OutputStream, ReportOptions};
 use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
 
 /// The number of an effect, unique within one core.
@@ -123,7 +123,7 @@ pub enum EffectAction {
         /// The signal; 15 in practice.
         signal: u8,
     },
-    /// Bring the output of an attempt that ended home.
+    /// Bring one output stream of an attempt that ended home.
     Collect {
         /// Where.
         host: Host,
@@ -131,10 +131,10 @@ pub enum EffectAction {
         uuid: ContainerUuid,
         /// The attempt.
         attempt: Attempt,
-        /// Bytes that it wrote to standard output.
-        stdout_bytes: u64,
-        /// Bytes that it wrote to standard error.
-        stderr_bytes: u64,
+        /// Which stream.
+        stream: OutputStream,
+        /// Bytes that it wrote to it.
+        bytes: u64,
     },
     /// Ask the provider for the last so many bytes that an instance printed on its console. Only
     /// where [`Config::console_output`](crate::Config::console_output) says that it can tell.

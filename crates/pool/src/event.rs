@@ -35,8 +35,8 @@ pub enum Event {
         /// When its process was started, on the clock of its machine, if known.
         started_at: Option<Timestamp>,
     },
-    /// An attempt ended and its output was brought home as far as that was possible. It is told
-    /// again after a restart until [`Core::acknowledge`](crate::Core::acknowledge), and not told
+    /// An attempt ended and its output was brought home as far as that was possible: what was not
+    /// is [lost](Exit::lost_output), and an alarm says so, too. It is told again after a restart until [`Core::acknowledge`](crate::Core::acknowledge), and not told
     /// at all if that comes first.
     Ended {
         /// The container.

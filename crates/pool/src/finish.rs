@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ContainerUuid, Exit, ExitCause, InstanceId, Instant, WorkerState};
 
 use crate::core::{Core, FlightAction, WorkerFlight};
@@ -9,10 +10,10 @@ use crate::effect::{EffectAction, Outcome};
 use crate::event::Event;
 use crate::holdoff::growing;
 use crate::timers::{ContainerTimer, Timer, WorkerTimer};
-use crate::worker::{Ended, Seq, Stage};
+use crate::worker::{Ended, Held, Seq, Stage};
 
 const COLLECT_PAUSE: (u64, u64) = (1, 60);
-/// How often bringing output home is tried.
+/// So often bringing the output of one attempt home may fail.
 const MAX_COLLECTS: u32 = 5;
 /// So often a runner may show a result that it was told to forget.
 const MAX_KEPT: u32 = 3;
@@ -115,10 +116,15 @@ impl Core {
         if let ExitCause::NotStarted { error } = &exit.cause {
             worker.last_error = Some(error.clone());
         }
+        let missing = match self.config.collect_output {
+            true => streams(&exit),
+            false => Vec::new(),
+        };
         held.stage = Stage::Ended(Ended {
             exit,
+            missing,
             collects: 0,
-            collecting: false,
+            collecting: None,
             told: false,
             acked: false,
             ack_sent: None,
@@ -134,10 +140,9 @@ impl Core {
         self.settle(id);
     }
 
-    /// Brings output home, if there is any to bring and it is wanted; else tells the result.
+    /// Brings the next stream home, if there is one to bring; else tells the result.
     pub(crate) fn collect(&mut self, id: &InstanceId, uuid: ContainerUuid) {
         let timeout = self.config.transfer_timeout;
-        let wanted = self.config.collect_output;
         let Some(worker) = self.workers.get(id) else {
             return;
         };
@@ -147,31 +152,34 @@ impl Core {
         let Stage::Ended(ended) = &held.stage else {
             return;
         };
-        if ended.told || ended.collecting {
+        if ended.told || ended.collecting.is_some() {
             return;
         }
-        let (stdout_bytes, stderr_bytes) = (ended.exit.stdout_bytes, ended.exit.stderr_bytes);
-        let empty = stdout_bytes == 0 && stderr_bytes == 0;
-        let host = worker
-            .host(id)
-            .filter(|_| wanted && !empty && ended.collects < MAX_COLLECTS);
-        let Some(host) = host else {
-            self.tell_ended(id, uuid);
+        let Some(stream) = ended.missing.first().copied() else {
+            self.tell_ended(id, uuid, "");
             return;
         };
+        let Some(host) = worker.host(id) else {
+            self.tell_ended(id, uuid, "it is not known where its instance answers");
+            return;
+        };
+        if ended.collects >= MAX_COLLECTS {
+            let why = format!("it could not be brought home in {MAX_COLLECTS} tries");
+            self.tell_ended(id, uuid, &why);
+            return;
+        }
         let about = FlightAction::OnWorker(id.clone(), worker.serial, WorkerFlight::Collect(uuid));
-        let attempt = held.attempt;
         let action = EffectAction::Collect {
             host,
             uuid,
-            attempt,
-            stdout_bytes,
-            stderr_bytes,
+            attempt: held.attempt,
+            stream,
+            bytes: bytes_of(&ended.exit, stream),
         };
         let sent = self.send(timeout, action, about).is_some();
         let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
         if let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) {
-            ended.collecting = sent;
+            ended.collecting = sent.then_some(stream);
         }
     }
 
@@ -181,29 +189,44 @@ impl Core {
         let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) else {
             return;
         };
-        ended.collecting = false;
+        let stream = ended.collecting.take();
         if matches!(outcome, Outcome::Collected(Ok(()))) {
-            self.tell_ended(id, uuid);
+            ended.missing.retain(|missing| Some(*missing) != stream);
+            self.collect(id, uuid);
             self.settle(id);
             return;
         }
         ended.collects += 1;
-        let pause = growing(COLLECT_PAUSE, ended.collects - 1);
-        if ended.collects >= MAX_COLLECTS {
-            self.tell_ended(id, uuid);
-            self.alarm(format!(
-                "the output of container {uuid} on instance {id} is lost"
-            ));
+        // Now it is the other stream's turn: one that cannot be read does not keep that one there.
+        ended.missing.reverse();
+        let collects = ended.collects;
+        if collects >= MAX_COLLECTS {
+            self.collect(id, uuid);
         } else if !stopping {
             let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Collect);
-            self.timers.set(timer, now + pause);
+            self.timers
+                .set(timer, now + growing(COLLECT_PAUSE, collects - 1));
         }
         if let Outcome::Collected(Err(failure)) = outcome {
             self.set_error(id, &failure.error);
         }
     }
 
-    fn tell_ended(&mut self, id: &InstanceId, uuid: ContainerUuid) {
+    /// Tells every result of a worker that was not told yet: nothing more comes home from there.
+    pub(crate) fn tell_all_ended(&mut self, id: &InstanceId, why: &str) {
+        let untold = |held: &Held| matches!(&held.stage, Stage::Ended(ended) if !ended.told);
+        let held = self.workers.get(id).into_iter().flat_map(|w| &w.held);
+        let uuids: Vec<ContainerUuid> = held
+            .filter(|(_, held)| untold(held))
+            .map(|(uuid, _)| *uuid)
+            .collect();
+        for uuid in uuids {
+            self.tell_ended(id, uuid, why);
+        }
+    }
+
+    /// Tells a result. What is missing of its output is lost: `why` says for which reason.
+    fn tell_ended(&mut self, id: &InstanceId, uuid: ContainerUuid, why: &str) {
         let now = self.now;
         let Some(worker) = self.workers.get_mut(id) else {
             return;
@@ -217,10 +240,16 @@ impl Core {
             return;
         };
         ended.told = true;
+        ended.give_up_missing();
         let (exit, acked) = (ended.exit.clone(), ended.acked);
-        // Where the result was acknowledged already (an earlier process told it), nobody waits
-        // for it.
+        // Where the result was acknowledged already (an earlier process told it, and what became
+        // of its output), nobody waits for it.
         if !acked {
+            if let Some(lost) = exit.lost_output() {
+                self.alarm(format!(
+                    "output of container {uuid}, attempt {attempt} on instance {id}, is lost ({lost}): {why}"
+                ));
+            }
             self.event(Event::Ended {
                 uuid,
                 attempt,
@@ -236,4 +265,29 @@ impl Core {
         }
         self.worker_changed(id);
     }
+}
+
+impl Ended {
+    fn give_up_missing(&mut self) {
+        for stream in self.missing.drain(..) {
+            match stream {
+                OutputStream::Stdout => self.exit.stdout_lost = true,
+                OutputStream::Stderr => self.exit.stderr_lost = true,
+            }
+        }
+    }
+}
+
+fn bytes_of(exit: &Exit, stream: OutputStream) -> u64 {
+    match stream {
+        OutputStream::Stdout => exit.stdout_bytes,
+        OutputStream::Stderr => exit.stderr_bytes,
+    }
+}
+
+/// The streams to which something was written.
+fn streams(exit: &Exit) -> Vec<OutputStream> {
+    let mut streams = OutputStream::ALL.to_vec();
+    streams.retain(|stream| bytes_of(exit, *stream) > 0);
+    streams
 }

@@ -165,9 +165,12 @@ fn bound_report(report: &mut RunnerReport) -> Result<(), String> {
         cut(why);
     }
     for container in &mut report.containers {
-        if let ReportedState::Finished(exit) = &mut container.state
-            && let ExitCause::NotStarted { error } = &mut exit.cause
-        {
+        let ReportedState::Finished(exit) = &mut container.state else {
+            continue;
+        };
+        // That is for us to say.
+        (exit.stdout_lost, exit.stderr_lost) = (false, false);
+        if let ExitCause::NotStarted { error } = &mut exit.cause {
             cut(error);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::Tags;
+use longshore_runner_api::command::OutputStream;
 use longshore_types::{
     Attempt, ContainerUuid, Exit, HeldContainer, HeldPhase, IdleBehavior, InstanceId, Instant,
     Resources, Timestamp, TypeName, WorkerState,
@@ -298,9 +299,12 @@ pub(crate) struct Kill {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
-    /// How often bringing its output home failed.
+    /// The streams that are to be brought home still, the next one first.
+    pub(crate) missing: Vec<OutputStream>,
+    /// How often bringing one home failed.
     pub(crate) collects: u32,
-    pub(crate) collecting: bool,
+    /// The one that is being brought home.
+    pub(crate) collecting: Option<OutputStream>,
     /// Whether [`Event::Ended`](crate::Event::Ended) was told.
     pub(crate) told: bool,
     pub(crate) acked: bool,

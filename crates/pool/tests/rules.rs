@@ -455,49 +455,6 @@ fn an_acknowledgement_that_was_lost_is_sent_again() {
     assert!(rig.phase("a", 1).is_none());
 }
 
-#[test]
-fn output_is_brought_home_before_the_end_is_told() {
-    let mut rig = Rig::ready(config());
-    rig.idle("a");
-    rig.run("a", 1);
-    let mut entry = finished(1, 1);
-    if let ReportedState::Finished(exit) = &mut entry.state {
-        exit.stdout_bytes = 7;
-    }
-    rig.report("a", vec![entry]);
-    assert!(
-        matches!(rig.phase("a", 1), Some(HeldPhase::Ended(_))),
-        "its room is free at once"
-    );
-    assert!(rig.ended(1).is_empty());
-    rig.answer(is_collect, Outcome::Collected(Err(badly())));
-    rig.wait(seconds(2));
-    rig.answer(is_collect, Outcome::Collected(Ok(())));
-    assert_eq!(rig.ended(1).len(), 1);
-}
-
-#[test]
-fn output_that_cannot_be_had_is_given_up_after_five_tries() {
-    let mut rig = Rig::ready(config());
-    rig.idle("a");
-    rig.run("a", 1);
-    let mut entry = finished(1, 1);
-    if let ReportedState::Finished(exit) = &mut entry.state {
-        exit.stderr_bytes = 7;
-    }
-    rig.report("a", vec![entry]);
-    let mut tries = 0;
-    rig.pass(seconds(300), |action| {
-        is_collect(action).then(|| {
-            tries += 1;
-            Outcome::Collected(Err(badly()))
-        })
-    });
-    assert_eq!(tries / 2, 5);
-    assert_eq!(rig.ended(1).len(), 1);
-    assert_eq!(rig.alarms(), 1);
-}
-
 // Restart.
 
 #[test]

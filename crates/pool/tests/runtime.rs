@@ -18,7 +18,7 @@ use longshore_exec::{
 };
 use longshore_pool::runtime::*;
 use longshore_pool::{Effect, EffectAction, EffectId, Host, KillOutcome, Outcome, StartOutcome};
-use longshore_runner_api::command::ReportOptions;
+use longshore_runner_api::command::{OutputStream, ReportOptions};
 use longshore_types::*;
 
 /// What the host does with a command.
@@ -642,13 +642,13 @@ fn the_copy_script_does_what_it_should_in_a_real_shell() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-fn collect(stdout_bytes: u64, stderr_bytes: u64) -> EffectAction {
+fn collect(stream: OutputStream, bytes: u64) -> EffectAction {
     EffectAction::Collect {
         host: host("admin"),
         uuid: uuid(1),
         attempt: Attempt(1),
-        stdout_bytes,
-        stderr_bytes,
+        stream,
+        bytes,
     }
 }
 
@@ -665,8 +665,10 @@ async fn output_comes_home_as_far_as_it_is_wanted() {
     let kept = store.kept.clone();
     let mut shell = shell(fake.clone());
     shell.outputs = Some(Arc::new(store));
-    let outcome = shell.perform(&effect(1, collect(9, 2))).await;
-    assert_eq!(outcome, Outcome::Collected(Ok(())));
+    for (stream, bytes) in [(OutputStream::Stdout, 9), (OutputStream::Stderr, 2)] {
+        let outcome = shell.perform(&effect(1, collect(stream, bytes))).await;
+        assert_eq!(outcome, Outcome::Collected(Ok(())));
+    }
     assert_eq!(
         *kept.lock().unwrap(),
         [
@@ -697,7 +699,9 @@ async fn output_without_a_good_end_is_not_kept() {
     let kept = store.kept.clone();
     let mut shell = shell(fake);
     shell.outputs = Some(Arc::new(store));
-    let outcome = shell.perform(&effect(1, collect(3, 0))).await;
+    let outcome = shell
+        .perform(&effect(1, collect(OutputStream::Stdout, 3)))
+        .await;
     assert!(matches!(outcome, Outcome::Collected(Err(_))));
     assert!(kept.lock().unwrap().is_empty());
 }

@@ -271,11 +271,11 @@ mod tests {
         )
             .prop_map(
                 |(cause, started_at, finished_at, stdout_bytes, stderr_bytes)| Exit {
-                    cause,
                     started_at,
                     finished_at,
                     stdout_bytes,
                     stderr_bytes,
+                    ..Exit::unseen(cause)
                 },
             );
         let state = prop_oneof![

@@ -352,11 +352,10 @@ impl Entry {
     fn finish(&mut self, cause: ExitCause, stdout_bytes: u64, now: Timestamp) {
         let seen = cause != ExitCause::SupervisorLost;
         self.state = State::Finished(Exit {
-            cause,
             started_at: Some(self.started_at),
             finished_at: seen.then_some(now),
             stdout_bytes,
-            stderr_bytes: 0,
+            ..Exit::unseen(cause)
         });
     }
 }

@@ -82,6 +82,12 @@ pub struct Exit {
     pub stdout_bytes: u64,
     /// Bytes that it wrote to standard error.
     pub stderr_bytes: u64,
+    /// Whether its standard output could not be kept; a runner never says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdout_lost: bool,
+    /// Whether its standard error could not be kept; a runner never says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stderr_lost: bool,
 }
 
 impl Exit {
@@ -93,6 +99,26 @@ impl Exit {
             finished_at: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            stdout_lost: false,
+            stderr_lost: false,
+        }
+    }
+
+    /// Which of its output could not be kept, in words; none if nothing is missing.
+    ///
+    /// ```
+    /// use longshore_types::{Exit, ExitCause};
+    /// let mut exit = Exit::unseen(ExitCause::Exited { code: 0 });
+    /// assert_eq!(exit.lost_output(), None);
+    /// exit.stderr_lost = true;
+    /// assert_eq!(exit.lost_output(), Some("stderr"));
+    /// ```
+    pub fn lost_output(&self) -> Option<&'static str> {
+        match (self.stdout_lost, self.stderr_lost) {
+            (false, false) => None,
+            (true, false) => Some("stdout"),
+            (false, true) => Some("stderr"),
+            (true, true) => Some("stdout and stderr"),
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Row {
     pub(crate) state: i64,
     pub(crate) lock_count: u32,
     pub(crate) exit_code: Option<i64>,
+    /// Whether its standard output, and its standard error, is said to be lost.
+    pub(crate) lost: [bool; 2],
     pub(crate) error: Option<String>,
     #[allow(dead_code, reason = "one of the loops has one machine")]
     pub(crate) placed_on: Option<String>,
@@ -234,8 +236,9 @@ fn read(connection: &Connection, sight: &mut Sight) -> rusqlite::Result<()> {
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let mut statement = connection.prepare_cached(
-        "SELECT uuid, name, state, lock_count, exit_code, error, placed_on FROM containers \
-         ORDER BY id",
+        "SELECT uuid, name, state, lock_count, exit_code, error, placed_on, \
+         coalesce(json_extract(exit, '$.stdout_lost'), 0), \
+         coalesce(json_extract(exit, '$.stderr_lost'), 0) FROM containers ORDER BY id",
     )?;
     let rows = statement.query_map((), |row| {
         Ok(Row {
@@ -246,6 +249,7 @@ fn read(connection: &Connection, sight: &mut Sight) -> rusqlite::Result<()> {
             exit_code: row.get(4)?,
             error: row.get(5)?,
             placed_on: row.get(6)?,
+            lost: [row.get(7)?, row.get(8)?],
         })
     })?;
     sight.rows = rows.collect::<rusqlite::Result<_>>()?;

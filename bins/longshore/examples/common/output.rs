@@ -22,8 +22,8 @@ pub(crate) struct Expected {
 
 /// Each job that must be in the store, with its row there; what is not as it must be.
 ///
-/// Of the containers in `bereft` a stream may be missing: their machine was lost before all of the
-/// output was home. What is there must be whole.
+/// Of the containers in `bereft` a stream may be missing if the store says so: their machine was
+/// lost before all of the output was home. What is there must be whole.
 pub(crate) fn judge_jobs<'r>(
     state: &Path,
     rows: &'r [Row],
@@ -67,7 +67,8 @@ fn judge_output(
     let folder = state.join("controller/logs").join(&row.uuid);
     for (n, stream) in ["stdout", "stderr"].into_iter().enumerate() {
         let path = folder.join(stream);
-        if may_miss && !path.exists() {
+        let is_told = row.lost.get(n).is_some_and(|lost| *lost);
+        if may_miss && is_told && !path.exists() {
             continue;
         }
         let kept = fs::read_to_string(path).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use longshore_controller::{BatchId, BatchStatus, JobStatus};
 use longshore_dispatch::Snapshot;
-use longshore_types::{ByteSize, ContainerState, ContainerUuid, Timestamp};
+use longshore_types::{ByteSize, ContainerState, ContainerUuid, Exit, Timestamp};
 
 use super::Interrupts;
 use crate::embedded::Embedded;
@@ -141,8 +141,10 @@ fn rows(jobs: &[JobStatus], snapshot: &Snapshot) -> Vec<JobRow> {
             error: job.error.clone(),
             started_at: job.started_at,
             finished_at: job.finished_at,
-            stdout: kept(job, |exit| exit.stdout_bytes).then(|| job.stdout.clone()),
-            stderr: kept(job, |exit| exit.stderr_bytes).then(|| job.stderr.clone()),
+            stdout: kept(job, |exit| exit.stdout_bytes > 0 && !exit.stdout_lost)
+                .then(|| job.stdout.clone()),
+            stderr: kept(job, |exit| exit.stderr_bytes > 0 && !exit.stderr_lost)
+                .then(|| job.stderr.clone()),
         })
         .collect()
 }
@@ -156,9 +158,9 @@ fn reason(job: &JobStatus, reasons: &BTreeMap<ContainerUuid, String>) -> Option<
     }
 }
 
-/// Whether a stream of a job has anything that was kept.
-fn kept(job: &JobStatus, bytes: impl Fn(&longshore_types::Exit) -> u64) -> bool {
-    job.state.is_final() && job.exit.as_ref().is_some_and(|exit| bytes(exit) > 0)
+/// Whether a stream of a job has anything that was kept, as its exit says.
+fn kept(job: &JobStatus, is_kept: impl Fn(&Exit) -> bool) -> bool {
+    job.state.is_final() && job.exit.as_ref().is_some_and(is_kept)
 }
 
 fn now() -> Timestamp {

@@ -82,7 +82,8 @@ fn end_line(row: &JobRow, ended: usize, total: usize, now: Timestamp) -> String 
     let mut line = format!("[{ended:>width$}/{total}] {word:<9} {name}");
     let duration = row.duration(now).map(format_duration);
     let outcome = (row.verdict() != Verdict::Succeeded).then(|| row.outcome());
-    let details: Vec<String> = outcome.into_iter().chain(duration).collect();
+    let details = outcome.into_iter().chain(duration);
+    let details: Vec<String> = details.chain(row.lost_output()).collect();
     if !details.is_empty() {
         line.push_str(&format!(" ({})", details.join(", ")));
     }
@@ -126,6 +127,8 @@ mod tests {
         plain.update(&rows, Timestamp(14_000));
         plain.note("stop\x07ping");
         rows[0] = ended("a", ExitCause::Exited { code: 0 }, 61_000);
+        let exit = rows[0].exit.as_mut().unwrap();
+        (exit.stdout_lost, exit.stderr_lost) = (true, true);
         rows[2] = cancelled("c", None);
         plain.update(&rows, Timestamp(15_000));
         plain.end();
@@ -135,7 +138,7 @@ mod tests {
              [1/3] FAILED    b\\n (exit code 7, 1.2s)\n\
              after 12.0s: 1 failed, 1 running, 1 waiting; c waits: no room\\r\n\
              stop\\u{7}ping\n\
-             [2/3] ok        a (1m1s)\n\
+             [2/3] ok        a (1m1s, output lost: stdout and stderr)\n\
              [3/3] cancelled c (not run)\n"
         );
     }

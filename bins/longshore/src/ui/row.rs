@@ -28,9 +28,9 @@ pub struct JobRow {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// Where its standard output is.
+    /// Where its standard output is; none if it wrote nothing, or that is lost.
     pub stdout: Option<PathBuf>,
-    /// Where its standard error is.
+    /// Where its standard error is; none if it wrote nothing, or that is lost.
     pub stderr: Option<PathBuf>,
 }
 
@@ -91,6 +91,13 @@ impl JobRow {
             (None, None) => "its end was not seen".into(),
         };
         clean(&text)
+    }
+
+    /// What it wrote that could not be kept, in words, if it has ended and anything is missing.
+    pub(super) fn lost_output(&self) -> Option<String> {
+        let exit = self.exit.as_ref().filter(|_| self.state.is_final());
+        let lost = exit.and_then(Exit::lost_output)?;
+        Some(format!("output lost: {lost}"))
     }
 
     /// How long it ran, or has run until now.

@@ -90,8 +90,12 @@ fn push_row(text: &mut String, row: &JobRow, name_width: usize) {
         let _ = write!(outcome, " (attempt {})", row.attempts);
     }
     let word = verdict.word();
-    let files = files(row);
-    let line = format!("{word:<9}  {name}{pad}  {outcome:<11}  {duration:>7}  {files}");
+    let mut output = files(row);
+    if let Some(lost) = row.lost_output() {
+        let gap = if output.is_empty() { "" } else { "  " };
+        let _ = write!(output, "{gap}({lost})");
+    }
+    let line = format!("{word:<9}  {name}{pad}  {outcome:<11}  {duration:>7}  {output}");
     text.push_str(line.trim_end());
     text.push('\n');
 }
@@ -167,10 +171,14 @@ mod tests {
         retried.attempts = 2;
         let mut apart = ended("漢字", ExitCause::Exited { code: 0 }, 9);
         apart.stderr = Some("/elsewhere/err\x07".into());
+        let mut half = ended("half", ExitCause::Exited { code: 0 }, 9);
+        half.stderr = None;
+        half.exit.as_mut().unwrap().stderr_lost = true;
         let rows = [
             ended("good", ExitCause::Exited { code: 0 }, 1_500),
             retried,
             apart,
+            half,
             running("still", 0),
             waiting("never", "x"),
             cancelled("stopped", None),
@@ -198,7 +206,8 @@ waiting    never                not finished        -
 ok         good                 exit code 0     1.5s  /logs/good/{stdout,stderr}
 ok         again                exit code 0 (attempt 2)     1m5s  /logs/again/{stdout,stderr}
 ok         漢字                 exit code 0      9ms  /logs/漢字/stdout  /elsewhere/err\u{7}
-survey: 8 jobs, 2 failed, 1 cancelled, 1 running, 1 waiting, 3 succeeded in 1m10s
+ok         half                 exit code 0      9ms  /logs/half/stdout  (output lost: stderr)
+survey: 9 jobs, 2 failed, 1 cancelled, 1 running, 1 waiting, 4 succeeded in 1m10s
 "
         );
     }

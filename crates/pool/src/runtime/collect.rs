@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_exec::{Command, ExitStatus, Output, OutputSink, OutputStore};
+use longshore_exec::{Command, ExitStatus, Output, OutputSink};
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ContainerUuid};
 use tokio::task::coop::consume_budget;
@@ -11,13 +11,12 @@ use super::shell::{Shell, host_failure};
 use crate::effect::{Host, HostFailure};
 
 impl Shell {
-    /// Brings home what an attempt wrote: `bytes` to standard output and standard error.
+    /// Brings home the `total` bytes that an attempt wrote to one stream.
     pub(super) async fn collect(
         &self,
         host: &Host,
-        uuid: ContainerUuid,
-        attempt: Attempt,
-        bytes: [u64; 2],
+        (uuid, attempt, stream): (ContainerUuid, Attempt, OutputStream),
+        total: u64,
         timeout: Duration,
     ) -> Result<(), HostFailure> {
         let Some(outputs) = &self.outputs else {
@@ -27,21 +26,14 @@ impl Shell {
             HostFailure::answered(format!("the output could not be kept: {error}"))
         };
         let wanted = outputs.wanted(uuid).await.map_err(ours)?;
-        for (stream, total) in OutputStream::ALL.into_iter().zip(bytes) {
-            if total == 0 {
-                continue;
-            }
-            let last = wanted.filter(|wanted| *wanted < total);
-            let skipped = last.map_or(0, |last| total - last);
-            let mut sink = begin(outputs.as_ref(), uuid, attempt, stream, skipped)
-                .await
-                .map_err(ours)?;
-            let line = self.protocol.output(uuid, attempt, stream, last);
-            let room = total - skipped;
-            self.copy(host, &line, sink.as_mut(), room, timeout).await?;
-            sink.finish().await.map_err(ours)?;
-        }
-        Ok(())
+        let last = wanted.filter(|wanted| *wanted < total);
+        let skipped = last.map_or(0, |last| total - last);
+        let begun = outputs.begin(uuid, attempt, stream.as_str(), skipped);
+        let mut sink = begun.await.map_err(ours)?;
+        let line = self.protocol.output(uuid, attempt, stream, last);
+        let room = total - skipped;
+        self.copy(host, &line, sink.as_mut(), room, timeout).await?;
+        sink.finish().await.map_err(ours)
     }
 
     /// Copies at most `room` bytes of what a command prints.
@@ -82,14 +74,4 @@ impl Shell {
             }
         }
     }
-}
-
-async fn begin(
-    outputs: &dyn OutputStore,
-    uuid: ContainerUuid,
-    attempt: Attempt,
-    stream: OutputStream,
-    skipped: u64,
-) -> std::io::Result<Box<dyn OutputSink>> {
-    outputs.begin(uuid, attempt, stream.as_str(), skipped).await
 }

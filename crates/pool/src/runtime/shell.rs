@@ -192,12 +192,11 @@ impl Shell {
                 host,
                 uuid,
                 attempt,
-                stdout_bytes,
-                stderr_bytes,
+                stream,
+                bytes,
             } => {
-                let bytes = [*stdout_bytes, *stderr_bytes];
-                let collected = self.collect(host, *uuid, *attempt, bytes, timeout).await;
-                Outcome::Collected(collected)
+                let what = (*uuid, *attempt, *stream);
+                Outcome::Collected(self.collect(host, what, *bytes, timeout).await)
             }
         }
     }

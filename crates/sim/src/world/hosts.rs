@@ -320,8 +320,8 @@ impl World {
                 let (outcome, after) = self.kill(id, *uuid, *attempt);
                 Some((PoolOutcome::Killed(outcome), after))
             }
-            EffectAction::Collect { stdout_bytes, .. } => {
-                let millis = stdout_bytes * 1_000 / BYTES_PER_SECOND;
+            EffectAction::Collect { bytes, .. } => {
+                let millis = bytes * 1_000 / BYTES_PER_SECOND;
                 let after = Duration::from_millis(millis);
                 Some((PoolOutcome::Collected(Ok(())), after))
             }
