@@ -89,7 +89,7 @@ impl ClaimPhase {
 pub(crate) enum Origin {
     /// Perhaps somewhere, before this core was made.
     Unknown,
-    /// This core took the lock and has not started it.
+    /// This core took the lock and has not started it, or its start surely failed.
     Nowhere,
     /// This core started it there, or saw it there.
     On(InstanceId),
@@ -215,6 +215,8 @@ pub(crate) struct Case {
     /// Index of its shape; meaningful while there is an entry.
     pub(crate) shape: usize,
     pub(crate) claims: Vec<Claim>,
+    /// Whether this core took the lock of the latest attempt, so that nobody else can start it.
+    pub(crate) own_lock: bool,
     pub(crate) origin: Origin,
     /// As of when the latest attempt was first known.
     pub(crate) seen_as_of: Instant,
@@ -259,6 +261,7 @@ impl Case {
             absent_as_of: None,
             shape: 0,
             claims: Vec::new(),
+            own_lock: false,
             origin: Origin::Unknown,
             seen_as_of: Instant::ZERO,
             cleared_at: None,

@@ -552,6 +552,7 @@ fn note_progress(case: &mut Case, new: &Record) {
                     && c.lock_count.checked_add(1) == Some(container.lock_count)
             })
             && case.calling == Some(Call::Lock);
+        case.own_lock = locked_by_this;
         case.origin = if locked_by_this {
             Origin::Nowhere
         } else {

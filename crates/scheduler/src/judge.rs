@@ -2,7 +2,9 @@
 //!
 //! The question behind each of them: where could a process of it be?
 
-use longshore_types::{ContainerState, ExitCause, InstanceId, Instant, Reason, WorkerState};
+use longshore_types::{
+    ContainerState, ExitCause, InstanceId, Instant, Reason, WorkerState, WorkerView,
+};
 
 use crate::action::Action;
 use crate::case::{Call, Case, Claim, ClaimPhase, Origin, Record, Standing};
@@ -71,19 +73,32 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
         return orphan(case);
     };
     if case.entry_busy() {
-        return busy(case, entry);
+        return busy(case, entry, world);
     }
-    let ours = match entry.state {
-        ContainerState::Locked | ContainerState::Running => entry.locked_by_us,
-        _ => true,
-    };
-    if !ours {
+    let mut verdict = at_rest(case, entry, world);
+    if is_ours(entry) {
+        clean_up(case, entry, &mut verdict);
+    }
+    verdict
+}
+
+fn is_ours(entry: &Record) -> bool {
+    let taken = matches!(
+        entry.state,
+        ContainerState::Locked | ContainerState::Running
+    );
+    !taken || entry.locked_by_us
+}
+
+/// What holds while no call about it is under way.
+fn at_rest(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
+    if !is_ours(entry) {
         return Verdict::settled(Reason::MayRunOn {
             instance: None,
             unblock: "another dispatcher has locked it, and has to run it or give it back".into(),
         });
     }
-    let mut verdict = match entry.state {
+    match entry.state {
         ContainerState::Complete | ContainerState::Cancelled => {
             let verdict = Verdict::settled(Reason::NotWaiting);
             if case.claims.is_empty() {
@@ -94,9 +109,7 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
         }
         ContainerState::Queued => queued(case, entry, world),
         ContainerState::Locked | ContainerState::Running => taken(case, entry, world),
-    };
-    clean_up(case, entry, &mut verdict);
-    verdict
+    }
 }
 
 /// A claim without an entry: ended once the controller surely does not know the container.
@@ -115,7 +128,7 @@ fn orphan(case: &Case) -> Verdict {
     verdict
 }
 
-fn busy(case: &Case, entry: &Record) -> Verdict {
+fn busy(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     let container = entry;
     if container.state.is_final() || container.state == ContainerState::Running {
         return Verdict::settled(Reason::NotWaiting);
@@ -123,11 +136,9 @@ fn busy(case: &Case, entry: &Record) -> Verdict {
     if container.state == ContainerState::Queued && container.priority < 1 {
         return Verdict::settled(Reason::PriorityZero);
     }
-    let claimed = case.claims.iter().any(|c| c.phase.may_run());
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
     let ending = case.calling == Some(Call::End);
-    let placeless = container.state == ContainerState::Queued || container.placed_on.is_none();
-    if container.priority < 1 || claimed || hard || ending || !placeless {
+    if hard || ending || at_rest(case, entry, world).standing != Standing::Waiting {
         Verdict::new(Standing::Calling)
     } else {
         // It keeps its claim to a place that boots while the controller answers.
@@ -337,7 +348,13 @@ fn may_run_on(instance: &InstanceId, unblock: &str) -> Verdict {
 /// It can be on this instance and nowhere else; no process of it is known there.
 fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>) -> Verdict {
     let container = entry;
-    let Some(worker) = world.workers.get(instance) else {
+    let worker = world.workers.get(instance);
+    if is_idle_lock(case, entry, worker) && (entry.priority < 1 || may_try_again(entry, world)) {
+        return Verdict::new(Standing::Calling)
+            .wanting(Action::Unlock { uuid: case.uuid })
+            .watching(instance);
+    }
+    let Some(worker) = worker else {
         return if world.gone.contains(instance) || world.limits.absence_is_evidence {
             lost(case, entry, ExitCause::InstanceLost)
         } else {
@@ -387,7 +404,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         return may_run_on(instance, "that instance is shut down, and has to be gone");
     }
     let convenience = container.priority >= 1;
-    if convenience && container.lock_count >= world.config.max_dispatch_attempts {
+    if convenience && !may_try_again(entry, world) {
         return may_run_on(
             instance,
             "that instance has to take containers again, or to go: no further attempt is allowed",
@@ -407,6 +424,22 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
             "its priority is 0".into()
         },
     })
+}
+
+/// Whether no start of the latest attempt was ever sent, and none will be.
+///
+/// A start that this core did not send may still be on its way to a place that an earlier process
+/// locked it for: that place has to be asked, or to be gone.
+fn is_idle_lock(case: &Case, entry: &Record, worker: Option<&WorkerView>) -> bool {
+    let locked = entry.state == ContainerState::Locked;
+    let unsent = case.own_lock && case.origin == Origin::Nowhere && !case.ran;
+    let startable = entry.priority >= 1 && worker.is_some_and(WorkerView::takes_containers);
+    locked && unsent && !startable
+}
+
+/// Whether an attempt that is given up for our convenience is not the last one.
+fn may_try_again(entry: &Record, world: &World<'_>) -> bool {
+    entry.lock_count < world.config.max_dispatch_attempts
 }
 
 /// No process is there; decides whether what is known is new enough to say that it is lost.

@@ -15,15 +15,9 @@ use proptest::prelude::*;
 use support::*;
 
 fn cases(usual: u32) -> ProptestConfig {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test may be told how long to run"
-    )]
-    let asked = std::env::var("LONGSHORE_CASES").ok();
-    let cases = asked.and_then(|n| n.parse().ok()).unwrap_or(usual);
     ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(cases)
+        ..ProptestConfig::with_cases(how_many(usual))
     }
 }
 

@@ -1,4 +1,7 @@
 //! Properties of plans: they do not depend on the order of news, and they are fixed points.
+//!
+//! `LONGSHORE_CASES` sets how many cases each property runs. What failed once is kept beside this
+//! file and runs first.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,6 +14,7 @@ use longshore_scheduler::{Action, Core, Input, Limits, plan};
 use longshore_types::*;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::FileFailurePersistence;
 use support::any::any_input;
 use support::*;
 
@@ -32,8 +36,16 @@ fn reasons(core: &Core, input: &Input) -> BTreeMap<ContainerUuid, Reason> {
     input.entries.iter().map(reason).collect()
 }
 
+fn cases(usual: u32) -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig {
+        failure_persistence: Some(Box::new(beside)),
+        ..ProptestConfig::with_cases(how_many(usual))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(1000))]
 
     #[test]
     fn the_order_of_news_does_not_matter(input in any_input(), order in prop::collection::vec(any::<Index>(), 32)) {

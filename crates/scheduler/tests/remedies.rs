@@ -93,7 +93,7 @@ fn apply(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(how_many(600)))]
 
     #[test]
     fn what_a_reason_names_makes_the_entry_move(input in any_input()) {

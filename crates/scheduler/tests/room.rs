@@ -392,3 +392,28 @@ fn nothing_is_kept_free_for_one_that_has_its_place() {
     assert_eq!(briefs(&mut core, at(2)), ["lock 1 a"]);
     assert_eq!(core.poll_timeout(), None);
 }
+
+#[test]
+fn a_call_about_what_can_not_be_started_anyway_makes_no_room_for_it() {
+    // It may be on the silent one; meanwhile somebody else's call about it is under way.
+    let silent = holding(booting("a", "large"), 2, 1, HeldPhase::Running);
+    let mut core = Core::new(arvados());
+    core.upsert_worker(silent, at(1));
+    let mut calling = sized(locked(1), 8);
+    calling.call_in_flight = true;
+    core.upsert_entry(calling, at(1));
+    assert_eq!(briefs(&mut core, at(1)), Vec::<String>::new());
+    assert_eq!(core.reason(uuid(1), at(1)), Some(Reason::CallInFlight));
+}
+
+#[test]
+fn what_nothing_satisfies_does_not_take_the_turn_of_the_first_in_line() {
+    let mut core = core(&[queued(1)], &[]);
+    core.set_limits(at_quota(), at(1));
+    assert_eq!(briefs(&mut core, at(1)), Vec::<String>::new());
+    let due = core.poll_timeout().unwrap();
+    let huge = with(sized(queued(2), 99), |c| c.priority = 900);
+    core.upsert_entry(huge, at(2));
+    assert_eq!(briefs(&mut core, at(2)), ["lock 2"]);
+    assert_eq!(core.poll_timeout(), Some(due));
+}

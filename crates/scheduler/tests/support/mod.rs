@@ -6,6 +6,16 @@ pub(crate) mod any;
 use longshore_scheduler::{Action, Config, Core};
 use longshore_types::*;
 
+/// How many cases a property runs: `LONGSHORE_CASES`, else so many.
+pub(crate) fn how_many(usual: u32) -> u32 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test may be told how long to run"
+    )]
+    let asked = std::env::var("LONGSHORE_CASES").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 pub(crate) fn uuid(n: u32) -> ContainerUuid {
     format!("zzzzz-dz642-{n:015}").parse().unwrap()
 }
