@@ -147,6 +147,11 @@ impl Claimed {
         self.word != Word::False
     }
 
+    /// Whether a process of it may be there.
+    pub(crate) fn may_run(&self) -> bool {
+        self.may_be_so() && !self.ended()
+    }
+
     /// Whether this attempt was found not to be there, whatever its worker says.
     pub(crate) fn is_false(&self, attempt: Attempt) -> bool {
         self.word == Word::False && self.attempt == attempt

@@ -106,8 +106,12 @@ impl Worker {
         })
     }
 
-    /// What is granted to containers; all of it while it is not known what one of them got.
+    /// What is granted to containers; all of it while it is not known what one of them got, or
+    /// whether one runs here that is only claimed.
     pub(crate) fn granted(&self) -> Resources {
+        if self.claims.values().any(Claimed::may_run) {
+            return self.capacity;
+        }
         let mut sum = Resources::NONE;
         for held in self.held.values().filter(|held| held.may_run()) {
             match held.granted {

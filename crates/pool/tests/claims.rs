@@ -227,6 +227,26 @@ fn a_claim_that_is_not_decided_keeps_its_machine_and_one_that_is_dropped_does_no
 }
 
 #[test]
+fn what_is_only_claimed_has_the_whole_machine_until_it_is_known_what_it_got() {
+    let mut rig = Rig::ready(asking(true));
+    inherit(&mut rig, "a");
+    let capacity = rig.view("a").unwrap().capacity;
+    let granted = |rig: &Rig| rig.view("a").unwrap().granted;
+    rig.report("a", vec![claim(true)]);
+    assert_eq!(granted(&rig), Resources::NONE);
+    rig.report("a", vec![]);
+    rig.report("a", vec![claim(false)]);
+    assert_eq!(granted(&rig), capacity);
+    let refused = rig.start("a", 2, 1);
+    assert!(matches!(refused, Err(Refusal::NoRoom { .. })));
+    believe(&mut rig, "a", CLAIMED, ClaimAnswer::Possible);
+    assert_eq!(granted(&rig), capacity);
+    rig.core.grant(uuid(1), &"a".into(), cpus(1), rig.now);
+    assert_eq!(granted(&rig), cpus(1));
+    rig.start("a", 2, 1).unwrap();
+}
+
+#[test]
 fn a_refused_claim_does_not_keep_a_machine_but_what_is_ours_there_does() {
     let mut rig = Rig::ready(config());
     rig.idle("a");
