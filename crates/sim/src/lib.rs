@@ -23,6 +23,7 @@
 //! }
 //! ```
 
+mod aimed;
 mod controller;
 mod faults;
 mod how;

@@ -1,0 +1,47 @@
+//! Worlds in which one race happens again and again, that is seldom met elsewhere.
+
+use std::time::Duration;
+
+use longshore_fakecloud::{CallKind, Latency, Spread};
+
+use crate::random::Random;
+use crate::{FaultKind, Scenario};
+
+impl Scenario {
+    /// Makes a world for one race, of one seed in four.
+    pub(crate) fn aim(&mut self, random: &mut Random) {
+        match random.below(20) {
+            0..2 => self.answer_creates_late(),
+            2..4 => self.doubt_starts(),
+            4 => self.restart_among_the_unwell(),
+            _ => {}
+        }
+    }
+
+    /// Listings show instances, and they boot and get work, before the replies of their creates.
+    fn answer_creates_late(&mut self) {
+        let after = Spread::uniform(Duration::from_secs(1), Duration::from_secs(100));
+        let latency = Latency::new(Duration::from_secs(1), after);
+        self.cloud.latencies.insert(CallKind::Create, latency);
+        self.config.pool.sync_interval = Duration::from_secs(10);
+    }
+
+    /// Starts arrive late, or without an answer, and what they started is not wanted any more.
+    fn doubt_starts(&mut self) {
+        for (kind, rate) in [
+            (FaultKind::AnswerLost, 100_000),
+            (FaultKind::CommandLate, 100_000),
+            (FaultKind::HoldBack, 60_000),
+            (FaultKind::Wavers, 60_000),
+            (FaultKind::Cancel, 30_000),
+        ] {
+            self.faults.set(kind, rate);
+        }
+    }
+
+    /// Dispatchers die, and their heirs find machines with work that do not feel well.
+    fn restart_among_the_unwell(&mut self) {
+        self.faults.set(FaultKind::Crash, 3_000);
+        self.faults.set(FaultKind::BootProbeFails, 60_000);
+    }
+}
