@@ -40,7 +40,7 @@ impl Core {
         if self.condemned.contains(&id) {
             self.condemn(&id, "it was given up before");
         } else if stopping {
-            self.condemn(&id, "the provider is taking it away");
+            self.condemn_taken_away(&id);
         } else {
             self.repair_tags(&id);
         }
@@ -57,7 +57,7 @@ impl Core {
         let (state, behavior) = (WorkerState::Booting, IdleBehavior::Run);
         self.add_worker(instance, Some(instance_type), secret, state, behavior);
         if stopping {
-            self.condemn(&id, "the provider is taking it away");
+            self.condemn_taken_away(&id);
         }
     }
 
@@ -70,6 +70,7 @@ impl Core {
         behavior: IdleBehavior,
     ) {
         let id = instance.id.clone();
+        let has_address = instance.address.is_some();
         self.serials += 1;
         let seen = self.next_seq();
         let worker = Worker {
@@ -108,10 +109,10 @@ impl Core {
             burst: 0,
             burst_began: self.now,
             heard: self.hearing.listened(),
+            came_at: self.now,
             added: self.hearing.listened(),
             seen,
             missed_at: None,
-            misses: 0,
             destroy_accepted: None,
             destroy_sent_at: None,
             tags_in_flight: false,
@@ -130,7 +131,11 @@ impl Core {
         self.changed(Changed::CreateGate);
         self.look_at_probe_cap();
         self.worker_changed(&id);
-        self.probe(&id);
+        if has_address {
+            self.probe(&id);
+        } else {
+            self.look_for_new_address();
+        }
     }
 
     /// A worker of an earlier process that has not said yet what runs there.

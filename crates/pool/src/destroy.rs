@@ -12,7 +12,7 @@ use crate::event::{Changed, Event};
 use crate::refusal::Refusal;
 use crate::text::one_line;
 use crate::timers::{Timer, WorkerTimer};
-use crate::worker::Stage;
+use crate::worker::{Stage, Worker};
 
 /// The most ids in one destroy where the driver names no limit.
 const MAX_BATCH: usize = 100;
@@ -135,6 +135,16 @@ impl Core {
         self.condemn_counted(id, why);
     }
 
+    /// The provider ends the instance, or somebody else does.
+    pub(crate) fn condemn_taken_away(&mut self, id: &InstanceId) {
+        let why = "the provider is taking it away";
+        let booting = self.workers.get(id).and_then(Worker::boots_as).cloned();
+        self.condemn(id, why);
+        if let Some(type_name) = booting {
+            self.boot_lost(&type_name, why);
+        }
+    }
+
     /// Like [`Core::condemn`], where the boot that did not happen was counted already.
     pub(crate) fn condemn_counted(&mut self, id: &InstanceId, why: &str) {
         let Some(worker) = self.workers.get_mut(id) else {
@@ -143,7 +153,6 @@ impl Core {
         if worker.state == WorkerState::Shutdown {
             return;
         }
-        worker.misses = 0;
         worker.missed_at = None;
         if worker.last_error.is_none() {
             worker.last_error = Some(one_line(&format!("shut down: {why}")));
@@ -172,7 +181,7 @@ impl Core {
     }
 
     pub(crate) fn queue_destroy(&mut self, id: &InstanceId) {
-        let shutdown = |w: &crate::worker::Worker| w.state == WorkerState::Shutdown;
+        let shutdown = |w: &Worker| w.state == WorkerState::Shutdown;
         if !self.stopping && self.workers.get(id).is_some_and(shutdown) {
             self.destroy_queue.insert(id.clone());
         }
@@ -208,7 +217,7 @@ impl Core {
             Outcome::Destroyed(results) => results.into_iter().collect(),
             _ => BTreeMap::new(),
         };
-        let seq = self.next_seq();
+        let (seq, now) = (self.next_seq(), self.now);
         let look = if self.config.capabilities.consistent_listing {
             QUICK_LOOK
         } else {
@@ -223,7 +232,7 @@ impl Core {
             }
             match results.get(&id) {
                 Some(Ok(())) => {
-                    worker.destroy_accepted.get_or_insert(seq);
+                    worker.destroy_accepted.get_or_insert((seq, now));
                     self.listing_soon(look);
                 }
                 Some(Err(failure)) => self.on_destroy_failed(&id, failure),
@@ -277,6 +286,9 @@ impl Core {
         let expected = worker.state == WorkerState::Shutdown;
         if !expected {
             self.alarm(format!("instance {id} is gone: {why}"));
+        }
+        if let Some(type_name) = worker.boots_as() {
+            self.boot_lost(type_name, why);
         }
         for (uuid, held) in worker.held {
             self.timers.clear_container(id, uuid);

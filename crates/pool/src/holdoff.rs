@@ -62,7 +62,9 @@ pub(crate) struct HoldOff {
     /// Creates that were under way at the error, for a quota; when the last has ended, the
     /// instances are counted.
     open: BTreeSet<EffectId>,
-    /// That count; a smaller one later ends the hold-off. None while it is not taken yet.
+    /// That count; a smaller one later ends the hold-off. None while it is not taken yet, and for
+    /// all that is not about a quota: that an instance which did not boot has gone, say, is no
+    /// reason to make the next one at once.
     baseline: Option<usize>,
 }
 
@@ -209,10 +211,9 @@ impl Core {
                 return;
             }
         }
-        let open: BTreeSet<EffectId> = match key {
-            HoldKey::Quota(_) => self.creates_in_flight.clone(),
-            _ => BTreeSet::new(),
-        };
+        let quota = matches!(key, HoldKey::Quota(_));
+        let open = quota.then(|| self.creates_in_flight.clone());
+        let open: BTreeSet<EffectId> = open.unwrap_or_default();
         let count = self.workers.len();
         let now = self.now;
         let hold = self.hold_offs.entry(key.clone()).or_insert(HoldOff {
@@ -231,7 +232,7 @@ impl Core {
         hold.until = hold.until.max(now + exactly.unwrap_or(grown));
         hold.cause = cause.to_owned();
         hold.allowance = 1;
-        hold.baseline = open.is_empty().then_some(count);
+        hold.baseline = (quota && open.is_empty()).then_some(count);
         hold.open = open;
         let until = hold.until;
         self.timers.set(Timer::HoldOff(key), until);
@@ -287,7 +288,16 @@ impl Core {
         self.changed(Changed::CreateGate);
     }
 
-    /// Takes note that an instance of this type did not boot in time.
+    /// Takes note that a booting instance of this type went, or goes, by no doing of ours. It did
+    /// not boot, then; but a preemptible one may be taken away at any time.
+    pub(crate) fn boot_lost(&mut self, type_name: &TypeName, why: &str) {
+        let preemptible = self.types.get(type_name).is_some_and(|t| t.preemptible);
+        if !preemptible {
+            self.boot_failed(type_name, why);
+        }
+    }
+
+    /// Takes note that an instance of this type did not come to be ready.
     pub(crate) fn boot_failed(&mut self, type_name: &TypeName, cause: &str) {
         let failures = self.boot_failures.entry(type_name.clone()).or_default();
         *failures = failures.saturating_add(1);

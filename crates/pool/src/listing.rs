@@ -18,6 +18,8 @@ use crate::worker::{Seq, Worker};
 const RETRY_PAUSE: (u64, u64) = (1, 60);
 /// Listings follow each other no faster than this.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// From a create whose reply had no address to the listing that may show it.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -28,6 +30,8 @@ pub(crate) struct Listing {
     /// Why the last one failed, if it did.
     error: Option<String>,
     last_began_at: Instant,
+    /// None begins earlier: the last one failed, or the provider asked for a pause.
+    not_before: Instant,
     /// When the last complete one began, in the order of inputs; 0 before the first.
     pub(crate) complete_began: Seq,
     first_complete_at: Option<Instant>,
@@ -98,12 +102,12 @@ impl Core {
         }
     }
 
-    /// Wants a listing that begins no later than `pause` from now.
+    /// Wants a listing that begins no later than `pause` from now, unless listings fail.
     pub(crate) fn listing_soon(&mut self, pause: Duration) {
         if self.stopping {
             return;
         }
-        let earliest = self.listing.last_began_at + MIN_PAUSE;
+        let earliest = (self.listing.last_began_at + MIN_PAUSE).max(self.listing.not_before);
         let at = (self.now + pause).max(earliest);
         if self.listing.in_flight {
             let wanted = self.listing.wanted.map_or(at, |wanted| wanted.min(at));
@@ -111,6 +115,23 @@ impl Core {
         } else {
             self.timers.set_by(Timer::List, at);
         }
+    }
+
+    /// Looks for the address of a new instance, without which it can be asked nothing.
+    ///
+    /// The first listing for it begins 2 s after its create was answered, the next ones after
+    /// pauses that grow by half, up to the regular ones. One listing is for all such instances,
+    /// and the youngest decides: however many there are, at most one begins in 2 s.
+    pub(crate) fn look_for_addresses(&mut self) {
+        let since = self.workers.values().filter_map(Worker::unaddressed_since);
+        if let Some(youngest) = since.max() {
+            self.listing_soon(FIRST_LOOK + self.now.since(youngest) / 2);
+        }
+    }
+
+    /// The same, where the youngest is an instance that came just now.
+    pub(crate) fn look_for_new_address(&mut self) {
+        self.listing_soon(FIRST_LOOK);
     }
 
     pub(crate) fn on_listed(&mut self, began: Seq, began_at: Instant, outcome: Outcome) {
@@ -129,6 +150,7 @@ impl Core {
         if self.listing.error != error_before {
             self.changed(Changed::Evidence);
         }
+        self.listing.not_before = pause.map_or(self.now, |pause| self.now + pause);
         if self.stopping {
             return;
         }
@@ -187,6 +209,7 @@ impl Core {
         }
         self.resolve_all_twins();
         self.count_evidence(began_at);
+        self.look_for_addresses();
     }
 
     fn count_evidence(&mut self, began_at: Instant) {
@@ -263,37 +286,39 @@ impl Core {
         at.since(since) >= self.config.timeout_probe
     }
 
-    /// One piece of evidence that an instance does not exist.
+    /// One piece of evidence that an instance does not exist. Two are wanted, and time between
+    /// them: listings that follow each other quickly may be wrong for one and the same reason.
     fn miss(&mut self, id: &InstanceId, began: Seq, at: Instant) {
-        let grace = self.grace();
-        let complete = self.lists_everything();
+        let (grace, complete) = (self.grace(), self.lists_everything());
+        let apart = match self.workers.get(id).map(|worker| worker.state) {
+            Some(WorkerState::Shutdown) if complete => Duration::ZERO,
+            Some(WorkerState::Shutdown) => self.config.timeout_shutdown,
+            _ => grace,
+        };
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
+        let mut last = worker.missed_at;
+        let mut enough = last.is_some();
+        let mut why = "it disappeared from the listing";
         if worker.state == WorkerState::Shutdown {
-            if worker
-                .destroy_accepted
-                .is_none_or(|accepted| accepted > began)
-            {
+            let accepted = worker.destroy_accepted.filter(|(seq, _)| *seq <= began);
+            let Some((_, accepted_at)) = accepted else {
                 return;
-            }
-            worker.misses += 1;
-            if worker.misses >= 2 || complete {
-                self.drop_worker(id, "it was destroyed");
-            } else {
-                self.listing_soon(self.config.timeout_shutdown);
-            }
-            return;
+            };
+            last = last.or(Some(accepted_at));
+            enough |= complete;
+            why = "it was destroyed";
         }
-        match worker.missed_at {
-            None => {
-                worker.missed_at = Some(at);
-                self.listing_soon(grace.saturating_sub(self.now.since(at)));
-            }
-            Some(first) if at.since(first) >= grace => {
-                self.drop_worker(id, "it disappeared from the listing");
-            }
-            Some(_) => {}
+        if let Some(last) = last
+            && at.since(last) < apart
+        {
+            self.listing_soon(apart.saturating_sub(self.now.since(last)));
+        } else if enough {
+            self.drop_worker(id, why);
+        } else {
+            worker.missed_at = Some(at);
+            self.listing_soon(apart.saturating_sub(self.now.since(at)));
         }
     }
 
@@ -364,7 +389,6 @@ impl Core {
         };
         worker.seen = began;
         worker.missed_at = None;
-        worker.misses = 0;
         let mut probe = false;
         if instance.address.is_some() && worker.address != instance.address {
             worker.address = instance.address;
@@ -384,7 +408,7 @@ impl Core {
         if shutdown && again {
             self.queue_destroy(&id);
         } else if !shutdown && instance.state == InstanceState::Stopping {
-            self.condemn(&id, "the provider is taking it away");
+            self.condemn_taken_away(&id);
         } else if !shutdown {
             self.repair_tags(&id);
         }

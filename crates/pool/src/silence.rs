@@ -217,22 +217,22 @@ impl Core {
         } else if self.ask_console(id) {
             self.look_again(id, WorkerTimer::Boot);
         } else {
-            self.give_up_boot(id, created);
+            self.give_up_boot(id);
         }
     }
 
-    fn give_up_boot(&mut self, id: &InstanceId, created: bool) {
+    fn give_up_boot(&mut self, id: &InstanceId) {
         let Some(worker) = self.workers.get(id) else {
             return;
         };
-        let type_name = worker.type_name.clone();
+        let type_name = worker.boots_as().cloned();
         let error = worker.last_error.clone();
         let error = error.unwrap_or_else(|| "it never answered".into());
         let error = self.with_console(id, &error);
         self.set_error(id, &format!("it did not boot in time: {error}"));
         self.tally.boots_failed += 1;
         self.condemn_counted(id, "it did not boot in time");
-        if let Some(name) = type_name.filter(|_| created) {
+        if let Some(name) = type_name {
             self.boot_failed(&name, &error);
         }
     }

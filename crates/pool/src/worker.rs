@@ -78,15 +78,17 @@ pub(crate) struct Worker {
     pub(crate) burst_began: Instant,
     /// What the clock of silence showed when it last answered, or when counting began anew.
     pub(crate) heard: Duration,
-    /// What it showed when the worker came, or when counting began anew.
+    /// When the worker came.
+    pub(crate) came_at: Instant,
+    /// What the clock of silence showed then, or when counting began anew.
     pub(crate) added: Duration,
 
     /// The last positive evidence that it exists.
     pub(crate) seen: Seq,
     /// When the first listing that misses it began.
     pub(crate) missed_at: Option<Instant>,
-    pub(crate) misses: u32,
-    pub(crate) destroy_accepted: Option<Seq>,
+    /// When a destroy was first accepted.
+    pub(crate) destroy_accepted: Option<(Seq, Instant)>,
     pub(crate) destroy_sent_at: Option<Instant>,
 
     pub(crate) tags_in_flight: bool,
@@ -128,6 +130,19 @@ impl Worker {
         let oldest = under_way.map(|(_, began)| *began).min();
         self.removed
             .retain(|_, (_, removed)| oldest.is_some_and(|oldest| oldest < *removed));
+    }
+
+    /// The type whose boots fail if this one never comes to be ready: one that we made, and that
+    /// nobody has decided to give back.
+    pub(crate) fn boots_as(&self) -> Option<&TypeName> {
+        let type_name = self.type_name.as_ref();
+        type_name.filter(|_| self.state == WorkerState::Booting)
+    }
+
+    /// Since when it is known without an address, if it has none and should get one.
+    pub(crate) fn unaddressed_since(&self) -> Option<Instant> {
+        let boots = matches!(self.state, WorkerState::Unknown | WorkerState::Booting);
+        (boots && self.address.is_none()).then_some(self.came_at)
     }
 
     /// Whether it has answered before, so that silence means something: also one that was found,

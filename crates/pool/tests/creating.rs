@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use longshore_cloud::{ErrorKind, Scope};
+use longshore_cloud::{ErrorKind, InstanceState, Scope};
 use longshore_pool::*;
 use longshore_types::*;
 
@@ -185,6 +185,91 @@ fn a_trial_that_is_shut_down_makes_room_for_another() {
     rig.drain();
     assert_eq!(refused(&rig, "small"), None);
     assert!(rig.changed.contains(&Changed::CreateGate));
+}
+
+/// Makes an instance that does not boot, and waits until the time-out has given it up.
+fn fail_boot(rig: &mut Rig, name: &str) {
+    rig.booting(name);
+    rig.pass(seconds(30), gone);
+    assert_eq!(rig.state(name), WorkerState::Shutdown);
+}
+
+#[test]
+fn that_an_instance_which_did_not_boot_is_gone_does_not_end_the_hold_off() {
+    // Its boot probe was never even sent: it has no address.
+    let mut config = config();
+    config.timeout_booting = seconds(30);
+    config.capabilities.consistent_listing = true;
+    config.capabilities.tags_at_birth = true;
+    let mut rig = Rig::ready(config);
+    for n in 0..2 {
+        fail_boot(&mut rig, &format!("i-{n}"));
+    }
+    assert_eq!(refused(&rig, "small"), None, "two may be chance");
+    for (n, pause) in [60, 120, 240, 480, 960, 1800, 1800].into_iter().enumerate() {
+        fail_boot(&mut rig, &format!("trial-{n}"));
+        assert_eq!(remaining(&rig, "small"), pause);
+        rig.cloud.clear();
+        rig.pass(seconds(pause - 1), gone);
+        assert_eq!(rig.core.workers().count(), 0);
+        assert_eq!(remaining(&rig, "small"), 1);
+        assert_eq!(refused(&rig, "big"), None, "it is another type");
+        rig.wait(SECOND);
+        assert_eq!(refused(&rig, "small"), None);
+    }
+    rig.booting("good");
+    assert!(is_trial(&rig, "small"));
+    rig.boot("good", vec![]);
+    assert_eq!(refused(&rig, "small"), None, "a success clears");
+    fail_boot(&mut rig, "once");
+    assert_eq!(refused(&rig, "small"), None);
+}
+
+/// Three instances, one after the other, that are taken from us before they are ready.
+fn lose_three(preemptible: bool, mut lose: impl FnMut(&mut Rig, &str)) -> Rig {
+    let mut config = config();
+    config.types[0].preemptible = preemptible;
+    let mut rig = Rig::ready(config);
+    for n in 0..3 {
+        assert_eq!(refused(&rig, "small"), None);
+        let name = format!("i-{n}");
+        rig.booting(&name);
+        lose(&mut rig, &name);
+        assert!(
+            rig.view(&name)
+                .is_none_or(|w| w.state == WorkerState::Shutdown)
+        );
+    }
+    rig
+}
+
+fn list_as(rig: &mut Rig, name: &str, state: InstanceState) {
+    let machine = rig.cloud.iter_mut().find(|i| i.id.as_str() == name);
+    machine.unwrap().state = state;
+    rig.pass(seconds(61), gone);
+}
+
+#[test]
+fn an_instance_that_goes_before_it_is_ready_has_not_booted() {
+    for state in [InstanceState::Stopping, InstanceState::Gone] {
+        let rig = lose_three(false, |rig, name| list_as(rig, name, state));
+        assert!(is_held_off(&rig, "small"), "{state:?}");
+        let rig = lose_three(true, |rig, name| list_as(rig, name, state));
+        assert_eq!(refused(&rig, "small"), None, "it may be an interruption");
+    }
+    let rig = lose_three(false, |rig, _| {
+        rig.cloud.clear();
+        rig.pass(seconds(125), gone);
+    });
+    let Some(Refusal::HeldOff { cause, .. }) = refused(&rig, "small") else {
+        panic!("vanished, three in a row")
+    };
+    assert!(cause.contains("disappeared"), "{cause}");
+    let rig = lose_three(false, |rig, name| {
+        rig.core.shut_down(&name.into(), "test", rig.now).unwrap();
+        rig.drain();
+    });
+    assert_eq!(refused(&rig, "small"), None, "we did that ourselves");
 }
 
 /// An instance that does not boot, until it is to be given up.
