@@ -104,6 +104,7 @@ impl Core {
             digest: String::new(),
             digest_asked_with: String::new(),
             probed_at: None,
+            asked: seen,
             fails: 0,
             failed_at: None,
             burst: 0,

@@ -293,14 +293,15 @@ impl Core {
             (FlightAction::Destroy(ids), outcome) => self.on_destroyed(ids, outcome),
             (FlightAction::Disconnect, _) => {}
             (FlightAction::OnWorker(instance, serial, flight), outcome) => {
-                if let Some(waited) = flight.takes_turn() {
+                let turn = flight.takes_turn();
+                if let Some(waited) = turn {
                     self.turns.ended(waited);
                 }
-                if self
-                    .workers
-                    .get(&instance)
-                    .is_some_and(|w| w.serial == serial)
-                {
+                let worker = self.workers.get_mut(&instance);
+                if let Some(worker) = worker.filter(|worker| worker.serial == serial) {
+                    if turn.is_some() {
+                        worker.asked = began;
+                    }
                     self.on_worker_outcome(&instance, flight, outcome, (began, began_at));
                 }
                 self.probe_next_in_line();

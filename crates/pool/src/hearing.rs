@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use longshore_types::Instant;
 
+use crate::worker::Seq;
+
 /// What those that are silent together are given up in: this part of all workers, rounded up, in
 /// each such part of `timeout_probe`.
 pub(crate) const LOTS: u32 = 10;
@@ -39,6 +41,8 @@ pub(crate) struct Patience {
 pub(crate) struct Hearing {
     /// What the clock shows.
     listened: Duration,
+    /// The last input or effect while nobody was given up because the fault might be ours.
+    stood_at: Seq,
     /// How long it stood still while others answered, since the last long calm.
     most: Duration,
     /// The same while nobody answered.
@@ -93,6 +97,26 @@ impl Hearing {
         self.listened += span.saturating_sub(stands);
     }
 
+    /// The clock should have stood still since it showed this, which is known only now.
+    pub(crate) fn turn_back(&mut self, shown: Duration) {
+        let counted = self.listened.saturating_sub(shown);
+        self.listened -= counted;
+        if !self.calm.is_zero() {
+            (self.calm, self.stood) = (Duration::ZERO, Duration::ZERO);
+        }
+        self.stood += counted;
+    }
+
+    /// At this point in the order of inputs and effects the clock stands still.
+    pub(crate) fn stands_at(&mut self, seq: Seq) {
+        self.stood_at = seq;
+    }
+
+    /// Whether what was asked for then was asked for after the clock last stood still.
+    pub(crate) fn went_on_before(&self, asked: Seq) -> bool {
+        asked > self.stood_at
+    }
+
     /// How much longer the clock may stand still.
     fn left(&self, doubt: Doubt, patience: Patience) -> Duration {
         match doubt {
@@ -119,6 +143,7 @@ impl Hearing {
     pub(crate) fn restart(&mut self) {
         *self = Self {
             listened: self.listened,
+            stood_at: self.stood_at,
             ..Self::default()
         };
     }
@@ -200,6 +225,21 @@ mod tests {
         assert!(hearing.excuses(None, PATIENCE));
         hearing.pass(Duration::from_secs(1), None, PATIENCE);
         assert!(!hearing.excuses(None, PATIENCE));
+    }
+
+    #[test]
+    fn what_is_found_out_late_is_made_up_for() {
+        let mut hearing = Hearing::default();
+        hearing.pass(minutes(5), None, PATIENCE);
+        let asked = hearing.listened();
+        hearing.pass(minutes(2), None, PATIENCE);
+        hearing.turn_back(asked);
+        assert_eq!(hearing.listened(), minutes(5));
+        hearing.pass(Duration::from_secs(1), None, PATIENCE);
+        assert!(
+            hearing.excuses(None, PATIENCE),
+            "it was an outage of two minutes"
+        );
     }
 
     #[test]

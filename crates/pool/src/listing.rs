@@ -27,6 +27,8 @@ pub(crate) struct Listing {
     /// Whether another one is wanted no later than then.
     wanted: Option<Instant>,
     failures: u32,
+    /// What the clock of silence showed when the last one was asked for.
+    heard: Duration,
     /// Why the last one failed, if it did.
     error: Option<String>,
     last_began_at: Instant,
@@ -98,6 +100,7 @@ impl Core {
             self.listing.in_flight = true;
             self.listing.wanted = None;
             self.listing.last_began_at = self.now;
+            self.listing.heard = self.hearing.listened();
             self.timers.clear(&Timer::List);
         }
     }
@@ -165,6 +168,9 @@ impl Core {
     }
 
     fn on_listing_failed(&mut self, failure: &CloudFailure) -> Duration {
+        if self.listing.failures == 0 {
+            self.hear_nothing_since(self.listing.heard);
+        }
         self.listing.failures = self.listing.failures.saturating_add(1);
         self.listing.error = Some(failure.error.clone());
         if self.listing.failures == 3 {

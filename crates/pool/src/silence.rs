@@ -112,6 +112,24 @@ impl Core {
     pub(crate) fn listen(&mut self, now: Instant) {
         let (span, doubt, patience) = (now.since(self.now), self.doubt(), self.patience());
         self.hearing.pass(span, doubt, patience);
+        if doubt.is_some() && self.hearing.excuses(doubt, patience) {
+            self.hearing.stands_at(self.seq);
+        }
+    }
+
+    /// Our own side has not worked since the clock of silence showed this.
+    pub(crate) fn hear_nothing_since(&mut self, shown: Duration) {
+        self.hearing.turn_back(shown);
+        for worker in self.workers.values_mut() {
+            worker.heard = worker.heard.min(shown);
+            worker.added = worker.added.min(shown);
+        }
+    }
+
+    /// Whether a worker was asked, and has answered or not, since our own side last failed. One
+    /// without an address cannot be asked.
+    fn was_asked(&self, worker: &Worker) -> bool {
+        worker.address.is_none() || self.hearing.went_on_before(worker.asked)
     }
 
     /// Whether so much fails at once that the fault may be ours. Workers that never answered this
@@ -170,6 +188,7 @@ impl Core {
         let silence = self.hearing.listened().saturating_sub(worker.heard);
         silence >= self.config.timeout_probe
             && worker.fails >= MIN_FAILS
+            && self.was_asked(worker)
             && worker.behavior != IdleBehavior::Hold
     }
 
@@ -200,7 +219,8 @@ impl Core {
         let busy = !worker.is_empty() || !created && self.records.may_name(id);
         let listened = self.hearing.listened();
         let late = listened.saturating_sub(worker.added) >= self.config.timeout_booting
-            && worker.behavior != IdleBehavior::Hold;
+            && worker.behavior != IdleBehavior::Hold
+            && self.was_asked(worker);
         let due = late && (!busy || self.is_silent(worker));
         // One that we made and that never answered takes nothing with it.
         let goes = due

@@ -70,6 +70,8 @@ pub(crate) struct Worker {
     /// The digest that was known when the last regular report was asked for.
     pub(crate) digest_asked_with: String,
     pub(crate) probed_at: Option<Instant>,
+    /// When the last probe that has ended was asked for, or the worker came.
+    pub(crate) asked: Seq,
     /// Failed probes in a row, at least a probe interval apart.
     pub(crate) fails: u32,
     pub(crate) failed_at: Option<Instant>,

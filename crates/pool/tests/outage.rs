@@ -253,6 +253,78 @@ fn a_sleep_in_an_outage_is_no_part_of_it() {
     fleet.nothing_is_lost();
 }
 
+// What was asked in an outage.
+
+fn no_listing(action: &EffectAction) -> Option<Outcome> {
+    is_list(action).then(|| Outcome::Listed(Err(failure(ErrorKind::Other, true))))
+}
+
+/// A worker that is nearly given up, and was asked once more just before an outage of five minutes
+/// that is over; the answer is still to come.
+fn asked_before_an_outage(rig: &mut Rig) {
+    rig.wait(seconds(5));
+    rig.pass(minutes(5), no_listing);
+    rig.wait(minutes(4));
+}
+
+#[test]
+fn nobody_is_given_up_that_was_not_asked_since_an_outage() {
+    let silent = |action: &EffectAction| match action {
+        EffectAction::Boot(_) => Some(Outcome::Booted(Err(unreachable()))),
+        EffectAction::Report(..) => Some(Outcome::Reported(Err(unreachable()))),
+        _ => None,
+    };
+    let probe = |action: &EffectAction| is_boot(action) || is_report(action);
+    for boots in [false, true] {
+        let mut rig = Rig::ready(config());
+        if boots {
+            rig.booting("a");
+        } else {
+            rig.idle("a");
+            rig.run("a", 1);
+        }
+        rig.pass(seconds(530), silent);
+        let before = rig.state("a");
+        asked_before_an_outage(&mut rig);
+        assert_eq!(rig.state("a"), before, "it was not asked since");
+        let failed = silent(&rig.find(on("a", probe)).unwrap().action).unwrap();
+        rig.answer(on("a", probe), failed.clone());
+        rig.wait(seconds(25));
+        assert_eq!(
+            rig.state("a"),
+            before,
+            "what it was asked since is under way"
+        );
+        rig.answer(on("a", probe), failed);
+        rig.wait(seconds(11));
+        assert_eq!(rig.state("a"), WorkerState::Shutdown);
+    }
+}
+
+#[test]
+fn an_outage_begins_when_the_listing_that_shows_it_was_asked_for() {
+    let silent =
+        |action: &EffectAction| is_boot(action).then(|| Outcome::Booted(Err(unreachable())));
+    let mut rig = Rig::ready(config());
+    rig.booting("a");
+    rig.pass(seconds(470), silent);
+    while rig.find(is_list).is_none() {
+        rig.now = rig.core.poll_timeout().unwrap().at;
+        rig.core.handle_timeout(rig.now);
+        rig.drain();
+    }
+    assert_eq!(rig.now, Instant::ZERO + seconds(480));
+    rig.now = rig.now + seconds(120);
+    rig.answer(
+        is_list,
+        Outcome::Listed(Err(failure(ErrorKind::TimedOut, true))),
+    );
+    rig.pass(seconds(100), silent);
+    assert_eq!(rig.state("a"), WorkerState::Booting);
+    rig.pass(seconds(40), silent);
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+}
+
 // What the records say.
 
 /// An adopted worker whose first probe hangs, then fails, while a container is recorded there.

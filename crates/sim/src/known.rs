@@ -2,16 +2,13 @@
 
 use crate::{FaultKind, Rule, Scenario};
 
-/// Faults that the dispatcher is known not to survive yet: where a probe that set out while its own
-/// network was down is still under way long after that, its worker is given up without having been
-/// asked again; and a worker of an earlier process whose boot probe goes on failing is given up with
-/// what runs there.
+/// Faults that the dispatcher is known not to survive yet: none.
 ///
 /// ```
 /// use longshore_sim::{FaultKind, NOT_SURVIVED};
 /// assert!(!NOT_SURVIVED.contains(&FaultKind::Crash));
 /// ```
-pub const NOT_SURVIVED: &[FaultKind] = &[FaultKind::OwnNetwork, FaultKind::BootProbeFails];
+pub const NOT_SURVIVED: &[FaultKind] = &[];
 
 /// Rules that are known to be broken: none.
 ///

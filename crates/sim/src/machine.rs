@@ -54,6 +54,10 @@ pub(crate) struct Heard {
     /// between two probes.
     pub(crate) fails: u32,
     pub(crate) failed_at: Option<Instant>,
+    /// When the probes that are under way were asked for.
+    pub(crate) asked: BTreeMap<EffectId, Instant>,
+    /// When the last one that has ended was.
+    pub(crate) tried_at: Instant,
     /// Whether a listing has missed it since, or has shown it as going.
     pub(crate) missed: bool,
     /// Whether it was looked at when it was given up.
@@ -93,18 +97,11 @@ pub(crate) struct Machine {
     pub(crate) heard: Heard,
 }
 
-impl Condition {
-    /// Whether it could not be reached, or not be heard, at any time since.
-    pub(crate) fn ails_since(&self, since: Instant) -> bool {
-        let until = [self.slow, self.hung, self.unreachable, self.half_open];
-        until.into_iter().any(|until| until > since)
-    }
-}
-
 impl Heard {
     pub(crate) fn new(at: Instant) -> Self {
         Self {
             at,
+            tried_at: at,
             ..Self::default()
         }
     }

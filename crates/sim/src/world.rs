@@ -153,6 +153,8 @@ pub(crate) struct World {
     /// Whether the scenario has any faults at all.
     faultless: bool,
     quiet: bool,
+    /// Whether there was a dispatcher since then.
+    served_in_calm: bool,
     /// When everything must have ended.
     end: Instant,
     /// When every container was seen to have ended, after the faults.
@@ -208,8 +210,13 @@ pub(crate) struct World {
     clock: i64,
     /// Until when the dispatcher's own network is down.
     cut_until: Instant,
-    /// Whether a listing failed by that.
-    cut_noticed: bool,
+    /// Outages that the dispatcher noticed, since it began: a listing that was asked for at the
+    /// first moment failed, and the last moment is their end.
+    cuts: Vec<(Instant, Instant)>,
+    /// When the last listing was asked for.
+    list_asked_at: Instant,
+    /// The life whose hearing is noted: the last that began to act.
+    hearer: u32,
     /// What stays on the disks of instances that may come back.
     disks: BTreeMap<InstanceId, Runner>,
 }
@@ -239,6 +246,7 @@ impl World {
             faults: scenario.faults.clone(),
             faultless: scenario.faults.is_empty(),
             quiet: false,
+            served_in_calm: false,
             end: Instant::FAR_FUTURE,
             ended_at: None,
             over_since: None,
@@ -276,7 +284,9 @@ impl World {
             usual: cloud.clone(),
             clock: 0,
             cut_until: now,
-            cut_noticed: false,
+            cuts: Vec::new(),
+            list_asked_at: now,
+            hearer: 0,
             disks: BTreeMap::new(),
             config,
             random,

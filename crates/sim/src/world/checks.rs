@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use longshore_fakecloud::FakeInstance;
-use longshore_types::{ByteSize, ContainerUuid, InstanceId, InstanceType, Resources};
+use longshore_types::{ByteSize, ContainerUuid, InstanceId, InstanceType, Instant, Resources};
 
 use super::{Event, World};
 use crate::Rule;
+use crate::machine::Machine;
 
 /// From one look by the clock to the next.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
@@ -47,8 +48,16 @@ impl World {
         let longest = runtimes.clone().max().unwrap_or_default();
         let all: Duration = runtimes.sum();
         let last = self.jobs.iter().map(|job| job.at).max().unwrap_or_default();
-        let from = self.now.max(longshore_types::Instant::ZERO + last);
+        let from = self.now.max(Instant::ZERO + last);
         self.end = from + MENDING + longest * 4 + all;
+    }
+
+    /// A dispatcher begins. Where there was none when the faults ended, that was the last of them.
+    pub(super) fn end_last_fault(&mut self) {
+        if self.quiet && !std::mem::replace(&mut self.served_in_calm, true) {
+            self.ended_at = None;
+            self.set_end();
+        }
     }
 
     /// Notes when nothing is left to happen.
@@ -70,10 +79,7 @@ impl World {
     fn check_end(&mut self) {
         if self.to_come == 0 && self.controller.open().is_empty() {
             let ended_at = *self.ended_at.get_or_insert(self.now);
-            let most = self.config.pool.timeout_idle + GIVING_BACK;
-            if self.now.since(ended_at) > most {
-                self.check_given_back();
-            }
+            self.check_given_back(ended_at);
             return;
         }
         if self.now <= self.end {
@@ -90,8 +96,12 @@ impl World {
         }
     }
 
-    fn check_given_back(&mut self) {
-        if let Some(id) = self.machines.keys().next().cloned() {
+    /// One that was gone and has come back has as long as the others had.
+    fn check_given_back(&mut self, ended_at: Instant) {
+        let most = self.config.pool.timeout_idle + GIVING_BACK;
+        let late = |machine: &&Machine| self.now.since(machine.born.max(ended_at)) > most;
+        let kept = self.machines.values().find(late);
+        if let Some(id) = kept.map(|machine| machine.id.clone()) {
             let runs = self.witness.running_on(&id);
             let what = format!("{id}, on which {} containers run", runs.len());
             self.witness

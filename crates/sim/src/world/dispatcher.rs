@@ -32,6 +32,7 @@ impl World {
     /// It begins to act.
     pub(super) fn begin(&mut self) {
         self.hear_anew();
+        self.end_last_fault();
         self.excuse_recent(self.now);
         self.controller.subscribe_anew();
         let records = self.controller.records();
@@ -157,7 +158,7 @@ impl World {
         let heard = match event {
             Event::Outcome(life, id, outcome, about) => {
                 let (kind, how) = How::of(&outcome);
-                self.note_heard(&outcome, &about);
+                self.note_heard(id, &outcome, &about);
                 self.creates_open -= usize::from(kind == "create").min(self.creates_open);
                 self.tell(Happening::Outcome {
                     life,
@@ -196,6 +197,9 @@ impl World {
         while let Some(effect) = self.core.as_mut().and_then(Core::poll_effect) {
             self.count_moment();
             self.judge_act();
+            if let Effect::Pool(effect) = &effect {
+                self.note_asked(effect);
+            }
             let about = about(&effect);
             let (id, kind) = match &effect {
                 Effect::Pool(effect) => (effect.id.0, effect.action.kind()),

@@ -132,7 +132,6 @@ impl World {
     fn cut_off_ourselves(&mut self) {
         self.fault(FaultKind::OwnNetwork, About::default());
         let span = self.random.seconds(10, 1_200);
-        self.cut_noticed &= self.cut_until > self.now;
         self.cut_until = self.cut_until.max(self.now + span);
         let fault = match self.random.percent(50) {
             true => Fault::LoseRequest,
@@ -233,6 +232,7 @@ impl World {
     /// cut off, lie or swallow containers stay as they are.
     pub(super) fn fall_quiet(&mut self) {
         self.quiet = true;
+        self.served_in_calm = self.core.is_some();
         self.witness.calm_since = Some(self.now);
         self.tell(Happening::Quiet);
         for rule in std::mem::take(&mut self.standing) {
@@ -249,7 +249,8 @@ impl World {
             self.end_of(kind);
         }
         self.done_with_lingering();
-        self.cut_until = self.now;
+        self.cut_until = self.cut_until.min(self.now);
+        self.end_cuts();
         self.storm_until = self.now;
         self.outage_until = self.now;
         let ids: Vec<InstanceId> = self.machines.keys().cloned().collect();

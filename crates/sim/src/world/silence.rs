@@ -2,12 +2,16 @@
 //!
 //! Kept from what the dispatcher is told, by the rule as it is stated: a worker is silent once
 //! nothing was heard of it for `timeout_probe` while the dispatcher was awake and its own network
-//! worked, and at least three probes failed, a probe interval apart.
+//! worked, at least three probes failed, a probe interval apart, and one of them set out after the
+//! last outage of that network. An outage counts that a failed listing told of, from the moment
+//! when that listing was asked for.
+
+use std::time::Duration;
 
 use longshore_cloud::InstanceState;
 use longshore_fakecloud::FakeInstance;
-use longshore_pool::Outcome as PoolOutcome;
-use longshore_types::{Attempt, ContainerState, ContainerUuid, InstanceId, ReportedState};
+use longshore_pool::{Effect as PoolEffect, EffectAction, EffectId, Outcome as PoolOutcome};
+use longshore_types::{Attempt, ContainerState, ContainerUuid, InstanceId, Instant, ReportedState};
 
 use super::World;
 use crate::Rule;
@@ -20,6 +24,8 @@ const FAILS_MIN: u32 = 3;
 impl World {
     /// A new dispatcher has heard nothing.
     pub(super) fn hear_anew(&mut self) {
+        self.hearer = self.life;
+        self.cuts.clear();
         for machine in self.machines.values_mut() {
             machine.heard = Heard::new(self.now);
         }
@@ -27,6 +33,9 @@ impl World {
 
     /// The dispatcher's machine slept: what was silent meanwhile was not.
     pub(super) fn silence_begins_anew(&mut self) {
+        if self.life != self.hearer {
+            return;
+        }
         for machine in self.machines.values_mut() {
             machine.heard.at = self.now;
             machine.heard.fails = 0;
@@ -34,25 +43,58 @@ impl World {
         }
     }
 
-    /// Takes note of what the dispatcher hears.
-    pub(super) fn note_heard(&mut self, outcome: &PoolOutcome, about: &About) {
-        if let PoolOutcome::Listed(Ok(list)) = outcome {
-            let there = |id: &InstanceId| {
-                let going = |state| matches!(state, InstanceState::Stopping | InstanceState::Gone);
-                list.iter().any(|i| i.id == *id && !going(i.state))
-            };
-            for machine in self.machines.values_mut() {
-                machine.heard.missed |= !there(&machine.id);
-            }
+    /// Takes note of what the dispatcher asks.
+    pub(super) fn note_asked(&mut self, effect: &PoolEffect) {
+        if self.life != self.hearer {
+            return;
         }
-        if matches!(outcome, PoolOutcome::Listed(Err(_))) && self.cut_until > self.now {
-            self.cut_noticed = true;
+        match &effect.action {
+            EffectAction::List(_) => self.list_asked_at = self.now,
+            EffectAction::Boot(host)
+            | EffectAction::Deploy(host)
+            | EffectAction::Report(host, _) => {
+                if let Some(machine) = self.machines.get_mut(&host.instance) {
+                    machine.heard.asked.insert(effect.id, self.now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Outages that are not over end now.
+    pub(super) fn end_cuts(&mut self) {
+        for (_, until) in &mut self.cuts {
+            *until = self.now.min(*until);
+        }
+    }
+
+    /// Takes note of what the dispatcher hears.
+    pub(super) fn note_heard(&mut self, id: EffectId, outcome: &PoolOutcome, about: &About) {
+        if self.life != self.hearer {
+            return;
+        }
+        match outcome {
+            PoolOutcome::Listed(Ok(list)) => {
+                let there = |id: &InstanceId| {
+                    let going =
+                        |state| matches!(state, InstanceState::Stopping | InstanceState::Gone);
+                    list.iter().any(|i| i.id == *id && !going(i.state))
+                };
+                for machine in self.machines.values_mut() {
+                    machine.heard.missed |= !there(&machine.id);
+                }
+            }
+            PoolOutcome::Listed(Err(_)) => self.note_cut(),
+            _ => {}
         }
         let (now, interval) = (self.now, self.config.pool.probe_interval);
         let machine = about.instance.as_ref().map(|id| self.machines.get_mut(id));
         let Some(heard) = machine.flatten().map(|machine| &mut machine.heard) else {
             return;
         };
+        if let Some(asked_at) = heard.asked.remove(&id) {
+            heard.tried_at = heard.tried_at.max(asked_at);
+        }
         match outcome {
             PoolOutcome::Reported(Ok(report)) => {
                 heard.at = now;
@@ -80,6 +122,26 @@ impl World {
         }
     }
 
+    /// A listing failed: the network was down when it was asked for, or since.
+    fn note_cut(&mut self) {
+        let (from, until) = (self.list_asked_at, self.cut_until);
+        if until <= from {
+            return;
+        }
+        match self.cuts.last_mut() {
+            Some((_, end)) if *end > from => *end = until,
+            _ => self.cuts.push((from, until)),
+        }
+    }
+
+    /// For how long something is silent by now, outages that the dispatcher noticed left out.
+    fn silent_since(&self, at: Instant) -> Duration {
+        let now = self.now;
+        let hidden = |&(from, until): &(Instant, Instant)| until.min(now).since(from.max(at));
+        let hidden: Duration = self.cuts.iter().map(hidden).sum();
+        now.since(at).saturating_sub(hidden)
+    }
+
     /// The dispatcher destroys an instance: wrong where it knew of wanted work there, and the
     /// instance was not silent for long enough. Looked at once in a life of the dispatcher.
     pub(super) fn judge_giving_up(&mut self, id: &InstanceId) {
@@ -90,13 +152,14 @@ impl World {
         if std::mem::replace(&mut machine.heard.judged, true) || machine.heard.missed || !live {
             return;
         }
+        let Some(machine) = self.machines.get(id) else {
+            return;
+        };
         let heard = &machine.heard;
-        let mut since = heard.at;
-        if self.cut_noticed && !machine.condition.ails_since(heard.at) {
-            since = since.max(self.cut_until);
-        }
-        let silent = self.now.since(since);
-        if silent >= self.config.pool.timeout_probe && heard.fails >= FAILS_MIN {
+        let silent = self.silent_since(heard.at);
+        let over = |(_, until): &(Instant, Instant)| *until <= heard.tried_at;
+        let asked = self.cuts.iter().all(over);
+        if silent >= self.config.pool.timeout_probe && heard.fails >= FAILS_MIN && asked {
             return;
         }
         let fails = heard.fails;
@@ -108,8 +171,9 @@ impl World {
         });
         if let Some((uuid, _)) = work {
             let about = [uuid.to_string(), id.to_string()];
-            let what =
-                format!("{id}, silent for {silent:?} in which {fails} probes failed, has {uuid}");
+            let what = format!(
+                "{id}, silent for {silent:?} in which {fails} probes failed, has {uuid}; asked since our own outage: {asked}"
+            );
             self.witness.find(Rule::GivenUpEarly, &about, what);
         }
     }
