@@ -11,7 +11,7 @@ const GROWTH_MAX: f64 = 1.2;
 
 /// Two hours of work for about so many instances.
 fn steady(instances: u32, containers: u32) -> Outcome {
-    let count = |n: u32| usize::try_from(n).unwrap();
+    let count = |n: u32| usize::try_from(n).expect("a small number");
     let mut scenario = Scenario::new(1);
     scenario.busy = Duration::from_secs(7_200);
     scenario.arrivals = Arrivals::Steady {
