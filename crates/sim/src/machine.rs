@@ -131,8 +131,8 @@ impl Machine {
         }
     }
 
-    /// A container is to be started there, or is recorded to be there by somebody who has died:
-    /// whatever the machine says of it from now on, nobody can know that it was never there.
+    /// A container is to be started there, or is recorded to be there: whatever the machine says
+    /// of it from now on, nobody can know that it was never there.
     pub(crate) fn place(&mut self, uuid: ContainerUuid) {
         self.placed.insert(uuid);
         self.lies.retain(|(lie, ..)| *lie != uuid);

@@ -23,6 +23,9 @@ pub(crate) struct Plan {
     pub(crate) output_bytes: u64,
 }
 
+/// How long a process goes on that takes no notice of TERM.
+const HANGS: std::time::Duration = std::time::Duration::from_secs(3600);
+
 #[derive(Clone, Debug)]
 enum State {
     /// Its supervisor holds its lock, and it runs.
@@ -157,9 +160,11 @@ impl Runner {
                     Killed::EndsAt(plan.ends_at)
                 }
                 None => {
-                    // It hangs for good.
-                    plan.ends_at = Instant::FAR_FUTURE;
-                    Killed::Ignored
+                    // Longer than any dispatcher waits; but one that has died since, and whose
+                    // successor sees a container that is wanted again, must not wait for ever.
+                    plan.ends_at = plan.ends_at.max(now + HANGS);
+                    plan.term = Some(HANGS);
+                    Killed::EndsAt(plan.ends_at)
                 }
             },
             Some(State::Stale(_)) => Killed::Ignored,
