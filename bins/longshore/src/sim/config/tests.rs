@@ -82,6 +82,12 @@ fn faulty(kinds: &[FaultKind]) -> Scenario {
     scenario
 }
 
+/// Faults that lead to kills, of processes that take no notice.
+fn unkillable(mut scenario: Scenario) -> Scenario {
+    scenario.faults.set(FaultKind::Unkillable, 1_000_000);
+    scenario
+}
+
 fn calls(kind: &'static str) -> impl Fn(&Outcome) -> f64 {
     move |o| {
         let count = o.calls.get(kind).copied().unwrap_or_default();
@@ -279,14 +285,14 @@ fn of_dispatching() -> Vec<Effect> {
             "TimeoutSignal",
             ["1s", "2m"],
             Less,
-            faulty(&kills),
+            unkillable(faulty(&kills)),
             calls("kill"),
         ),
         cloud_vm(
             "TimeoutTERM",
             ["10s", "1h"],
             Greater,
-            cancelled(),
+            unkillable(cancelled()),
             calls("kill"),
         ),
         cloud_vm(
