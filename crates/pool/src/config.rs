@@ -130,9 +130,10 @@ pub struct Config {
     pub timeout_term: Duration,
     /// A worker with a stale lock drains after this. Default: 5 s.
     pub timeout_stale: Duration,
-    /// Two listings that miss an instance must be this far apart to prove that it is gone; taken
-    /// as zero where listings are consistent and instances have their tags at birth: a listing
-    /// shows nothing of ours that has no tags yet. Default: 60 s.
+    /// Two listings that miss an instance must be this far apart to prove that it is gone, from
+    /// the answer of the first to the beginning of the second; taken as zero where listings are
+    /// consistent and instances have their tags at birth: a listing shows nothing of ours that
+    /// has no tags yet. Default: 60 s.
     pub consistency_grace: Duration,
     /// A create whose outcome is unknown is looked for in listings for this long. Default: 120 s.
     pub create_grace: Duration,

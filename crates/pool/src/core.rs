@@ -317,7 +317,7 @@ impl Core {
         began: (Seq, Instant),
     ) {
         match flight {
-            WorkerFlight::Tags => self.on_tags_set(id, outcome),
+            WorkerFlight::Tags => self.on_tags_set(id, outcome, began),
             WorkerFlight::Boot => self.on_booted(id, outcome),
             WorkerFlight::Deploy => self.on_deployed(id, outcome),
             WorkerFlight::Report { short, waits } => {

@@ -1,4 +1,7 @@
 //! Listings: which instances there are, and what a missing one means.
+//!
+//! What a listing shows is from some moment between its beginning and its answer. So two are as
+//! far apart as the answer of the first and the beginning of the second.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +39,7 @@ pub(crate) struct Listing {
     not_before: Instant,
     /// When the last complete one began, in the order of inputs; 0 before the first.
     pub(crate) complete_began: Seq,
+    /// When the first complete one was answered.
     first_complete_at: Option<Instant>,
     pub(crate) evidence: bool,
     /// Instances of ours in the last listing whose id cannot be used.
@@ -225,9 +229,9 @@ impl Core {
         let grace = self.grace();
         match self.listing.first_complete_at {
             None => {
-                self.listing.first_complete_at = Some(began_at);
+                self.listing.first_complete_at = Some(self.now);
                 self.changed(Changed::Evidence);
-                self.listing_soon(grace.saturating_sub(self.now.since(began_at)));
+                self.listing_soon(grace);
             }
             Some(first) if began_at.since(first) >= grace => {
                 self.listing.evidence = true;
@@ -237,7 +241,12 @@ impl Core {
         }
     }
 
-    fn mark_missing(&mut self, listed: &BTreeMap<InstanceId, Instance>, began: Seq, at: Instant) {
+    fn mark_missing(
+        &mut self,
+        listed: &BTreeMap<InstanceId, Instance>,
+        began: Seq,
+        began_at: Instant,
+    ) {
         let missing: Vec<InstanceId> = self
             .workers
             .iter()
@@ -256,14 +265,14 @@ impl Core {
             .filter_map(|id| self.workers.get(id))
             .filter(wanted)
             .count();
-        let believed = self.is_believed(lost, known, at);
+        let believed = self.is_believed(lost, known, began_at);
         for id in missing {
             let destroyed = self
                 .workers
                 .get(&id)
                 .is_some_and(|w| w.state == WorkerState::Shutdown);
             if believed || destroyed {
-                self.miss(&id, began, at);
+                self.miss(&id, began, began_at);
             }
         }
     }
@@ -273,7 +282,7 @@ impl Core {
     /// One that misses most of them rather shows a fault of the listing. But where complete
     /// listings go on to miss them for as long as a silent worker is put up with, they are gone:
     /// an instance that gave any sign of life since is not among the missing.
-    fn is_believed(&mut self, lost: usize, known: usize, at: Instant) -> bool {
+    fn is_believed(&mut self, lost: usize, known: usize, began_at: Instant) -> bool {
         let short = known >= 2 && lost * 2 > known;
         if !short {
             self.listing.short_since = None;
@@ -285,17 +294,17 @@ impl Core {
                 self.alarm(format!(
                     "a listing misses {lost} of {known} instances; it is not believed for now"
                 ));
-                self.listing.short_since = Some(at);
-                at
+                self.listing.short_since = Some(self.now);
+                self.now
             }
         };
-        at.since(since) >= self.config.timeout_probe
+        began_at.since(since) >= self.config.timeout_probe
     }
 
     /// One piece of evidence that an instance does not exist. Two are wanted, and time between
     /// them: listings that follow each other quickly may be wrong for one and the same reason.
-    fn miss(&mut self, id: &InstanceId, began: Seq, at: Instant) {
-        let (grace, complete) = (self.grace(), self.lists_everything());
+    fn miss(&mut self, id: &InstanceId, began: Seq, began_at: Instant) {
+        let (now, grace, complete) = (self.now, self.grace(), self.lists_everything());
         let apart = match self.workers.get(id).map(|worker| worker.state) {
             Some(WorkerState::Shutdown) if complete => Duration::ZERO,
             Some(WorkerState::Shutdown) => self.config.timeout_shutdown,
@@ -317,25 +326,25 @@ impl Core {
             why = "it was destroyed";
         }
         if let Some(last) = last
-            && at.since(last) < apart
+            && began_at.since(last) < apart
         {
-            self.listing_soon(apart.saturating_sub(self.now.since(last)));
+            self.listing_soon(apart.saturating_sub(now.since(last)));
         } else if enough {
             self.drop_worker(id, why);
         } else {
-            worker.missed_at = Some(at);
-            self.listing_soon(apart.saturating_sub(self.now.since(at)));
+            worker.missed_at = Some(now);
+            self.listing_soon(apart);
         }
     }
 
     /// Another call than a listing said that there is no such instance: one miss.
-    pub(crate) fn miss_now(&mut self, id: &InstanceId, began: Seq) {
+    pub(crate) fn miss_also(&mut self, id: &InstanceId, (began, began_at): (Seq, Instant)) {
         if self
             .workers
             .get(id)
             .is_some_and(|worker| worker.seen < began)
         {
-            self.miss(id, began, self.now);
+            self.miss(id, began, began_at);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::effect::{EffectAction, Outcome};
 use crate::holdoff::growing;
 use crate::refusal::Refusal;
 use crate::timers::{Timer, WorkerTimer};
+use crate::worker::Seq;
 
 const RETRY_PAUSE: (u64, u64) = (5, 300);
 
@@ -89,12 +90,11 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_tags_set(&mut self, id: &InstanceId, outcome: Outcome) {
+    pub(crate) fn on_tags_set(&mut self, id: &InstanceId, outcome: Outcome, began: (Seq, Instant)) {
         let seq = self.next_seq();
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };
-        let began = worker.tags_seq;
         worker.tags_in_flight = false;
         worker.tags_seq = seq;
         match outcome {
@@ -105,7 +105,7 @@ impl Core {
                 worker.tags.remove(&self.config.tag_keys.idle_behavior);
                 self.set_error(id, &failure.error);
                 if failure.kind == ErrorKind::NotFound {
-                    self.miss_now(id, began);
+                    self.miss_also(id, began);
                 }
             }
             _ => {}

@@ -87,7 +87,7 @@ pub(crate) struct Worker {
 
     /// The last positive evidence that it exists.
     pub(crate) seen: Seq,
-    /// When the first listing that misses it began.
+    /// When the first listing that misses it was answered.
     pub(crate) missed_at: Option<Instant>,
     /// When a destroy was first accepted.
     pub(crate) destroy_accepted: Option<(Seq, Instant)>,

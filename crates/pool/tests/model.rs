@@ -12,6 +12,7 @@ use longshore_cloud::{CreateRequest, ErrorKind, Instance, InstanceState, Tags};
 use longshore_pool::*;
 use longshore_types::*;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 const CONTAINERS: usize = 4;
 
@@ -639,8 +640,21 @@ fn not_done(action: &EffectAction) -> Outcome {
     }
 }
 
+fn cases() -> ProptestConfig {
+    let asked = std::env::var("LONGSHORE_CASES").ok();
+    ProptestConfig {
+        cases: asked.and_then(|cases| cases.parse().ok()).unwrap_or(400),
+        max_shrink_iters: 40_000,
+        // Beside this file, to be committed with what mends it.
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource(
+            "proptest-regressions",
+        ))),
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn no_container_runs_twice_and_nothing_is_lost_or_left(

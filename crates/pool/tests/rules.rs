@@ -616,6 +616,55 @@ fn one_listing_that_misses_an_instance_proves_nothing() {
     assert_eq!(rig.state("a"), WorkerState::Shutdown);
 }
 
+/// A listing that takes a minute looks at its end, when an instance is not shown for a while; the
+/// next one looks at once. What began a minute apart was seen in the same second.
+#[test]
+fn listings_are_apart_from_the_answer_of_one_to_the_beginning_of_the_next() {
+    let mut rig = Rig::ready(config());
+    for id in ["a", "b", "c"] {
+        rig.idle(id);
+    }
+    rig.run("a", 1);
+    rig.wait(seconds(60));
+    rig.later(seconds(60));
+    assert!(rig.find(is_list).is_some());
+    rig.later(seconds(61));
+    rig.cloud.remove(0);
+    rig.answer_list();
+    rig.wait(SECOND);
+    assert!(rig.view("a").is_some(), "not shown for a second");
+    rig.wait(seconds(58));
+    assert!(rig.view("a").is_some());
+    rig.wait(SECOND);
+    assert!(rig.view("a").is_none(), "not shown for a minute");
+}
+
+#[test]
+fn that_another_call_found_no_instance_is_as_old_as_the_call() {
+    let mut rig = Rig::ready(config());
+    for id in ["a", "b", "c"] {
+        rig.idle(id);
+    }
+    rig.run("a", 1);
+    let hold = IdleBehavior::Hold;
+    rig.core
+        .set_idle_behavior(&"a".into(), hold, rig.now)
+        .unwrap();
+    rig.drain();
+    rig.later(seconds(60));
+    rig.cloud.remove(0);
+    rig.answer_list();
+    rig.later(seconds(61));
+    let not_found = failure(ErrorKind::NotFound, false);
+    rig.answer(
+        |action| matches!(action, EffectAction::SetTags(..)),
+        Outcome::TagsSet(Err(not_found)),
+    );
+    assert!(rig.view("a").is_some());
+    rig.wait(SECOND);
+    assert!(rig.view("a").is_none(), "the listing that began by now");
+}
+
 #[test]
 fn a_worker_that_answers_outlives_any_listing() {
     let mut rig = Rig::ready(config());
@@ -764,6 +813,16 @@ fn absence_is_evidence_after_two_listings_far_enough_apart() {
     assert!(!rig.core.absence_is_evidence());
     rig.wait(seconds(2));
     assert!(rig.core.absence_is_evidence());
+    let mut slow = Rig::new(config());
+    slow.later(seconds(61));
+    slow.answer_list();
+    slow.wait(seconds(59));
+    assert!(
+        !slow.core.absence_is_evidence(),
+        "the first may show what was there when it was answered"
+    );
+    slow.wait(seconds(2));
+    assert!(slow.core.absence_is_evidence());
     let mut consistent = config();
     consistent.capabilities.consistent_listing = true;
     let mut rig = Rig::new(consistent.clone());

@@ -255,6 +255,13 @@ impl Rig {
         self.pass(span, |_| None);
     }
 
+    /// Lets time pass with nobody answering anything.
+    pub fn later(&mut self, span: Duration) {
+        self.now = self.now + span;
+        self.core.handle_timeout(self.now);
+        self.drain();
+    }
+
     /// Creates an instance that boots; it is idle then, and one report waits on it.
     pub fn idle(&mut self, id: &str) {
         self.booting(id);
