@@ -22,9 +22,10 @@ struct Machine {
     alive: bool,
     dying: bool,
     booted: bool,
-    /// Not listed before then, although it is there; never again within two graces.
+    /// Not listed before then, although it is there.
     hidden_until: Instant,
-    may_hide_from: Instant,
+    /// Whether a listing that arrived has shown it since: what two in a row miss is gone.
+    may_hide: bool,
     /// Attempts that run, or ended and were not acknowledged.
     entries: BTreeMap<ContainerUuid, (Attempt, Option<Exit>)>,
     marks: BTreeMap<ContainerUuid, Attempt>,
@@ -168,7 +169,6 @@ impl World {
                     if let Some(machine) = self.machines.get_mut(id) {
                         machine.dying = true;
                         machine.hidden_until = Instant::ZERO;
-                        machine.may_hide_from = Instant::FAR_FUTURE;
                     }
                 }
                 Outcome::Destroyed(ids.iter().map(|id| (id.clone(), Ok(()))).collect())
@@ -276,7 +276,7 @@ impl World {
                 dying: false,
                 booted: false,
                 hidden_until: Instant::ZERO,
-                may_hide_from: Instant::ZERO,
+                may_hide: true,
                 entries: BTreeMap::new(),
                 marks: BTreeMap::new(),
             };
@@ -295,6 +295,13 @@ impl World {
     }
 
     fn deliver(&mut self, id: EffectId, outcome: Outcome) {
+        if let Outcome::Listed(Ok(shown)) = &outcome {
+            for instance in shown {
+                if let Some(machine) = self.machines.get_mut(&instance.id) {
+                    machine.may_hide |= machine.hidden_until <= self.now;
+                }
+            }
+        }
         self.core.handle_outcome(id, outcome.clone(), self.now);
         self.done.push((id, outcome));
         self.drain();
@@ -320,9 +327,9 @@ impl World {
             19 => self.finish(a, b),
             20 => self.machine(a, |machine, now| match b % 8 {
                 0 => machine.alive = false,
-                1 if machine.may_hide_from <= now => {
+                1 if machine.may_hide && !machine.dying => {
                     machine.hidden_until = now + seconds(50);
-                    machine.may_hide_from = now + seconds(200);
+                    machine.may_hide = false;
                 }
                 2 | 3 if machine.dying => machine.alive = false,
                 _ => machine.booted = true,
