@@ -1,7 +1,12 @@
 //! The core against a small world of machines with runners, with replies that are late, lost or
 //! repeated, commands that arrive long after they were given up, listings that lag, machines that
 //! die, and restarts. The witness is in the world: no container has two processes at once.
+//! `LONGSHORE_CASES` sets how many cases are tried; a soak sets 200,000.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how many cases are tried is asked of whoever runs it"
+)]
 
 mod common;
 
