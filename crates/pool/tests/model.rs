@@ -3,10 +3,6 @@
 //! die, and restarts. The witness is in the world: no container has two processes at once.
 //! `LONGSHORE_CASES` sets how many cases are tried; a soak sets 200,000.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "how many cases are tried is asked of whoever runs it"
-)]
 
 mod common;
 
@@ -653,6 +649,10 @@ fn not_done(action: &EffectAction) -> Outcome {
 }
 
 fn cases() -> ProptestConfig {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test may be told how long to run"
+    )]
     let asked = std::env::var("LONGSHORE_CASES").ok();
     ProptestConfig {
         cases: asked.and_then(|cases| cases.parse().ok()).unwrap_or(400),
