@@ -211,7 +211,8 @@ async fn a_dropped_wait_for_changes_loses_none() {
     let mut dropped = 0u32;
     let mut patience = Duration::from_micros(1);
     let begun = std::time::Instant::now();
-    while mirror.len() < 40 || !mirror.values().all(|c| c.state.is_final()) {
+    // Where all was done before any wait was dropped, the next one is: nothing follows.
+    while dropped == 0 || mirror.len() < 40 || !mirror.values().all(|c| c.state.is_final()) {
         assert!(begun.elapsed() < LONG, "a change was lost");
         // Dropped at all kinds of moments.
         patience = Duration::from_nanos((patience.as_nanos() as u64 * 31 + 7919) % 3_000_000);
@@ -225,7 +226,6 @@ async fn a_dropped_wait_for_changes_loses_none() {
             }
         }
     }
-    assert!(dropped > 0);
     for task in work {
         task.await.unwrap();
     }

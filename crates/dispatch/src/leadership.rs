@@ -19,7 +19,7 @@ pub const TRUST: Duration = Duration::from_secs(10);
 ///
 /// ```
 /// use longshore_dispatch::LockNews;
-/// assert_ne!(LockNews::Held, LockNews::Lost);
+/// assert_ne!(LockNews::Held { session: 1 }, LockNews::Lost);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
@@ -27,8 +27,12 @@ pub const TRUST: Duration = Duration::from_secs(10);
     reason = "an answer that is not understood counts as none, which is no news"
 )]
 pub enum LockNews {
-    /// It is this process's.
-    Held,
+    /// It is this process's, in this session with the lock service.
+    Held {
+        /// Another number whenever the lock was got anew: between two sessions of one process
+        /// another one may have had it.
+        session: u64,
+    },
     /// It is not, or not any more.
     Lost,
 }
@@ -99,11 +103,12 @@ impl std::fmt::Display for Standing {
 ///
 /// let mut leadership = Leadership::default();
 /// let mut later = Instant::ZERO;
-/// leadership.handle_lock(LockNews::Held, later, later);
+/// let held = LockNews::Held { session: 1 };
+/// leadership.handle_lock(held, later, later);
 /// while later < Instant::ZERO + HOLD_BACK {
 ///     assert!(!leadership.may_act(later));
 ///     later = later + Duration::from_secs(1);
-///     leadership.handle_lock(LockNews::Held, later, later);
+///     leadership.handle_lock(held, later, later);
 /// }
 /// assert!(leadership.may_act(later));
 /// assert_eq!(leadership.poll_timeout().unwrap().at, later + TRUST);
@@ -118,6 +123,8 @@ pub struct Leadership {
     standing: Standing,
     /// Until when the last good answer is believed.
     trusted_until: Instant,
+    /// Since which session it holds back or acts.
+    session: u64,
 }
 
 impl Default for Leadership {
@@ -125,6 +132,7 @@ impl Default for Leadership {
         Self {
             standing: Standing::Standby,
             trusted_until: Instant::ZERO,
+            session: 0,
         }
     }
 }
@@ -137,8 +145,12 @@ impl Leadership {
         match news {
             LockNews::Lost => self.give_up(),
             // So late that it says nothing about now.
-            LockNews::Held if trusted_until <= now => {}
-            LockNews::Held => {
+            LockNews::Held { .. } if trusted_until <= now => {}
+            LockNews::Held { session } => {
+                if session != self.session {
+                    self.give_up();
+                    self.session = session;
+                }
                 self.trusted_until = self.trusted_until.max(trusted_until);
                 if self.standing == Standing::Standby {
                     let until = now + HOLD_BACK;
@@ -209,6 +221,8 @@ mod tests {
 
     use super::*;
 
+    const HELD: LockNews = LockNews::Held { session: 1 };
+
     fn at(seconds: u64) -> Instant {
         Instant::ZERO + Duration::from_secs(seconds)
     }
@@ -218,11 +232,11 @@ mod tests {
         let mut leadership = Leadership::default();
         let mut now = Instant::ZERO;
         while now < Instant::ZERO + HOLD_BACK {
-            leadership.handle_lock(LockNews::Held, now, now);
+            leadership.handle_lock(HELD, now, now);
             assert!(!leadership.may_act(now));
             now = now + Duration::from_secs(1);
         }
-        leadership.handle_lock(LockNews::Held, now, now);
+        leadership.handle_lock(HELD, now, now);
         assert!(leadership.may_act(now));
         (leadership, now)
     }
@@ -234,7 +248,7 @@ mod tests {
         assert_eq!(end, now + TRUST);
         assert!(leadership.may_act(now + (TRUST - Duration::from_nanos(1))));
         assert!(!leadership.may_act(end));
-        leadership.handle_lock(LockNews::Held, end, end);
+        leadership.handle_lock(HELD, end, end);
         assert_eq!(leadership.standing(), Standing::Lost, "for ever");
     }
 
@@ -242,7 +256,7 @@ mod tests {
     fn an_answer_counts_from_when_it_was_asked_for() {
         let (mut leadership, now) = acting();
         let late = now + Duration::from_secs(9);
-        leadership.handle_lock(LockNews::Held, now, late);
+        leadership.handle_lock(HELD, now, late);
         assert!(!leadership.may_act(now + TRUST));
     }
 
@@ -258,13 +272,26 @@ mod tests {
     #[test]
     fn one_that_loses_it_while_holding_back_waits_for_all_of_it_again() {
         let mut leadership = Leadership::default();
-        leadership.handle_lock(LockNews::Held, at(0), at(0));
+        leadership.handle_lock(HELD, at(0), at(0));
         leadership.handle_lock(LockNews::Lost, at(8), at(8));
         assert_eq!(leadership.standing(), Standing::Standby);
-        leadership.handle_lock(LockNews::Held, at(9), at(9));
-        leadership.handle_lock(LockNews::Held, at(18), at(18));
+        leadership.handle_lock(HELD, at(9), at(9));
+        leadership.handle_lock(HELD, at(18), at(18));
         assert!(!leadership.may_act(at(23)));
         assert!(leadership.may_act(at(24)));
+    }
+
+    #[test]
+    fn another_session_is_a_new_beginning() {
+        let again = LockNews::Held { session: 2 };
+        let mut leadership = Leadership::default();
+        leadership.handle_lock(HELD, at(0), at(0));
+        leadership.handle_lock(again, at(8), at(8));
+        leadership.handle_lock(again, at(15), at(15));
+        assert!(!leadership.may_act(at(22)));
+        assert!(leadership.may_act(at(23)));
+        leadership.handle_lock(LockNews::Held { session: 3 }, at(24), at(24));
+        assert_eq!(leadership.standing(), Standing::Lost);
     }
 
     /// A lock service and some processes, as they really are.
@@ -297,6 +324,7 @@ mod tests {
             let instant = |millis: u64| Instant::ZERO + Duration::from_millis(millis);
             let mut processes = [Leadership::default(); 3];
             let mut holder: Option<usize> = None;
+            let mut session = 0;
             let mut answers: Vec<(u64, usize, LockNews, u64)> = Vec::new();
             for step in steps {
                 match step {
@@ -312,8 +340,9 @@ mod tests {
                         // One that has acted watches its session and never begins another.
                         if holder.is_none() && !acted {
                             holder = Some(who);
+                            session += 1;
                         }
-                        let news = if holder == Some(who) { LockNews::Held } else { LockNews::Lost };
+                        let news = if holder == Some(who) { LockNews::Held { session } } else { LockNews::Lost };
                         answers.extend(after.map(|after| (now + after, who, news, now)));
                     }
                 }

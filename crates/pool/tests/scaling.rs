@@ -1,15 +1,15 @@
 //! What an event costs does not grow with the number of workers: 10,000 against 100, in one run.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-#![expect(clippy::disallowed_methods, reason = "it measures")]
 
 mod common;
 
-use std::time::{Duration, Instant as Wall};
+use std::time::Duration;
 
 use common::*;
 use longshore_cloud::{ErrorKind, Instance, InstanceState, Scope};
 use longshore_pool::{Core, Effect, EffectAction, EffectId, Outcome, StartOutcome, StartRequest};
 use longshore_types::*;
+use nix::time::{ClockId, clock_gettime};
 
 const FEW: usize = 100;
 const MANY: usize = 10_000;
@@ -205,12 +205,19 @@ fn shown(digest: &str, containers: Vec<ContainerReport>) -> Outcome {
 
 type Event = fn(&mut Fleet);
 
+/// Time of this thread on a processor: what else the machine does is not in it.
+fn worked() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .unwrap()
+        .into()
+}
+
 fn time(fleet: &mut Fleet, event: Event) -> Duration {
-    let began = Wall::now();
+    let began = worked();
     for _ in 0..EVENTS {
         event(fleet);
     }
-    began.elapsed()
+    worked().saturating_sub(began)
 }
 
 #[test]

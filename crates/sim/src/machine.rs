@@ -131,7 +131,7 @@ impl Machine {
         }
     }
 
-    /// A container is to be started there, or is recorded to be there: whatever the machine says
+    /// A container is to be started there, or is to be recorded there: whatever the machine says
     /// of it from now on, nobody can know that it was never there.
     pub(crate) fn place(&mut self, uuid: ContainerUuid) {
         self.placed.insert(uuid);

@@ -57,7 +57,8 @@ pub enum Rule {
     Livelock,
     /// What is kept is bounded.
     Unbounded,
-    /// Without faults a container is locked once. Once the faults have ended it is locked twice
+    /// Without faults a container is locked once, or twice if its instance was given back for
+    /// idleness in the very moment of the lock. Once the faults have ended it is locked twice
     /// within an hour at most without being started, however long the queue at a quota wall is.
     LockChurn,
     /// The dispatcher's own check of its state finds nothing.

@@ -469,10 +469,6 @@ impl World {
     fn take_transitions(&mut self) {
         for change in std::mem::take(&mut self.controller.transitions) {
             self.witness.transition(&change, self.now);
-            let placed_on = change.placed_on.as_ref();
-            if let Some(machine) = placed_on.and_then(|id| self.machines.get_mut(id)) {
-                machine.place(change.uuid);
-            }
             self.tell(Happening::Record {
                 uuid: change.uuid,
                 attempt: change.attempt,

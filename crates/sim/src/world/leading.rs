@@ -52,7 +52,8 @@ impl World {
     /// One of the standbys gets the lock.
     pub(super) fn get_lock(&mut self) {
         let mut leadership = Leadership::default();
-        leadership.handle_lock(LockNews::Held, self.now, self.now);
+        let session = u64::from(self.life);
+        leadership.handle_lock(LockNews::Held { session }, self.now, self.now);
         self.lead = Some(Lead {
             leadership,
             got_at: self.now,
@@ -115,7 +116,9 @@ impl World {
                 && answers
             {
                 let news = match lead.lost_at {
-                    None => LockNews::Held,
+                    None => LockNews::Held {
+                        session: u64::from(life),
+                    },
                     Some(_) => LockNews::Lost,
                 };
                 lead.leadership.handle_lock(news, now, now);

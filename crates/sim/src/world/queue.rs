@@ -17,6 +17,17 @@ const LATE_MAX: u64 = 120;
 impl World {
     /// A request to the controller sets out.
     pub(super) fn ask(&mut self, request: QueueRequest) {
+        // It may be recorded at any time from now on, even if whoever asked is dead by then.
+        if let QueueAction::Call(uuid, call) = &request.action
+            && let Call::Place { instance, .. }
+            | Call::Lock {
+                planned: Some(instance),
+                ..
+            } = call
+            && let Some(machine) = self.machines.get_mut(instance)
+        {
+            machine.place(*uuid);
+        }
         let deadline = self.now + request.timeout;
         let about = super::dispatcher::about_request(&request.action);
         let mut delay = self.random.millis(0, 5);

@@ -59,7 +59,7 @@ impl World {
         }
     }
 
-    /// Without faults nothing is locked twice.
+    /// Without faults nothing is locked again and again.
     fn check_locks(&mut self) {
         if !self.faultless {
             return;
@@ -67,7 +67,7 @@ impl World {
         let again: Vec<_> = self
             .controller
             .records()
-            .filter(|record| record.container.lock_count > 1)
+            .filter(|record| record.container.lock_count > 2)
             .map(|record| (record.container.uuid, record.container.lock_count))
             .collect();
         for (uuid, locks) in again {
