@@ -35,7 +35,7 @@ pub struct SimArgs {
     #[command(subcommand)]
     pub command: Option<SimCommand>,
     /// Which containers are submitted: a CSV file, or a pattern (burst:COUNT@RUNTIME,
-    /// steady:COUNT@RUNTIME or daily:COUNT@RUNTIME) [default: steady:50@2m]
+    /// steady:COUNT@RUNTIME or daily:COUNT@RUNTIME); steady:50@2m if left out
     #[arg(long, value_name = "FILE|PATTERN")]
     pub arrivals: Option<String>,
     /// How long containers are submitted and faults happen, in simulated hours; it then goes on
