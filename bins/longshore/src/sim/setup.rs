@@ -97,8 +97,10 @@ impl Setup {
             FaultLevel::Wild => Scenario::wild(seed),
             _ => Scenario::new(seed),
         };
-        scenario.faults = self.faults.faults();
         let is_drawn = self.faults == FaultLevel::Wild && self.arrivals.is_none();
+        if !is_drawn {
+            scenario.faults = self.faults.faults();
+        }
         if let Some((_, arrivals)) = &self.arrivals {
             scenario.arrivals = arrivals.clone();
             scenario.busy = usual_time(arrivals);
