@@ -1,4 +1,4 @@
-//! `longshore bench dispatch`: how fast jobs are started and their places reused on this machine.
+//! What can be measured. `longshore bench dispatch`: how fast jobs are started and their places reused on this machine.
 //!
 //! Everything is as in `longshore run`: the embedded controller with its syncs, the loopback
 //! driver, real SSH, real processes. What the machine itself takes for a sync, a process and an
@@ -8,6 +8,7 @@ mod fifo;
 mod figures;
 mod floors;
 mod latency;
+mod plan;
 mod session;
 mod throughput;
 mod usage;
@@ -27,6 +28,7 @@ use crate::state::StateDirectory;
 use crate::{logging, runner};
 use figures::Report;
 use floors::Floors;
+pub use plan::plan;
 use session::Session;
 
 /// How much is measured.

@@ -69,6 +69,8 @@ pub enum Command {
 pub enum Bench {
     /// Measure how fast jobs are started and their places reused on this machine
     Dispatch(BenchDispatchArgs),
+    /// Measure what the scheduler costs, up to 100,000 containers and 10,000 instances
+    Plan(BenchPlanArgs),
 }
 
 /// What `longshore run` is told.
@@ -120,6 +122,14 @@ pub struct BenchDispatchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub samples: Option<u32>,
     /// Only see whether it works: few jobs, little time
+    #[arg(long)]
+    pub short: bool,
+}
+
+/// What `longshore bench plan` is told.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct BenchPlanArgs {
+    /// Only see whether it works: each size once, less memory
     #[arg(long)]
     pub short: bool,
 }

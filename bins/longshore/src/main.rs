@@ -34,6 +34,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Ending> {
         Command::Cleanup => prepare().and_then(|state_dir| run::cleanup(&state_dir)),
         // It keeps nothing and writes no log.
         Command::Sim(args) => sim::sim(args),
+        Command::Bench(Bench::Plan(args)) => bench::plan(args),
         // It has a directory of its own, with a log of its own.
         Command::Bench(Bench::Dispatch(args)) => bench::dispatch(args, &locate()?, log),
     }

@@ -2,6 +2,7 @@
 
 mod act;
 mod claims;
+mod explain;
 mod mirror;
 mod refresh;
 mod tell;
@@ -19,6 +20,7 @@ use longshore_types::{
 };
 use refresh::Refreshing;
 
+use crate::boots::Boots;
 use crate::limit::ContainerLimit;
 use crate::progress::Progress;
 use crate::view::{Snapshot, WaitingEntry};
@@ -40,6 +42,7 @@ pub struct Core {
     refreshing: Refreshing,
     limit: ContainerLimit,
     progress: Progress,
+    boots: Boots,
     /// Requests to the controller that have not been answered.
     requests: BTreeMap<RequestId, Asked>,
     next_request: u64,
@@ -109,6 +112,7 @@ impl Core {
             refreshing: Refreshing::default(),
             limit: ContainerLimit::default(),
             progress: Progress::default(),
+            boots: Boots::default(),
             requests: BTreeMap::new(),
             next_request: 0,
             documents: BTreeMap::new(),

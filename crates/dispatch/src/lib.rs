@@ -16,6 +16,7 @@
 //! controller. What the pool learns of attempts is told to the controller until it confirms, and
 //! only then acknowledged to the runner: no result is lost by losing a reply, or this process.
 
+mod boots;
 mod config;
 mod core;
 mod effect;

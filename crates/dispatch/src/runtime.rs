@@ -13,7 +13,7 @@ use std::time::Duration;
 use longshore_pool::Refusal;
 use longshore_pool::runtime::Shell;
 use longshore_queue::Queue;
-use longshore_types::{IdleBehavior, InstanceId};
+use longshore_types::{ContainerUuid, Explanation, IdleBehavior, InstanceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -53,6 +53,7 @@ enum Message {
         oneshot::Sender<Result<(), Refusal>>,
     ),
     KillInstance(InstanceId, String, oneshot::Sender<Result<(), Refusal>>),
+    Explain(ContainerUuid, oneshot::Sender<Option<Explanation>>),
     WindDown,
     Stop(Duration),
 }
@@ -123,6 +124,12 @@ impl Dispatcher {
     ) -> Result<Result<(), Refusal>, Ended> {
         self.ask(|reply| Message::KillInstance(instance, reason, reply))
             .await
+    }
+
+    /// Why a container waits, in full; none if it is not in the queue as far as is known: it has
+    /// ended, or was never there.
+    pub async fn explain(&self, uuid: ContainerUuid) -> Result<Option<Explanation>, Ended> {
+        self.ask(|reply| Message::Explain(uuid, reply)).await
     }
 
     /// Begins nothing new and gives every instance back once nothing is left on it. Returns at

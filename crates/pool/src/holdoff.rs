@@ -144,7 +144,7 @@ impl Core {
         })
     }
 
-    fn concerns(&self, key: &HoldKey, instance_type: &InstanceType) -> bool {
+    pub(crate) fn concerns(&self, key: &HoldKey, instance_type: &InstanceType) -> bool {
         match key {
             HoldKey::Rate => true,
             HoldKey::Error(name, _) | HoldKey::Boot(name) | HoldKey::BlackHole(name) => {

@@ -164,6 +164,30 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same as its text, without what changes by itself: how long a hold-off still lasts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use longshore_pool::Refusal;
+    /// let held = |seconds| Refusal::HeldOff {
+    ///     what: "type small".into(),
+    ///     quota: false,
+    ///     remaining: Duration::from_secs(seconds),
+    ///     cause: "no capacity".into(),
+    /// };
+    /// assert_eq!(held(3).cause(), "creating instances is held off for type small: no capacity");
+    /// assert_eq!(held(3).cause(), held(4).cause());
+    /// assert_ne!(held(3).to_string(), held(4).to_string());
+    /// ```
+    pub fn cause(&self) -> String {
+        match self {
+            Self::HeldOff { what, cause, .. } => {
+                format!("creating instances is held off for {what}: {cause}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Whether giving another instance back would help.
     pub fn is_quota(&self) -> bool {
         matches!(

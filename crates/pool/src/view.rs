@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use longshore_types::{
-    ContainerUuid, HeldContainer, InstanceId, Instant, PendingView, WorkerState, WorkerView,
+    ContainerUuid, HeldContainer, InstanceId, Instant, PendingView, TypeName, WorkerState,
+    WorkerView,
 };
 
 use crate::core::Core;
-use crate::holdoff::HoldKey;
+use crate::holdoff::{HoldKey, HoldOff};
 use crate::tally::Tally;
 use crate::worker::Worker;
 
@@ -119,6 +120,21 @@ impl Core {
         self.pendings.iter().map(|(id, pending)| pending.view(*id))
     }
 
+    /// What is held off that concerns creates of a type. Hold-offs that ended are not shown.
+    ///
+    /// No example: it is a part of [`Core::snapshot`].
+    pub fn hold_offs_of(
+        &self,
+        type_name: &TypeName,
+        now: Instant,
+    ) -> impl Iterator<Item = HoldOffView> + '_ {
+        let configured = self.types.get(type_name);
+        self.hold_offs.iter().filter_map(move |(key, hold)| {
+            let view = hold.view(key, now)?;
+            self.concerns(key, configured?).then_some(view)
+        })
+    }
+
     /// Everything at once. Hold-offs that ended are not shown.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let mut counts = BTreeMap::new();
@@ -129,17 +145,13 @@ impl Core {
         for flight in self.in_flight.values() {
             *effects_by_kind.entry(flight.action.kind()).or_default() += 1;
         }
-        let held = self.hold_offs.iter().filter(|(_, hold)| hold.until > now);
         Snapshot {
             workers: self.workers().collect(),
             pendings: self.pendings().collect(),
-            hold_offs: held
-                .map(|(key, hold)| HoldOffView {
-                    what: key.to_string(),
-                    until: hold.until,
-                    cause: hold.cause.clone(),
-                    is_quota: matches!(key, HoldKey::Quota(_)),
-                })
+            hold_offs: self
+                .hold_offs
+                .iter()
+                .filter_map(|(key, hold)| hold.view(key, now))
                 .collect(),
             counts,
             effects_in_flight: self.in_flight.len(),
@@ -149,6 +161,18 @@ impl Core {
             absence_is_evidence: self.absence_is_evidence(),
             tally: self.tally.clone(),
         }
+    }
+}
+
+impl HoldOff {
+    /// None if it has ended.
+    fn view(&self, key: &HoldKey, now: Instant) -> Option<HoldOffView> {
+        (self.until > now).then(|| HoldOffView {
+            what: key.to_string(),
+            until: self.until,
+            cause: self.cause.clone(),
+            is_quota: matches!(key, HoldKey::Quota(_)),
+        })
     }
 }
 

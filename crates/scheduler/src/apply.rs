@@ -86,6 +86,7 @@ impl Core {
         case.wants
             .retain(|a| !paused && !case.in_flight.iter().any(|doing| doing.covers(a)));
         self.settle_booking(no);
+        self.note_standing(no, now);
         self.count(no, entering);
         self.keep_or_drop(no);
     }

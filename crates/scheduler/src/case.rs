@@ -6,6 +6,7 @@ use longshore_types::{
 };
 
 use crate::action::Action;
+use crate::history::Log;
 use crate::ids::{CaseNo, OrderKey, SlotNo, UuidKey};
 
 /// The entry of a container, without what its shape stands for.
@@ -240,6 +241,8 @@ pub(crate) struct Case {
     pub(crate) counted: Counted,
     /// Whether it has to be judged again.
     pub(crate) touched: bool,
+    /// What it has waited for.
+    pub(crate) log: Log,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -277,6 +280,7 @@ impl Case {
             watch: None,
             counted: Counted::default(),
             touched: false,
+            log: Log::new(Instant::ZERO),
         }
     }
 

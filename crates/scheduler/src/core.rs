@@ -12,6 +12,7 @@ use longshore_types::{
 use crate::action::Action;
 use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Pause, Record};
 use crate::gone::Gone;
+use crate::history::Log;
 use crate::ids::{CaseNo, OrderKey, Slab, SlotNo, UuidKey, WorkerNo};
 use crate::pass::Planned;
 use crate::reserve::Reservation;
@@ -131,13 +132,16 @@ impl Core {
     }
 
     /// Takes the newest record of a container.
-    pub fn upsert_entry(&mut self, entry: QueueEntry, _now: Instant) {
+    pub fn upsert_entry(&mut self, entry: QueueEntry, now: Instant) {
         let shape = self.shapes.acquire(&entry.container, &self.config);
         let no = self.case_no(entry.container.uuid);
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
         let record = Record::of(entry);
+        if case.entry.is_none() {
+            case.log = Log::new(now);
+        }
         let old = case.entry.as_ref().map(|_| (case.shape, case.order(no)));
         note_progress(case, &record);
         if !record.call_in_flight {

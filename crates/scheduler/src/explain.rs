@@ -4,7 +4,6 @@ use longshore_types::{ContainerState, ContainerUuid, Instant, Reason};
 
 use crate::case::{Case, Standing};
 use crate::core::Core;
-use crate::shape::Stop;
 use crate::slots::{SlotOn, Tier};
 
 impl Core {
@@ -89,27 +88,14 @@ impl Core {
         if case.entry_busy() {
             return Some(Reason::CallInFlight);
         }
-        let shape = self.shapes.shape(case.shape);
+        let shape = self.shapes.shape(case.shape)?;
         // None yet if nothing was looked at since it came.
-        let (_, stop) = shape.and_then(|s| s.stop.as_ref())?;
-        Some(match stop {
-            Stop::NoRoom(why) => Reason::NoRoom {
-                types: shape
-                    .map(|s| s.types())
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|&index| self.config.types[index].name.clone())
-                    .collect(),
-                create_blocked_by: why.clone(),
-            },
-            Stop::Supervisors(limit) => Reason::SupervisorLimit { limit: *limit },
-            Stop::Containers(limit) => Reason::ContainerLimit { limit: *limit },
-            Stop::NotAccepting => Reason::NotAccepting,
-        })
+        let (_, stop) = shape.stop.as_ref()?;
+        Some(self.stop_reason(shape, stop))
     }
 }
 
-fn pausing(case: &Case, now: Instant) -> Reason {
+pub(crate) fn pausing(case: &Case, now: Instant) -> Reason {
     match &case.pause {
         Some(pause) => Reason::Pausing {
             remaining: pause.until.since(now),

@@ -78,6 +78,8 @@
 //! assert_eq!(why.to_string(), "waiting for a new small instance to be created");
 //! assert_eq!(core.position(uuid), Some(1));
 //! assert_eq!(core.waiting().collect::<Vec<_>>(), [uuid]);
+//! let why = core.explain(uuid, now).unwrap();
+//! assert_eq!(why.types[0].verdict.to_string(), "fits, and more can be created");
 //!
 //! // The create fails; it is tried again after a pause.
 //! core.action_failed(&create, "the provider is out of order", now);
@@ -131,7 +133,9 @@ mod check;
 mod config;
 mod core;
 mod explain;
+mod explanation;
 mod gone;
+mod history;
 mod ids;
 mod judge;
 mod pass;

@@ -89,7 +89,7 @@ impl Core {
 
     fn pass(&mut self, now: Instant) {
         self.dirty = false;
-        self.release_soft();
+        let placed_before = self.release_soft();
         self.sync_slots();
         let mut entering = Entering::default();
         let mut touched = std::mem::take(&mut self.touched);
@@ -103,17 +103,21 @@ impl Core {
         self.enter(entering);
         self.place_all(now);
         self.reserve_and_give_back(now);
+        self.note_places(placed_before, now);
     }
 
-    fn release_soft(&mut self) {
-        for no in std::mem::take(&mut self.soft) {
-            let Some(case) = self.cases.get_mut(no) else {
+    /// Takes back the room that was promised until this pass only; returns from whom.
+    fn release_soft(&mut self) -> Vec<CaseNo> {
+        let soft = std::mem::take(&mut self.soft);
+        for no in &soft {
+            let Some(case) = self.cases.get_mut(*no) else {
                 continue;
             };
             if let Some(booking) = case.booking.take_if(|b| !b.hard) {
-                self.slots.release(booking.slot, no);
+                self.slots.release(booking.slot, *no);
             }
         }
+        soft
     }
 
     fn sync_slots(&mut self) {

@@ -95,7 +95,7 @@ impl Core {
             };
         }
         self.slots.shelve();
-        shapes.set_stops(stops);
+        shapes.set_stops(stops, now);
         self.shapes = shapes;
     }
 

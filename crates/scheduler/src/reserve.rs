@@ -43,6 +43,14 @@ impl Core {
         self.workers.worker(self.workers.no(instance)?)?.slot
     }
 
+    /// For whom an instance is kept free, if it is.
+    pub(crate) fn reservation_of(&self, id: Option<&InstanceId>) -> Option<ContainerUuid> {
+        let kept = self.reservation.instance.as_ref();
+        (kept.is_some() && kept == id)
+            .then(|| self.reservation.head.map(|(uuid, _)| uuid))
+            .flatten()
+    }
+
     /// The reserved instance, if it is ready, has room, and is this container's.
     pub(crate) fn reserved_slot(&self, uuid: ContainerUuid, shape: &Shape) -> Option<SlotNo> {
         let instance = self.reservation.instance.as_ref()?;

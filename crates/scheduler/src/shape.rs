@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_types::{ByteSize, Container, GpuRequest, GpuStack, ResourceRequest, Resources};
+use longshore_types::{
+    ByteSize, Container, GpuRequest, GpuStack, Instant, ResourceRequest, Resources,
+};
 
 use crate::Config;
+use crate::history::Stops;
 use crate::ids::OrderKey;
 use crate::type_choice::{eligible_indexes, need};
 
@@ -89,7 +92,7 @@ impl Eligible {
 #[derive(Debug)]
 pub(crate) struct Shape {
     key: ShapeKey,
-    request: ResourceRequest,
+    pub(crate) request: ResourceRequest,
     /// Entries of this shape; the shape goes with the last one.
     refs: usize,
     pub(crate) supervisor: bool,
@@ -101,6 +104,8 @@ pub(crate) struct Shape {
     pub(crate) members: u32,
     /// The first one that got no place in the last pass, and why.
     pub(crate) stop: Option<(OrderKey, Stop)>,
+    /// What `stop` was before.
+    pub(crate) stops: Stops,
 }
 
 impl Shape {
@@ -118,6 +123,7 @@ impl Shape {
             queue: BTreeSet::new(),
             members: 0,
             stop: None,
+            stops: Stops::default(),
         }
     }
 
@@ -196,10 +202,12 @@ impl Shapes {
     }
 
     /// Sets why the rest of some shapes got nothing; the rest of the others got something.
-    pub(crate) fn set_stops(&mut self, mut stops: BTreeMap<usize, (OrderKey, Stop)>) {
+    pub(crate) fn set_stops(&mut self, mut stops: BTreeMap<usize, (OrderKey, Stop)>, now: Instant) {
         for (id, shape) in self.list.iter_mut().enumerate() {
             if let Some(shape) = shape {
                 shape.stop = stops.remove(&id);
+                let stop = shape.stop.as_ref().map(|(_, stop)| stop);
+                shape.stops.note(stop, now);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 
 use longshore_types::{
-    ByteSize, Gpu, GpuRequest, GpuStack, InstanceType, Resource, ResourceRequest, Resources,
+    ByteSize, Gpu, GpuRequest, GpuStack, InstanceType, Price, Resource, ResourceRequest, Resources,
 };
 
 use crate::Config;
@@ -58,6 +58,64 @@ pub fn eligible<'a>(
 ) -> Result<Vec<&'a InstanceType>, Unsatisfiable> {
     let indexes = eligible_indexes(request, config)?;
     Ok(indexes.into_iter().map(|i| &config.types[i]).collect())
+}
+
+/// How a type stands to a container.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fit {
+    /// It may be used.
+    Eligible,
+    /// It satisfies it, and is by so many percent above the highest price that is allowed.
+    TooDear(f64),
+    /// It lacks something, a clause each.
+    Lacks(Vec<String>),
+}
+
+/// Every type, by its place in the list, with how it stands to a container: those that may be used,
+/// best first, then the least dear, then those that lack least.
+pub(crate) fn considered(request: &ResourceRequest, config: &Config) -> Vec<(usize, Fit)> {
+    let eligible = eligible_indexes(request, config).unwrap_or_default();
+    let need = need(request, config);
+    let cheapest = eligible.first().map(|&index| config.types[index].price);
+    let cap = cheapest.map(|price| price.scaled(config.maximum_price_factor));
+    let mut rest: Vec<(usize, Fit)> = (0..config.types.len())
+        .filter(|index| !eligible.contains(index))
+        .map(|index| {
+            let t = &config.types[index];
+            let lacks = lacks(request, &need, t);
+            let fit = match cap {
+                Some(cap) if lacks.is_empty() => Fit::TooDear(percent_above(t.price, cap)),
+                _ => Fit::Lacks(lacks),
+            };
+            (index, fit)
+        })
+        .collect();
+    let far = |fit: &Fit| match fit {
+        Fit::Lacks(lacks) => lacks.len(),
+        _ => 0,
+    };
+    rest.sort_by(|(a, x), (b, y)| {
+        let (a, b) = (&config.types[*a], &config.types[*b]);
+        // Of those that are too small, the largest comes nearest.
+        let size = if far(x) == 0 {
+            preference(a, b)
+        } else {
+            preference(b, a)
+        };
+        far(x).cmp(&far(y)).then(size)
+    });
+    let eligible = eligible.into_iter().map(|index| (index, Fit::Eligible));
+    eligible.chain(rest).collect()
+}
+
+/// By how many percent a price is above another; beyond a million it makes no difference.
+fn percent_above(price: Price, cap: Price) -> f64 {
+    let percent = (price.units() / cap.units() - 1.0) * 100.0;
+    if percent.is_finite() {
+        percent.clamp(0.0, 1e6)
+    } else {
+        1e6
+    }
 }
 
 /// The same as places in the list of types.

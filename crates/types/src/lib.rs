@@ -7,6 +7,7 @@
 mod container;
 mod duration;
 mod error_chain;
+mod explanation;
 mod host_key;
 mod id;
 mod instance_type;
@@ -21,6 +22,10 @@ mod worker;
 pub use container::{Container, ContainerState, MAX_PRIORITY, QueueEntry};
 pub use duration::{ParseDurationError, format_duration, parse_duration};
 pub use error_chain::error_chain;
+pub use explanation::{
+    Estimate, Explanation, HoldOff, InstanceVerdict, InstancesConsidered, Spell, TypeConsidered,
+    TypeVerdict,
+};
 pub use host_key::{HostKey, HostKeyVerdict};
 pub use id::{Attempt, ContainerUuid, InstanceId, ParseUuidError, TypeName};
 pub use instance_type::{Gpu, GpuRequest, GpuStack, InstanceType, Market, ResourceRequest};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceId, TypeName, format_duration};
+use crate::{ContainerState, InstanceId, TypeName, format_duration};
 
 /// Why a container waits, with what would unblock it.
 ///
@@ -81,11 +81,97 @@ pub enum Reason {
     NotAccepting,
     /// It failed to start a moment ago and is tried again.
     Pausing {
-        /// How long the pause still lasts.
+        /// How long the pause still lasts; seconds on the wire.
+        #[serde(with = "crate::duration::seconds")]
         remaining: Duration,
         /// What went wrong.
         error: String,
     },
+}
+
+impl Reason {
+    /// One plain sentence with the place in line: what a container in this state waits for, or
+    /// that it does not wait.
+    ///
+    /// ```
+    /// use longshore_types::{ContainerState, Reason};
+    /// let state = ContainerState::Queued;
+    /// let said = Reason::PriorityZero.sentence(state, None, 9);
+    /// assert_eq!(said, "not runnable: its priority is 0; raise it to run it");
+    /// let said = Reason::NotAccepting.sentence(state, Some(1), 9);
+    /// assert_eq!(said, "1st of 9 in line: no new containers are started at the moment");
+    /// ```
+    pub fn sentence(
+        &self,
+        state: ContainerState,
+        position: Option<usize>,
+        in_line: usize,
+    ) -> String {
+        if *self == Self::NotWaiting {
+            return match state {
+                ContainerState::Running => "it runs".into(),
+                ContainerState::Complete => "it has ended".into(),
+                ContainerState::Cancelled => "it was cancelled".into(),
+                ContainerState::Queued | ContainerState::Locked => {
+                    "its result is being recorded".into()
+                }
+            };
+        }
+        match position {
+            Some(position) => format!("{} of {in_line} in line: {self}", ordinal(position)),
+            None => self.to_string(),
+        }
+    }
+
+    /// What is waited for, as a phrase that follows a length of time: "40 s for the boot of i-1".
+    pub fn waited_for(&self) -> String {
+        match self {
+            Self::NotWaiting => "running, or ended".into(),
+            Self::CallInFlight => "for the controller to answer".into(),
+            Self::PriorityZero => "at priority 0".into(),
+            Self::Starting { instance } => format!("for the start on {instance}"),
+            Self::WaitingForBoot {
+                instance: Some(instance),
+                ..
+            } => format!("for the boot of {instance}"),
+            Self::WaitingForBoot { type_name, .. } => {
+                format!("for a new {type_name} instance to be created")
+            }
+            Self::Ready { instance } => format!("about to start on {instance}"),
+            Self::MayRunOn {
+                instance: Some(instance),
+                ..
+            } => format!("for an earlier attempt that may still run on {instance}"),
+            Self::MayRunOn { .. } => "for an earlier attempt that may still run".into(),
+            Self::Stopping { instance } => {
+                format!("for an earlier attempt on {instance} to stop")
+            }
+            Self::NoRoom {
+                create_blocked_by, ..
+            } => format!("for room ({create_blocked_by})"),
+            Self::Unsatisfiable { .. } => "while no type satisfied it".into(),
+            Self::ContainerLimit { limit } => {
+                format!("at the limit of {limit} containers at once")
+            }
+            Self::SupervisorLimit { limit } => {
+                format!("at the limit of {limit} supervisors at once")
+            }
+            Self::NotAccepting => "while nothing new was begun".into(),
+            Self::Pausing { error, .. } => format!("in a pause after a failure ({error})"),
+        }
+    }
+}
+
+/// 1st, 2nd, 3rd, 4th, 11th.
+fn ordinal(number: usize) -> String {
+    let ending = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
 }
 
 impl fmt::Display for Reason {
@@ -160,5 +246,28 @@ impl fmt::Display for Reason {
                 write!(f, "tried again in {}: {error}", format_duration(*remaining))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals() {
+        let said: Vec<_> = [1, 2, 3, 4, 11, 12, 13, 21, 101, 111].map(ordinal).into();
+        assert_eq!(
+            said.join(" "),
+            "1st 2nd 3rd 4th 11th 12th 13th 21st 101st 111th"
+        );
+    }
+
+    #[test]
+    fn what_does_not_wait_is_said_by_its_state() {
+        let said = |state| Reason::NotWaiting.sentence(state, None, 0);
+        for state in ContainerState::ALL {
+            assert!(!said(state).is_empty(), "{state}");
+        }
+        assert_eq!(said(ContainerState::Running), "it runs");
     }
 }

@@ -30,6 +30,7 @@ impl Core {
                 Changed::Worker(id) => match self.pool.worker(&id) {
                     Some(view) => self.mirror_worker(view, now),
                     None => {
+                        self.boots.forget(&id);
                         self.scheduler.remove_worker(&id, now);
                         self.notice(Notice::WorkerGone(id));
                     }
@@ -59,6 +60,7 @@ impl Core {
                 }
             }
         }
+        self.boots.note(&view, now);
         self.scheduler.upsert_worker(view, now);
     }
 
@@ -144,8 +146,7 @@ impl Core {
         self.scheduler.set_limits(limits, now);
     }
 
-    /// Reads anew which creates would be refused. Only when the pool says that this has changed:
-    /// the texts name how long a hold-off lasts, and would differ at every look.
+    /// Reads anew which creates would be refused, whenever the pool says that this has changed.
     fn look_at_create_gate(&mut self, now: Instant) {
         self.create_blocked.clear();
         self.quota_blocked.clear();
@@ -157,8 +158,7 @@ impl Core {
             if refusal.is_quota() {
                 self.quota_blocked.insert(name.clone());
             }
-            self.create_blocked
-                .insert(name.clone(), refusal.to_string());
+            self.create_blocked.insert(name.clone(), refusal.cause());
         }
     }
 }

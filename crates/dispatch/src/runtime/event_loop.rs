@@ -101,6 +101,9 @@ impl EventLoop {
             Message::KillInstance(instance, reason, reply) => {
                 let _ = reply.send(self.core.kill_instance(&instance, &reason, now));
             }
+            Message::Explain(uuid, reply) => {
+                let _ = reply.send(self.core.explain(uuid, now));
+            }
             Message::WindDown => self.core.wind_down(now),
             Message::Stop(_) => {}
         }

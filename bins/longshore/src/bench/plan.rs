@@ -1,0 +1,184 @@
+//! `longshore bench plan`: what a pass of the scheduler costs, and what it keeps of each container.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use longshore_scheduler::{Config, Core, Limits};
+use longshore_types::{
+    ByteSize, Container, ContainerUuid, InstanceType, Instant, Price, QueueEntry, ResourceRequest,
+    Timestamp, WorkerView,
+};
+
+use super::figures::{Report, Samples};
+use super::{introduce, load, usage};
+use crate::cli::BenchPlanArgs;
+use crate::ending::Ending;
+
+const NOW: Instant = Instant::ZERO;
+
+/// A queue and workers, and what is wanted of them in milliseconds: to tell it all to a fresh core
+/// and drain that; to drain it after one change.
+struct Size {
+    queued: u32,
+    workers: u32,
+    runs: u32,
+    fill: &'static str,
+    change: &'static str,
+}
+
+const SIZES: [Size; 4] = [
+    Size {
+        queued: 1_000,
+        workers: 1_000,
+        runs: 25,
+        fill: "<= 0.5",
+        change: "<= 0.05",
+    },
+    Size {
+        queued: 5_000,
+        workers: 10_000,
+        runs: 9,
+        fill: "<= 10",
+        change: "<= 0.2",
+    },
+    Size {
+        queued: 10_000,
+        workers: 10_000,
+        runs: 9,
+        fill: "<= 12",
+        change: "<= 0.2",
+    },
+    Size {
+        queued: 100_000,
+        workers: 10_000,
+        runs: 5,
+        fill: "<= 150",
+        change: "<= 1",
+    },
+];
+
+/// Measures, and prints a line for each figure.
+pub fn plan(args: &BenchPlanArgs) -> anyhow::Result<Ending> {
+    let report = Report::default();
+    introduce(&report);
+    let type_of_all = small()?;
+    for size in &SIZES {
+        let runs = if args.short { 1 } else { size.runs };
+        measure(size, runs, &type_of_all, &report)?;
+    }
+    let (few, many) = if args.short {
+        (10_000, 20_000)
+    } else {
+        (100_000, 200_000)
+    };
+    let grown = resident_with(many, &type_of_all)? - resident_with(few, &type_of_all)?;
+    let each = grown.max(0.0) / f64::from(many - few);
+    report.target("plan_memory_per_queued", each, "bytes", "<= 1024");
+    load(&report, "at the end");
+    Ok(Ending::Succeeded)
+}
+
+fn measure(size: &Size, runs: u32, small: &InstanceType, report: &Report) -> anyhow::Result<()> {
+    let entries: Vec<QueueEntry> = (0..size.queued).map(entry).collect::<Result<_, _>>()?;
+    let workers: Vec<WorkerView> = (0..size.workers)
+        .map(|n| WorkerView::idle(format!("i-{n:08}").as_str(), small, NOW))
+        .collect();
+    let (mut fills, mut changes) = (Samples::default(), Samples::default());
+    for _ in 0..runs {
+        let news = (entries.clone(), workers.clone());
+        let mut core = core(small, size.queued > size.workers);
+        let (actions, time) = clock(|| {
+            for entry in news.0 {
+                core.upsert_entry(entry, NOW);
+            }
+            for worker in news.1 {
+                core.upsert_worker(worker, NOW);
+            }
+            drain(&mut core)
+        });
+        expect(actions, size.queued.min(size.workers))?;
+        fills.push(time);
+        // The lock of the first in line was taken, so that it is started.
+        let mut first = entries[99].clone();
+        first.container.state = longshore_types::ContainerState::Locked;
+        first.container.locked_by_us = true;
+        first.container.lock_count = 1;
+        let (actions, time) = clock(|| {
+            core.upsert_entry(first, NOW);
+            drain(&mut core)
+        });
+        expect(actions, 1)?;
+        changes.push(time);
+    }
+    let name = format!("{}x{}", size.queued, size.workers);
+    let (fill, change) = (fills.p50_ms(), changes.p50_ms());
+    report.target(&format!("plan_fill_{name}_p50"), fill, "ms", size.fill);
+    report.target(
+        &format!("plan_change_{name}_p50"),
+        change,
+        "ms",
+        size.change,
+    );
+    Ok(())
+}
+
+/// How many bytes are resident with a core that has so many containers queued and no room.
+fn resident_with(queued: u32, small: &InstanceType) -> anyhow::Result<f64> {
+    let before = usage::resident_kib()?;
+    let mut core = core(small, true);
+    for n in 0..queued {
+        core.upsert_entry(entry(n)?, NOW);
+    }
+    drain(&mut core);
+    Ok((usage::resident_kib()? - before) * 1024.0)
+}
+
+fn core(small: &InstanceType, at_quota: bool) -> Core {
+    let mut core = Core::new(Config::new(vec![small.clone()]));
+    if at_quota {
+        let mut limits = Limits::default();
+        let why = "the quota is reached".to_owned();
+        limits.create_blocked.insert(small.name.clone(), why);
+        limits.quota_blocked.insert(small.name.clone());
+        core.set_limits(limits, NOW);
+    }
+    core
+}
+
+fn small() -> anyhow::Result<InstanceType> {
+    let price = Price::from_units(0.1)?;
+    let mut small = InstanceType::new("small", 2, ByteSize::gib(4), price);
+    small.included_scratch = ByteSize::gib(50);
+    Ok(small)
+}
+
+fn entry(n: u32) -> anyhow::Result<QueueEntry> {
+    let uuid: ContainerUuid = format!("zzzzz-dz642-{n:015}").parse()?;
+    let mut request = ResourceRequest::default();
+    (request.vcpus, request.ram) = (2, ByteSize::gib(1));
+    let mut container = Container::queued(uuid, request);
+    container.priority = i64::from(n % 100) + 1;
+    container.created_at = Timestamp(i64::from(n));
+    Ok(QueueEntry::new(container, NOW))
+}
+
+/// How many actions it wants.
+fn drain(core: &mut Core) -> u32 {
+    let mut actions = 0;
+    while core.poll_action(NOW).is_some() {
+        actions += 1;
+    }
+    actions
+}
+
+fn expect(actions: u32, expected: u32) -> anyhow::Result<()> {
+    (actions == expected)
+        .then_some(())
+        .with_context(|| format!("the scheduler wanted {actions} actions, not {expected}: a bug"))
+}
+
+fn clock<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = std::time::Instant::now();
+    let done = work();
+    (done, start.elapsed())
+}
