@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use longshore_runner_api::StartDocument;
 use longshore_runner_api::command::OutputStream;
+use longshore_types::{AppliedLimits, ExitCause};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -17,6 +18,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
 
 use crate::cgroup::Cgroup;
+use crate::rlimit::Rlimits;
 use crate::spool::Entry;
 use crate::system::{fork, fork_into, reset_signals};
 
@@ -26,13 +28,68 @@ const LOWEST_LOCK_DESCRIPTOR: i32 = 700;
 /// The longest text about a failed start, in bytes.
 const MAX_ERROR: usize = 300;
 
-/// Starts the job of an attempt; the error is a text for its user.
+/// A job that runs.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) pid: Pid,
+    /// By what means it is limited.
+    pub(crate) limits: AppliedLimits,
+}
+
+/// Where a job is to run.
+#[derive(Debug)]
+pub(crate) struct Frame<'a> {
+    /// Held by the job, too.
+    pub(crate) lock: &'a File,
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    /// What the groups limit.
+    pub(crate) limits: AppliedLimits,
+}
+
+/// Starts the job of an attempt; the error is how it ended, since it could not begin.
 pub(crate) fn spawn(
     entry: &Entry,
     document: &StartDocument,
-    lock: &File,
-    cgroup: Option<&Cgroup>,
-) -> Result<Pid, String> {
+    frame: &Frame<'_>,
+) -> Result<Spawned, ExitCause> {
+    let not_started = |error| ExitCause::NotStarted { error };
+    let mut command = command(entry, document).map_err(not_started)?;
+    start(&mut command, document, frame).map_err(|error| {
+        let program = document.command.first().map_or("", String::as_str);
+        cannot_run(program, &error)
+    })
+}
+
+/// Whether the job or the machine is to blame for it that a program cannot be executed.
+fn cannot_run(program: &str, error: &std::io::Error) -> ExitCause {
+    let (code, what) = match error.raw_os_error() {
+        Some(libc::ENOENT) if program.contains('/') => (127, "no such file"),
+        Some(libc::ENOENT) => (127, "no such command"),
+        Some(libc::ENOTDIR) => (127, "a part of its path is not a directory"),
+        Some(libc::ENAMETOOLONG) => (127, "its name is too long"),
+        Some(libc::EACCES) => (126, "it is not executable, or permission is denied"),
+        Some(libc::ENOEXEC) => (126, "it is not a program for this machine"),
+        Some(libc::E2BIG) => (126, "its arguments and variables are too long"),
+        _ => {
+            let error = shortened(&format!("cannot run {program}"), &error.to_string());
+            return ExitCause::NotStarted { error };
+        }
+    };
+    let error = shortened(&format!("cannot run {program}"), what);
+    ExitCause::CannotRun { code, error }
+}
+
+/// Both parts, the first one cut if it is too long.
+fn shortened(what: &str, why: &str) -> String {
+    let mut what = what.to_owned();
+    if what.len() + why.len() > MAX_ERROR {
+        while what.len() + why.len() > MAX_ERROR && what.pop().is_some() {}
+        what.push('…');
+    }
+    format!("{what}: {why}")
+}
+
+fn command(entry: &Entry, document: &StartDocument) -> Result<Command, String> {
     let program = document.command.first().map_or("", String::as_str);
     let mut command = Command::new(program);
     command.args(document.command.iter().skip(1));
@@ -45,71 +102,106 @@ pub(crate) fn spawn(
     };
     command.stdout(output(OutputStream::Stdout)?);
     command.stderr(output(OutputStream::Stderr)?);
-    start(&mut command, lock, cgroup).map_err(|error| {
-        let mut text = format!("cannot run {program}: {error}");
-        while text.len() > MAX_ERROR {
-            text.pop();
-        }
-        text
-    })
+    Ok(command)
 }
 
+/// What the new process says before it runs the command: the number of a group that it could not
+/// enter.
+const NOT_ENTERED: u8 = b'G';
+/// What it says if it cannot run the command: the number of the error, in four bytes.
+const NOT_RUN: u8 = b'E';
+
 /// Forks and runs the command in the child; returns when it runs or cannot.
-fn start(command: &mut Command, lock: &File, cgroup: Option<&Cgroup>) -> std::io::Result<Pid> {
+fn start(
+    command: &mut Command,
+    document: &StartDocument,
+    frame: &Frame<'_>,
+) -> std::io::Result<Spawned> {
     let (mut read, mut write) = std::io::pipe()?;
     let parent = getpid();
-    let (forked, door) = fork_member(cgroup)?;
+    let mut limits = frame.limits;
+    let rlimits = Rlimits::in_place_of_groups(document, &mut limits);
+    let (forked, doors) = fork_member(frame.cgroup)?;
     match forked {
         ForkResult::Child => {
-            let error = match prepare(parent, lock, door.as_ref()) {
+            enter(doors, &mut write);
+            let error = match prepare(parent, frame.lock, &rlimits) {
                 Ok(()) => command.exec(),
                 Err(error) => error,
             };
-            let number = error.raw_os_error().unwrap_or(libc::EINVAL);
-            let _ = write.write_all(&number.to_ne_bytes());
+            let number = error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
+            let _ = write.write_all(&[&[NOT_RUN][..], &number].concat());
             std::process::exit(1)
         }
         ForkResult::Parent { child } => {
             drop(write);
-            let mut number = [0; 4];
             // Its end comes with exec, which closes the other side.
-            if read.read_exact(&mut number).is_err() {
-                return Ok(child);
+            let mut said = Vec::new();
+            read.read_to_end(&mut said)?;
+            let mut said = said.into_iter();
+            while let Some(kind) = said.next() {
+                if kind == NOT_RUN {
+                    let mut number = [0; 4];
+                    number
+                        .iter_mut()
+                        .zip(said)
+                        .for_each(|(to, from)| *to = from);
+                    let number = i32::from_ne_bytes(number);
+                    return Err(std::io::Error::from_raw_os_error(number));
+                }
+                let group = said.next().map(usize::from);
+                if let (Some(cgroup), Some(group)) = (frame.cgroup, group) {
+                    cgroup.forget(group, &mut limits);
+                }
             }
-            Err(std::io::Error::from_raw_os_error(i32::from_ne_bytes(
-                number,
-            )))
+            Ok(Spawned { pid: child, limits })
         }
     }
 }
 
-/// Forks a member of the group, or one that can become it by the file that is given with it.
-fn fork_member(cgroup: Option<&Cgroup>) -> nix::Result<(ForkResult, Option<File>)> {
-    if let Some(cgroup) = cgroup
-        && let Ok(directory) = cgroup.directory()
+/// The files by which a process enters its groups, with their numbers.
+type Doors = Vec<(usize, std::io::Result<File>)>;
+
+/// Forks a member of one group, which has still to enter the others.
+fn fork_member(cgroup: Option<&Cgroup>) -> nix::Result<(ForkResult, Doors)> {
+    let mut doors: Doors = cgroup
+        .map(Cgroup::doors)
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .collect();
+    if let Some((group, directory)) = cgroup.and_then(Cgroup::birthplace)
         && let Ok(forked) = fork_into(directory.as_fd())
     {
-        return Ok((forked, None));
+        doors.retain(|(door, _)| *door != group);
+        return Ok((forked, doors));
     }
-    let door = cgroup.and_then(|cgroup| cgroup.door().ok());
-    Ok((fork()?, door))
+    Ok((fork()?, doors))
+}
+
+/// Enters the groups, and says which ones this was not possible for: there the job runs without
+/// the group's limit, and the subreapers have to do without the group.
+fn enter(doors: Doors, said: &mut impl Write) {
+    for (group, door) in doors {
+        if door.and_then(|mut door| door.write_all(b"0")).is_err() {
+            let group = u8::try_from(group).unwrap_or(u8::MAX);
+            let _ = said.write_all(&[NOT_ENTERED, group]);
+        }
+    }
 }
 
 /// What the new process does between fork and exec.
-fn prepare(parent: Pid, lock: &File, door: Option<&File>) -> std::io::Result<()> {
+fn prepare(parent: Pid, lock: &File, rlimits: &Rlimits) -> std::io::Result<()> {
     setsid()?;
     // A net under B: should it and A both be killed, this process is, too.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != parent {
         return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
     }
-    if let Some(mut door) = door {
-        // Without the group the subreapers do the same work.
-        let _ = door.write_all(b"0");
-    }
     // So that whatever survives everything is still seen; not possible below a low limit.
     let _ = fcntl(lock, FcntlArg::F_DUPFD(LOWEST_LOCK_DESCRIPTOR));
     umask(Mode::from_bits_truncate(0o022));
+    rlimits.set()?;
     reset_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())

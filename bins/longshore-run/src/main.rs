@@ -72,6 +72,7 @@ mod lock;
 mod output;
 mod reaper;
 mod report;
+mod rlimit;
 mod scan;
 mod spool;
 mod start;

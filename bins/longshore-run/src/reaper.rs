@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use longshore_runner_api::StartDocument;
-use longshore_types::Timestamp;
+use longshore_types::{AppliedLimits, ExitCause, Means, Timestamp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -14,8 +14,8 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroup;
-use crate::job;
+use crate::cgroup::{Cgroup, Home, MemoryWatch};
+use crate::job::{self, Frame, Spawned};
 use crate::lock::Lock;
 use crate::spool::Entry;
 use crate::system::{now, wait_any};
@@ -28,9 +28,19 @@ pub(crate) const END_NOW: u8 = b'K';
 /// What B tells A, a JSON line each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
-    Started { at: Timestamp },
-    NotStarted { error: String },
-    Ended { how: How, at: Timestamp },
+    Started {
+        at: Timestamp,
+        limits: AppliedLimits,
+    },
+    NotStarted {
+        cause: ExitCause,
+    },
+    Ended {
+        how: How,
+        at: Timestamp,
+        /// Whether its memory was used up.
+        out_of_memory: bool,
+    },
 }
 
 /// How a process ended.
@@ -44,6 +54,7 @@ struct Reaper<'a> {
     socket: UnixStream,
     signals: &'a SignalFd,
     cgroup: Option<Cgroup>,
+    memory: Option<MemoryWatch>,
     /// The job, until it has been waited for; so its id, and its group's, cannot be reused.
     job: Option<Pid>,
 }
@@ -56,18 +67,27 @@ pub(crate) fn run(
     socket: UnixStream,
     signals: &SignalFd,
 ) {
-    let cgroup = Cgroup::create(entry);
-    let child = job::spawn(entry, document, lock.file(), cgroup.as_ref());
+    let (cgroup, memory, limits) = match Cgroup::create(entry, document, Home::Own) {
+        Some(made) => (Some(made.cgroup), made.memory, made.limits),
+        None => (None, None, AppliedLimits::all(Means::Nothing)),
+    };
+    let frame = Frame {
+        lock: lock.file(),
+        cgroup: cgroup.as_ref(),
+        limits,
+    };
+    let spawned = job::spawn(entry, document, &frame);
     let mut reaper = Reaper {
         socket,
         signals,
         cgroup,
+        memory,
         job: None,
     };
-    match child {
-        Ok(child) => {
-            reaper.job = Some(child);
-            reaper.tell(&Message::Started { at: now() });
+    match spawned {
+        Ok(Spawned { pid, limits }) => {
+            reaper.job = Some(pid);
+            reaper.tell(&Message::Started { at: now(), limits });
             let orphaned = reaper.watch();
             reaper.end_all();
             if orphaned {
@@ -75,8 +95,8 @@ pub(crate) fn run(
                 lock.delete();
             }
         }
-        Err(error) => {
-            reaper.tell(&Message::NotStarted { error });
+        Err(cause) => {
+            reaper.tell(&Message::NotStarted { cause });
             reaper.end_all();
         }
     }
@@ -142,7 +162,12 @@ impl Reaper<'_> {
         });
         if let Some(how) = ended {
             self.job = None;
-            self.tell(&Message::Ended { how, at: now() });
+            let used_up = self.memory.as_ref().map(MemoryWatch::was_used_up);
+            self.tell(&Message::Ended {
+                how,
+                at: now(),
+                out_of_memory: used_up == Some(true),
+            });
         }
         others
     }

@@ -23,7 +23,9 @@ const MAX_STATE: u64 = 64 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Note {
+    /// What earlier versions wrote.
     Cgroup(PathBuf),
+    Cgroups(Vec<PathBuf>),
     Started(Timestamp),
     Finished(Exit),
 }
@@ -31,8 +33,8 @@ enum Note {
 /// What the complete lines of an attempt's `state` say.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Where its control group is, or was to be.
-    pub(crate) cgroup: Option<PathBuf>,
+    /// Where its control groups are, or were to be.
+    pub(crate) cgroups: Vec<PathBuf>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) result: Option<Exit>,
 }
@@ -134,7 +136,8 @@ impl Entry {
         let complete = bytes.get(..complete(&bytes)).unwrap_or_default();
         for line in complete.split(|byte| *byte == b'\n') {
             match serde_json::from_slice(line) {
-                Ok(Note::Cgroup(path)) => state.cgroup = Some(path),
+                Ok(Note::Cgroup(path)) => state.cgroups.push(path),
+                Ok(Note::Cgroups(paths)) => state.cgroups.extend(paths),
                 Ok(Note::Started(at)) => state.started_at = Some(at),
                 Ok(Note::Finished(exit)) => state.result = Some(exit),
                 Err(_) => {}
@@ -143,9 +146,9 @@ impl Entry {
         state
     }
 
-    /// Remembers the control group, before it is made.
-    pub(crate) fn note_cgroup(&self, path: &Path) -> std::io::Result<()> {
-        self.note(&Note::Cgroup(path.to_owned())).map(drop)
+    /// Remembers the control groups, before they are made.
+    pub(crate) fn note_cgroups(&self, paths: &[PathBuf]) -> std::io::Result<()> {
+        self.note(&Note::Cgroups(paths.to_vec())).map(drop)
     }
 
     /// Remembers when the job was started, for the case that no result is ever written.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use longshore_runner_api::command::OutputStream;
 use longshore_runner_api::{StartDocument, StartReply};
-use longshore_types::{Exit, ExitCause, Timestamp};
+use longshore_types::{AppliedLimits, Exit, ExitCause, Timestamp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
@@ -61,6 +61,7 @@ struct Supervisor<'a> {
     /// When it is ended for good.
     end_at: Option<Instant>,
     ended: Option<ExitCause>,
+    limits: Option<AppliedLimits>,
 }
 
 /// Is the supervisor, in a process of its own, until the lock may be released.
@@ -146,6 +147,7 @@ impl<'a> Supervisor<'a> {
                     asked: None,
                     end_at: None,
                     ended: None,
+                    limits: None,
                 };
                 Ok((supervisor, mark))
             }
@@ -267,21 +269,30 @@ impl<'a> Supervisor<'a> {
 
     fn handle_message(&mut self, message: Message) {
         match message {
-            Message::Started { at } => {
+            Message::Started { at, limits } => {
                 self.started = Some(Instant::now());
                 self.started_at = Some(at);
+                self.limits = Some(limits);
                 self.claim.entry.note_started(at);
                 // Wakes those who wait for news.
                 let _ = self.claim.lock.write(&self.content);
             }
-            Message::NotStarted { error } => self.ended = Some(ExitCause::NotStarted { error }),
-            Message::Ended { how, at } => {
+            Message::NotStarted { cause } => self.ended = Some(cause),
+            Message::Ended {
+                how,
+                at,
+                out_of_memory,
+            } => {
                 self.finished_at = Some(at);
                 self.end_at = None;
-                self.ended = Some(self.asked.take().unwrap_or(match how {
+                let by_itself = match how {
+                    _ if out_of_memory => ExitCause::OutOfMemory {
+                        limit: self.claim.document.ram.unwrap_or_default(),
+                    },
                     How::Exited(code) => ExitCause::Exited { code },
                     How::Signaled(signal) => ExitCause::Signaled { signal },
-                }));
+                };
+                self.ended = Some(self.asked.take().unwrap_or(by_itself));
             }
         }
     }
@@ -310,6 +321,7 @@ impl<'a> Supervisor<'a> {
             finished_at: self.finished_at.or_else(|| Some(now())),
             stdout_bytes: entry.output_bytes(OutputStream::Stdout),
             stderr_bytes: entry.output_bytes(OutputStream::Stderr),
+            limits: self.limits,
             ..Exit::unseen(cause)
         };
         record(entry, &exit);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_queue::{QueueError, QueueErrorKind};
 use longshore_runner_api::StartDocument;
-use longshore_types::{ContainerUuid, MAX_PRIORITY, ResourceRequest, Timestamp};
+use longshore_types::{ByteSize, ContainerUuid, MAX_PRIORITY, ResourceRequest, Timestamp};
 use rusqlite::{OptionalExtension, named_params};
 
 use crate::error::sqlite;
@@ -243,7 +243,8 @@ fn prepare(jobs: Vec<NewJob>, cluster: &str) -> Result<Vec<Prepared>, SubmitErro
         .collect()
 }
 
-fn prepare_job(job: NewJob, uuid: ContainerUuid) -> Result<Prepared, SubmitError> {
+fn prepare_job(mut job: NewJob, uuid: ContainerUuid) -> Result<Prepared, SubmitError> {
+    limit(&mut job);
     let document = job.document.to_json().map_err(|source| {
         let name = job.name.clone();
         SubmitError::Document { name, source }
@@ -258,6 +259,15 @@ fn prepare_job(job: NewJob, uuid: ContainerUuid) -> Result<Prepared, SubmitError
         keep_output: job.keep_output,
         supervisor: job.supervisor,
     })
+}
+
+/// What a job asks of its machine is what it gets, unless its document says otherwise.
+fn limit(job: &mut NewJob) {
+    let (document, request) = (&mut job.document, &job.request);
+    document.ram = document
+        .ram
+        .or(Some(request.ram).filter(|ram| *ram > ByteSize::ZERO));
+    document.vcpus = document.vcpus.or(Some(request.vcpus).filter(|n| *n > 0));
 }
 
 /// New UUIDs in ascending order: containers of one moment and priority go in that order.

@@ -239,7 +239,10 @@ impl Life {
     fn decide(&mut self, attempt: Attempt, cause: &ExitCause, at: Timestamp) {
         use ContainerState::{Cancelled, Complete};
         match cause {
-            ExitCause::Exited { .. } | ExitCause::Signaled { .. } => {
+            ExitCause::Exited { .. }
+            | ExitCause::Signaled { .. }
+            | ExitCause::OutOfMemory { .. }
+            | ExitCause::CannotRun { .. } => {
                 self.finish(Complete, None, at);
             }
             ExitCause::Killed if self.priority < 1 => {
@@ -315,8 +318,10 @@ impl Life {
 /// The exit code that a shell would give: the code, or 128 and the signal's number.
 pub(crate) fn exit_code(exit: &Exit) -> Option<i32> {
     match exit.cause {
-        ExitCause::Exited { code } => Some(code),
+        ExitCause::Exited { code } | ExitCause::CannotRun { code, .. } => Some(code),
         ExitCause::Signaled { signal } => Some(signal.saturating_add(128)),
+        // The signal that the kernel sends then is KILL.
+        ExitCause::OutOfMemory { .. } => Some(128 + 9),
         _ => None,
     }
 }

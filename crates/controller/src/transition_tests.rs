@@ -267,6 +267,28 @@ fn the_runners_clock_is_believed_for_display() {
 }
 
 #[test]
+fn what_the_job_is_to_blame_for_is_complete_and_never_retried() {
+    let cannot_run = ExitCause::CannotRun {
+        code: 127,
+        error: "cannot run x: no such command".into(),
+    };
+    let limit = longshore_types::ByteSize::mib(64);
+    for (cause, code) in [
+        (cannot_run, 127),
+        (ExitCause::OutOfMemory { limit }, 128 + 9),
+    ] {
+        let mut life = life(Running);
+        life.retries_left = 3;
+        let attempt = Attempt(life.lock_count);
+        let exit = Exit::unseen(cause);
+        let call = Call::Ended { attempt, exit };
+        life.apply(&call, NOW, MAX_ATTEMPTS).unwrap();
+        assert_eq!((life.state, life.retries_left), (Complete, 3));
+        assert_eq!(life.exit.as_ref().and_then(exit_code), Some(code));
+    }
+}
+
+#[test]
 fn a_wish_to_cancel_is_kept() {
     let mut waiting = life(Queued);
     assert_eq!(waiting.request_cancel(NOW), Verdict::Changed);

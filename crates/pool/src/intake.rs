@@ -170,7 +170,9 @@ fn bound_report(report: &mut RunnerReport) -> Result<(), String> {
         };
         // That is for us to say.
         (exit.stdout_lost, exit.stderr_lost) = (false, false);
-        if let ExitCause::NotStarted { error } = &mut exit.cause {
+        if let ExitCause::NotStarted { error } | ExitCause::CannotRun { error, .. } =
+            &mut exit.cause
+        {
             cut(error);
         }
     }

@@ -2,13 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use longshore_types::{Attempt, ContainerUuid};
+use longshore_types::{Attempt, ByteSize, ContainerUuid};
 use serde::{Deserialize, Serialize};
 
 /// The version of [`StartDocument`] that this crate writes and reads.
 pub const START_DOCUMENT_VERSION: u32 = 1;
 /// The largest start document in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
+
+/// How many processes and threads a container may have unless its document says otherwise.
+pub const DEFAULT_PROCESS_LIMIT: u32 = 4096;
+/// How much of each output stream is kept unless the document says otherwise.
+pub const DEFAULT_OUTPUT_LIMIT: ByteSize = ByteSize::mib(256);
+/// The least that an output limit may be.
+pub const MIN_OUTPUT_LIMIT: ByteSize = ByteSize::mib(1);
 
 /// How a container is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +52,29 @@ pub struct StartDocument {
     /// It is ended after this many milliseconds.
     #[serde(default)]
     pub time_limit_ms: Option<u64>,
+    /// How much RAM it may use, swap included; none means no limit.
+    #[serde(default)]
+    pub ram: Option<ByteSize>,
+    /// How many processors' time it may use; none means no limit.
+    #[serde(default)]
+    pub vcpus: Option<u32>,
+    /// How many processes and threads it may have at once.
+    #[serde(default = "default_process_limit")]
+    pub process_limit: u32,
+    /// How much of each output stream is kept: its beginning and its end, half of it each.
+    #[serde(default = "default_output_limit")]
+    pub output_limit: ByteSize,
     /// How many milliseconds pass between asking it to end (TERM) and ending it (KILL).
     #[serde(default = "default_kill_grace_ms")]
     pub kill_grace_ms: u64,
+}
+
+fn default_process_limit() -> u32 {
+    DEFAULT_PROCESS_LIMIT
+}
+
+fn default_output_limit() -> ByteSize {
+    DEFAULT_OUTPUT_LIMIT
 }
 
 fn default_kill_grace_ms() -> u64 {
@@ -73,6 +100,9 @@ pub enum DocumentError {
     /// A text in it has a NUL byte, which no argument or variable can hold.
     #[error("{0} has a NUL byte")]
     Nul(&'static str),
+    /// A limit in it leaves nothing to run with.
+    #[error("the {0} of the start document is too small")]
+    TooSmall(&'static str),
     /// A path in it is not absolute.
     #[error("the {0} of the start document is not an absolute path")]
     NotAbsolute(&'static str),
@@ -89,6 +119,10 @@ impl StartDocument {
             cwd: None,
             stdin: None,
             time_limit_ms: None,
+            ram: None,
+            vcpus: None,
+            process_limit: DEFAULT_PROCESS_LIMIT,
+            output_limit: DEFAULT_OUTPUT_LIMIT,
             kill_grace_ms: default_kill_grace_ms(),
         }
     }
@@ -136,6 +170,12 @@ impl StartDocument {
         if self.cwd.iter().chain(&self.stdin).any(has_nul) {
             return Err(DocumentError::Nul("a path"));
         }
+        if self.output_limit < MIN_OUTPUT_LIMIT {
+            return Err(DocumentError::TooSmall("output_limit"));
+        }
+        if self.process_limit == 0 {
+            return Err(DocumentError::TooSmall("process_limit"));
+        }
         let relative = |path: &Option<String>| path.as_ref().is_some_and(|p| !p.starts_with('/'));
         if relative(&self.cwd) {
             return Err(DocumentError::NotAbsolute("cwd"));
@@ -170,6 +210,8 @@ mod tests {
         let mut document = StartDocument::new(vec!["sh".into(), "-c".into(), "echo 'ü\n\"".into()]);
         document.env.insert("A".into(), "b=c".into());
         document.time_limit_ms = Some(5);
+        document.ram = Some(ByteSize::mib(5));
+        document.vcpus = Some(5);
         let json = document.to_json().unwrap();
         assert_eq!(StartDocument::from_json(&json).unwrap(), document);
     }
@@ -187,6 +229,8 @@ mod tests {
             r#"{"version":1,"command":["a"],"cwd":"/\u0000"}"#,
             r#"{"version":1,"command":["a"],"cwd":"b"}"#,
             r#"{"version":1,"command":["a"],"stdin":""}"#,
+            r#"{"version":1,"command":["a"],"output_limit":1000}"#,
+            r#"{"version":1,"command":["a"],"process_limit":0}"#,
         ] {
             assert!(StartDocument::from_json(bad.as_bytes()).is_err(), "{bad}");
         }

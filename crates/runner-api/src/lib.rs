@@ -16,5 +16,6 @@ mod document;
 pub mod report;
 
 pub use document::{
-    DocumentError, Engine, MAX_DOCUMENT_BYTES, START_DOCUMENT_VERSION, StartDocument, StartReply,
+    DEFAULT_OUTPUT_LIMIT, DEFAULT_PROCESS_LIMIT, DocumentError, Engine, MAX_DOCUMENT_BYTES,
+    MIN_OUTPUT_LIMIT, START_DOCUMENT_VERSION, StartDocument, StartReply,
 };

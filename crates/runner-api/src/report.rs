@@ -24,8 +24,9 @@
 //! |---|---|
 //! | `state` | `running` (from the moment at which it may run), `stale` (what watches it is gone, and it may still run), `finished` |
 //! | `started_at`, `finished_at` | milliseconds since 1970 UTC on the clock of the machine; may be left out |
-//! | `cause` | of what is finished: `exited` with `code`, `signaled` with `signal`, `time_limit`, `killed`, `not_started` with `error`, `supervisor_lost`, `instance_lost` |
+//! | `cause` | of what is finished: `exited` with `code`, `signaled` with `signal`, `out_of_memory` with `limit`, `cannot_run` with `code` and `error`, `time_limit`, `killed`, `not_started` with `error`, `supervisor_lost`, `instance_lost` |
 //! | `stdout_bytes`, `stderr_bytes` | of what is finished: how much output there is to bring home |
+//! | `limits` | of what is finished: by what means `ram`, `vcpus` and `processes` were limited: `cgroup_v2`, `cgroup_v1`, `rlimit`, `engine`, `nothing`; may be left out |
 //! | `containers` | how many lines of type `container` there were |
 //! | `digest` | equal digests mean equal reports; empty from a runner that gives none, which is then asked at every probe |
 //!
@@ -222,7 +223,8 @@ fn shortened(container: &ContainerReport) -> ContainerReport {
     use longshore_types::ExitCause;
     let mut container = container.clone();
     if let ReportedState::Finished(exit) = &mut container.state
-        && let ExitCause::NotStarted { error } = &mut exit.cause
+        && let ExitCause::NotStarted { error } | ExitCause::CannotRun { error, .. } =
+            &mut exit.cause
     {
         *error = cut(error);
     }
@@ -241,7 +243,7 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use longshore_types::{Exit, ExitCause, Timestamp};
+    use longshore_types::{AppliedLimits, ByteSize, Exit, ExitCause, Means, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
@@ -256,6 +258,11 @@ mod tests {
         let cause = prop_oneof![
             any::<i32>().prop_map(|code| ExitCause::Exited { code }),
             any::<i32>().prop_map(|signal| ExitCause::Signaled { signal }),
+            any::<u64>().prop_map(|limit| ExitCause::OutOfMemory {
+                limit: ByteSize(limit)
+            }),
+            (any::<i32>(), "[^\\p{C}]{0,40}")
+                .prop_map(|(code, error)| ExitCause::CannotRun { code, error }),
             Just(ExitCause::TimeLimit),
             Just(ExitCause::Killed),
             "[^\\p{C}]{0,40}".prop_map(|error| ExitCause::NotStarted { error }),
@@ -275,6 +282,7 @@ mod tests {
                     finished_at,
                     stdout_bytes,
                     stderr_bytes,
+                    limits: started_at.map(|_| AppliedLimits::all(Means::CgroupV1)),
                     ..Exit::unseen(cause)
                 },
             );

@@ -286,7 +286,10 @@ impl Controller {
         };
         let wanted = record.container.priority >= 1;
         match &exit.cause {
-            ExitCause::Exited { .. } | ExitCause::Signaled { .. } => {
+            ExitCause::Exited { .. }
+            | ExitCause::Signaled { .. }
+            | ExitCause::OutOfMemory { .. }
+            | ExitCause::CannotRun { .. } => {
                 self.finish(uuid, ContainerState::Complete, "");
             }
             ExitCause::Killed if wanted => self.requeue(uuid),

@@ -31,7 +31,9 @@ pub use id::{Attempt, ContainerUuid, InstanceId, ParseUuidError, TypeName};
 pub use instance_type::{Gpu, GpuRequest, GpuStack, InstanceType, Market, ResourceRequest};
 pub use price::{InvalidPrice, Price};
 pub use reason::Reason;
-pub use report::{ContainerReport, Exit, ExitCause, ReportedState, RunnerReport};
+pub use report::{
+    AppliedLimits, ContainerReport, Exit, ExitCause, Means, ReportedState, RunnerReport,
+};
 pub use resources::{Resource, Resources};
 pub use size::{ByteSize, ParseByteSizeError};
 pub use time::{Deadline, Instant, Timestamp};

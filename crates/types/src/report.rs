@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, ContainerUuid, Timestamp};
+use crate::{Attempt, ByteSize, ContainerUuid, Timestamp};
 
 /// Why a container's process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,19 @@ pub enum ExitCause {
     Signaled {
         /// The number of the signal.
         signal: i32,
+    },
+    /// The kernel ended one of its processes, or all of them, because its memory was used up.
+    OutOfMemory {
+        /// What it had.
+        limit: ByteSize,
+    },
+    /// What it is to run is not there, or cannot be executed; nothing ran, and nothing would
+    /// elsewhere.
+    CannotRun {
+        /// The exit code that a shell gives for that: 127 or 126.
+        code: i32,
+        /// What went wrong, one line.
+        error: String,
     },
     /// It ran longer than its time limit and was ended.
     TimeLimit,
@@ -59,6 +72,8 @@ impl fmt::Display for ExitCause {
         match self {
             Self::Exited { code } => write!(f, "exit code {code}"),
             Self::Signaled { signal } => write!(f, "ended by signal {signal}"),
+            Self::OutOfMemory { limit } => write!(f, "out of memory (it had {limit})"),
+            Self::CannotRun { code, error } => write!(f, "exit code {code}: {error}"),
             Self::TimeLimit => f.write_str("time limit reached"),
             Self::Killed => f.write_str("killed on request"),
             Self::NotStarted { error } => write!(f, "could not be started: {error}"),
@@ -82,6 +97,9 @@ pub struct Exit {
     pub stdout_bytes: u64,
     /// Bytes that it wrote to standard error.
     pub stderr_bytes: u64,
+    /// By what means its limits were enforced; none if it never ran, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<AppliedLimits>,
     /// Whether its standard output could not be kept; a runner never says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdout_lost: bool,
@@ -99,6 +117,7 @@ impl Exit {
             finished_at: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            limits: None,
             stdout_lost: false,
             stderr_lost: false,
         }
@@ -120,6 +139,104 @@ impl Exit {
             (false, true) => Some("stderr"),
             (true, true) => Some("stdout and stderr"),
         }
+    }
+}
+
+/// By what means a limit was enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Means {
+    /// A control group of version 2, for all processes of the container together.
+    CgroupV2,
+    /// A control group of version 1, for all processes of the container together.
+    CgroupV1,
+    /// A limit of each process (RAM), or of each user (processes): less than what was asked for.
+    Rlimit,
+    /// The container engine, which was told the limit.
+    Engine,
+    /// By nothing: the machine offers no way to whoever runs the runner.
+    Nothing,
+    /// In a way that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Means {
+    /// Whether the limit holds for all that the container runs, taken together.
+    ///
+    /// ```
+    /// use longshore_types::Means;
+    /// assert!(Means::CgroupV1.is_whole() && !Means::Rlimit.is_whole());
+    /// ```
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::CgroupV2 | Self::CgroupV1 | Self::Engine)
+    }
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CgroupV2 => "cgroup v2",
+            Self::CgroupV1 => "cgroup v1",
+            Self::Rlimit => "rlimit",
+            Self::Engine => "container engine",
+            Self::Nothing => "nothing",
+            Self::Unknown => "unknown means",
+        })
+    }
+}
+
+/// By what means the limits of a container were enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedLimits {
+    /// That of RAM, which includes swap.
+    pub ram: Means,
+    /// That of processor time.
+    pub vcpus: Means,
+    /// That of the number of processes and threads.
+    pub processes: Means,
+}
+
+impl AppliedLimits {
+    /// All by the same means.
+    pub fn all(means: Means) -> Self {
+        Self {
+            ram: means,
+            vcpus: means,
+            processes: means,
+        }
+    }
+
+    /// Whether each holds for all that the container runs, taken together.
+    pub fn are_whole(&self) -> bool {
+        self.ram.is_whole() && self.vcpus.is_whole() && self.processes.is_whole()
+    }
+}
+
+impl fmt::Display for AppliedLimits {
+    /// One line: by which means each is enforced.
+    ///
+    /// ```
+    /// use longshore_types::{AppliedLimits, Means};
+    /// let mut limits = AppliedLimits::all(Means::CgroupV2);
+    /// assert_eq!(limits.to_string(), "cgroup v2");
+    /// limits.vcpus = Means::Nothing;
+    /// assert_eq!(limits.to_string(), "RAM by cgroup v2, vCPUs by nothing, processes by cgroup v2");
+    /// ```
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ram,
+            vcpus,
+            processes,
+        } = self;
+        if ram == vcpus && ram == processes {
+            return ram.fmt(f);
+        }
+        write!(
+            f,
+            "RAM by {ram}, vCPUs by {vcpus}, processes by {processes}"
+        )
     }
 }
 

@@ -284,6 +284,9 @@ impl<'a> Expander<'a> {
         document.cwd = self.path(&settings.cwd, item)?;
         document.stdin = self.path(&settings.stdin, item)?;
         document.time_limit_ms = settings.time_limit_ms.good().copied();
+        if let Some(limit) = settings.process_limit.good() {
+            document.process_limit = *limit;
+        }
         Some(document)
     }
 

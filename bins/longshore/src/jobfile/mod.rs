@@ -17,8 +17,8 @@
 //!     time_limit: 10m
 //! ```
 //!
-//! Further keys of a job: `env`, `stdin` (a file), `priority` (1 to 1000, default 500), `retries`
-//! (after a lost machine, default 3), `keep_output`, `engine` (`process`). Without `cwd` a job
+//! Further keys of a job: `env`, `stdin` (a file), `priority` (1 to 1000, default 500),
+//! `process_limit` (processes and threads at once), `retries` (after a lost machine, default 3), `keep_output`, `engine` (`process`). Without `cwd` a job
 //! runs in a fresh directory.
 //!
 //! In the texts of a job with `for_each`, `{item}` is the item and `{index}` its number from 1.

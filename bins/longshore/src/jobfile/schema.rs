@@ -14,6 +14,8 @@ use crate::yaml::value::{
 
 /// How often a container may be tried again.
 const MAX_RETRIES: u64 = 1000;
+/// The most processes that Linux has on a machine.
+const MAX_PROCESSES: u64 = 4 << 20;
 /// Less memory than this is a forgotten unit.
 const MIN_RAM: ByteSize = ByteSize::mib(1);
 
@@ -27,6 +29,7 @@ const JOB_KEYS: &[&str] = &[
     "resources",
     "priority",
     "time_limit",
+    "process_limit",
     "retries",
     "keep_output",
     "for_each",
@@ -64,6 +67,7 @@ pub(super) struct Settings<'n> {
     pub(super) scratch: Field<ByteSize>,
     pub(super) priority: Field<i64>,
     pub(super) time_limit_ms: Field<u64>,
+    pub(super) process_limit: Field<u32>,
     pub(super) retries: Field<u32>,
     pub(super) keep_output: Field<bool>,
     pub(super) for_each: Field<ForEach<'n>>,
@@ -87,6 +91,7 @@ impl<'n> Settings<'n> {
             scratch: self.scratch.or(defaults.scratch),
             priority: self.priority.or(defaults.priority),
             time_limit_ms: self.time_limit_ms.or(defaults.time_limit_ms),
+            process_limit: self.process_limit.or(defaults.process_limit),
             retries: self.retries.or(defaults.retries),
             keep_output: self.keep_output.or(defaults.keep_output),
             for_each: self.for_each,
@@ -176,6 +181,7 @@ fn settings<'n>(node: &'n Node<'_>, is_default: bool, problems: &mut Problems) -
                 s.priority = number(value, range, problems);
             }
             "time_limit" => s.time_limit_ms = time_limit(value, problems),
+            "process_limit" => s.process_limit = number(value, 1..=MAX_PROCESSES, problems),
             "retries" => s.retries = number(value, 0..=MAX_RETRIES, problems),
             "keep_output" => s.keep_output = boolean(value, problems),
             "for_each" => s.for_each = Field::new(for_each(value, problems), value.at),

@@ -1,5 +1,6 @@
 //! What is left to read when a batch has ended.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -56,11 +57,28 @@ pub fn summary(rows: &[JobRow], options: &SummaryOptions<'_>) -> String {
             push_quotation(&mut text, row, options);
         }
     }
+    push_limits(&mut text, rows);
     let (batch, elapsed) = (clean(options.batch), format_duration(options.elapsed));
     let counts = Counts::of(rows);
     let all = jobs(counts.total());
     let _ = writeln!(text, "{batch}: {all}, {} in {elapsed}", counts.describe());
     text
+}
+
+/// Says which jobs were limited less than they asked to be, once for each way.
+fn push_limits(text: &mut String, rows: &[JobRow]) {
+    let mut ways: BTreeMap<String, usize> = BTreeMap::new();
+    let limits = rows.iter().filter_map(|row| row.exit.as_ref()?.limits);
+    for limits in limits.filter(|limits| !limits.are_whole()) {
+        *ways.entry(limits.to_string()).or_default() += 1;
+    }
+    for (way, count) in ways {
+        let jobs = jobs(count);
+        let _ = writeln!(
+            text,
+            "note: limits of {jobs} were enforced only in part: {way}"
+        );
+    }
 }
 
 /// "1 job", "2 jobs".
@@ -160,7 +178,7 @@ pub fn last_lines(path: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use longshore_types::ExitCause;
+    use longshore_types::{AppliedLimits, ExitCause, Means};
 
     use super::super::fixtures::{cancelled, ended, running, waiting};
     use super::*;
@@ -209,6 +227,29 @@ ok         漢字                 exit code 0      9ms  /logs/漢字/stdout  /el
 ok         half                 exit code 0      9ms  /logs/half/stdout  (output lost: stderr)
 survey: 9 jobs, 2 failed, 1 cancelled, 1 running, 1 waiting, 4 succeeded in 1m10s
 "
+        );
+    }
+
+    #[test]
+    fn limits_that_hold_only_in_part_are_told_once() {
+        let with = |limits| {
+            let mut row = ended("a", ExitCause::Exited { code: 0 }, 1);
+            row.exit.as_mut().unwrap().limits = limits;
+            row
+        };
+        let part = AppliedLimits::all(Means::Rlimit);
+        let whole = AppliedLimits::all(Means::CgroupV2);
+        let rows = [Some(part), Some(whole), None, Some(part)].map(with);
+        let options = SummaryOptions {
+            batch: "b",
+            elapsed: Duration::from_secs(1),
+            last_lines: &|_| Vec::new(),
+        };
+        let text = summary(&rows, &options);
+        let notes: Vec<_> = text.lines().filter(|l| l.starts_with("note")).collect();
+        assert_eq!(
+            notes,
+            ["note: limits of 2 jobs were enforced only in part: rlimit"]
         );
     }
 

@@ -1,0 +1,191 @@
+//! What is written into a group, and read from it.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use longshore_runner_api::StartDocument;
+use longshore_types::{AppliedLimits, ByteSize, Means};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// With less than this not even a shell starts.
+pub(crate) const LEAST_RAM: ByteSize = ByteSize::mib(4);
+/// Microseconds of the period in which processor time is counted.
+const CPU_PERIOD: u64 = 100_000;
+
+/// Tells whether the kernel had to end a process because the memory of a group was used up.
+#[derive(Debug)]
+pub(crate) struct MemoryWatch {
+    /// The file that counts the processes ended.
+    counts: PathBuf,
+    /// Version 1 counts only in the group of the process that was ended; this counts for groups
+    /// below, too.
+    event: Option<(EventFd, File)>,
+}
+
+impl MemoryWatch {
+    /// Whether that has happened.
+    pub(crate) fn was_used_up(&self) -> bool {
+        let text = std::fs::read_to_string(&self.counts).unwrap_or_default();
+        let counted = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count.trim() != "0");
+        counted
+            || self
+                .event
+                .as_ref()
+                .is_some_and(|(event, _)| event.read().is_ok())
+    }
+}
+
+/// Writes the limits of a document into those files of a group that are there, and notes which
+/// limits hold from now on.
+pub(super) fn apply(
+    group: &Path,
+    document: &StartDocument,
+    limits: &mut AppliedLimits,
+    memory: &mut Option<MemoryWatch>,
+) {
+    let write = |file: &str, text: String| std::fs::write(group.join(file), text).is_ok();
+    let is_there = |file: &str| group.join(file).exists();
+    let means = means(group);
+    if let Some(ram) = document.ram {
+        let ram = ram.max(LEAST_RAM).0.to_string();
+        let limited = match is_there("memory.max") {
+            // Swap is counted apart here, so there is none.
+            true => {
+                let _ = write("memory.swap.max", "0".into());
+                // What has lost a part is no longer what was asked for.
+                let _ = write("memory.oom.group", "1".into());
+                write("memory.max", ram)
+            }
+            false => {
+                let limited = write("memory.limit_in_bytes", ram.clone());
+                // RAM and swap together; missing where the kernel does not count swap.
+                let _ = limited && write("memory.memsw.limit_in_bytes", ram);
+                limited
+            }
+        };
+        if limited {
+            limits.ram = means;
+            *memory = Some(watch(group));
+        }
+    }
+    if let Some(vcpus) = document.vcpus {
+        let quota = u64::from(vcpus).saturating_mul(CPU_PERIOD);
+        let limited = match is_there("cpu.max") {
+            true => write("cpu.max", format!("{quota} {CPU_PERIOD}")),
+            false => {
+                write("cpu.cfs_period_us", CPU_PERIOD.to_string())
+                    && write("cpu.cfs_quota_us", quota.to_string())
+            }
+        };
+        if limited {
+            limits.vcpus = means;
+        }
+    }
+    if is_there("pids.max") && write("pids.max", document.process_limit.to_string()) {
+        limits.processes = means;
+    }
+}
+
+/// Takes back what [`apply`] noted for a group.
+pub(super) fn forget(group: &Path, limits: &mut AppliedLimits) {
+    let is_there = |names: [&str; 2]| names.iter().any(|name| group.join(name).exists());
+    if is_there(["memory.max", "memory.limit_in_bytes"]) {
+        limits.ram = Means::Nothing;
+    }
+    if is_there(["cpu.max", "cpu.cfs_quota_us"]) {
+        limits.vcpus = Means::Nothing;
+    }
+    if is_there(["pids.max", "pids.max"]) {
+        limits.processes = Means::Nothing;
+    }
+}
+
+fn means(group: &Path) -> Means {
+    match group.join("cgroup.controllers").exists() {
+        true => Means::CgroupV2,
+        false => Means::CgroupV1,
+    }
+}
+
+fn watch(group: &Path) -> MemoryWatch {
+    let events = group.join("memory.events");
+    if events.exists() {
+        return MemoryWatch {
+            counts: events,
+            event: None,
+        };
+    }
+    let counts = group.join("memory.oom_control");
+    let event = subscribe(group, &counts).ok();
+    MemoryWatch { counts, event }
+}
+
+/// Has the kernel count in an event, too.
+fn subscribe(group: &Path, counts: &Path) -> std::io::Result<(EventFd, File)> {
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    let file = File::open(counts)?;
+    let line = format!("{} {}", event.as_raw_fd(), file.as_raw_fd());
+    std::fs::write(group.join("cgroup.event_control"), line)?;
+    Ok((event, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a group of version 2 is made of, as plain files; no kernel is behind them.
+    fn group() -> tempfile::TempDir {
+        let group = tempfile::tempdir().unwrap();
+        for name in [
+            "cgroup.controllers",
+            "memory.max",
+            "memory.swap.max",
+            "memory.oom.group",
+            "cpu.max",
+            "pids.max",
+        ] {
+            std::fs::write(group.path().join(name), "").unwrap();
+        }
+        std::fs::write(group.path().join("memory.events"), "oom 1\noom_kill 0\n").unwrap();
+        group
+    }
+
+    #[test]
+    fn version_2_is_told_every_limit() {
+        let group = group();
+        let mut document = StartDocument::new(vec!["true".into()]);
+        (document.ram, document.vcpus) = (Some(ByteSize::mib(64)), Some(3));
+        document.process_limit = 7;
+        let mut limits = AppliedLimits::all(Means::Nothing);
+        let mut memory = None;
+        apply(group.path(), &document, &mut limits, &mut memory);
+        assert_eq!(limits, AppliedLimits::all(Means::CgroupV2));
+        let said = |name: &str| std::fs::read_to_string(group.path().join(name)).unwrap();
+        assert_eq!(said("memory.max"), (64 << 20).to_string());
+        assert_eq!(said("memory.swap.max"), "0");
+        assert_eq!(said("memory.oom.group"), "1");
+        assert_eq!(said("cpu.max"), "300000 100000");
+        assert_eq!(said("pids.max"), "7");
+        let memory = memory.unwrap();
+        assert!(!memory.was_used_up());
+        let events = group.path().join("memory.events");
+        std::fs::write(events, "oom 2\noom_kill 1\n").unwrap();
+        assert!(memory.was_used_up());
+        forget(group.path(), &mut limits);
+        assert_eq!(limits, AppliedLimits::all(Means::Nothing));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_limited() {
+        let group = group();
+        let document = StartDocument::new(vec!["true".into()]);
+        let mut limits = AppliedLimits::all(Means::Nothing);
+        apply(group.path(), &document, &mut limits, &mut None);
+        assert_eq!((limits.ram, limits.vcpus), (Means::Nothing, Means::Nothing));
+        assert_eq!(limits.processes, Means::CgroupV2);
+    }
+}
