@@ -7,6 +7,8 @@ use longshore_runner_api::command::{MAX_ACKS, MAX_WAIT, OutputStream, ReportOpti
 use longshore_runner_api::report::{MAX_TEXT, parse_acks};
 use longshore_types::{Attempt, ContainerUuid};
 
+use crate::output::Part;
+
 pub(crate) const HELP: &str = "\
 Supervises containers on this machine.
 
@@ -15,7 +17,8 @@ Supervises containers on this machine.
   longshore-run --kill SIGNAL [--attempt N] UUID           ask it to end; wait up to 1 s
   longshore-run --report [--wait-ms N --known DIGEST] [--ack UUID:N,...]
   longshore-run --list                                     what runs, for people
-  longshore-run --output stdout|stderr [--last BYTES] --attempt N UUID
+  longshore-run --output stdout|stderr [--last BYTES | --from BYTE --length BYTES]
+                --attempt N UUID
   longshore-run --version | --help
 
 Options may have one dash or two. SIGNAL 9 ends the container's processes at once, 0 only asks
@@ -44,7 +47,7 @@ pub(crate) enum Command {
     List,
     Output {
         stream: OutputStream,
-        last: Option<u64>,
+        part: Part,
         uuid: ContainerUuid,
         attempt: Attempt,
     },
@@ -59,6 +62,8 @@ struct Given {
     known: Option<String>,
     acks: Option<Vec<(ContainerUuid, Attempt)>>,
     last: Option<u64>,
+    from: Option<u64>,
+    length: Option<u64>,
     uuid: Option<ContainerUuid>,
 }
 
@@ -109,7 +114,7 @@ fn option(
 ) -> Result<(), String> {
     let plain = !matches!(
         name,
-        "kill" | "attempt" | "wait-ms" | "known" | "ack" | "output" | "last"
+        "kill" | "attempt" | "wait-ms" | "known" | "ack" | "output" | "last" | "from" | "length"
     );
     if plain && inline.is_some() {
         return Err(format!("--{name} takes no value"));
@@ -146,9 +151,14 @@ fn option(
             let text = value()?;
             given.wait_ms = Some(text.parse().map_err(|_| wrong(&text))?);
         }
-        "last" => {
+        "last" | "from" | "length" => {
             let text = value()?;
-            given.last = Some(text.parse().map_err(|_| wrong(&text))?);
+            let number = Some(text.parse().map_err(|_| wrong(&text))?);
+            match name {
+                "last" => given.last = number,
+                "from" => given.from = number,
+                _ => given.length = number,
+            }
         }
         "known" => {
             let text = value()?;
@@ -195,12 +205,21 @@ fn command(mut given: Given) -> Result<Command, String> {
         Mode::List => Command::List,
         Mode::Output(stream) => Command::Output {
             stream,
-            last: given.last,
+            part: part(given.last, given.from, given.length)?,
             uuid: uuid?,
             attempt: attempt?,
         },
     };
     Ok(command)
+}
+
+fn part(last: Option<u64>, from: Option<u64>, length: Option<u64>) -> Result<Part, String> {
+    match (last, from, length) {
+        (None, None, None) => Ok(Part::All),
+        (Some(last), None, None) => Ok(Part::Last(last)),
+        (None, Some(from), Some(length)) => Ok(Part::Window { from, length }),
+        _ => Err("--output takes --last, or both --from and --length".into()),
+    }
 }
 
 #[cfg(test)]
@@ -243,7 +262,18 @@ mod tests {
             read(&format!("--output stderr --last 9 --attempt 2 {UUID}")),
             Ok(Command::Output {
                 stream: OutputStream::Stderr,
-                last: Some(9),
+                part: Part::Last(9),
+                uuid,
+                attempt
+            })
+        );
+        assert_eq!(
+            read(&format!(
+                "--output stdout --from 5 --length 9 --attempt 2 {UUID}"
+            )),
+            Ok(Command::Output {
+                stream: OutputStream::Stdout,
+                part: Part::Window { from: 5, length: 9 },
                 uuid,
                 attempt
             })
@@ -266,6 +296,8 @@ mod tests {
             &format!("--detach --stdin-config {UUID}"),
             &format!("--detach --stdin-config --attempt -1 {UUID}"),
             &format!("--detach --stdin-config --attempt 1 {UUID} {UUID}"),
+            &format!("--output stdout --from 5 --attempt 1 {UUID}"),
+            &format!("--output stdout --last 5 --from 5 --length 5 --attempt 1 {UUID}"),
             &format!("--kill 65 {UUID}"),
             &format!("--kill TERM {UUID}"),
             &format!("--output both --attempt 1 {UUID}"),

@@ -120,10 +120,10 @@ fn run(command: Command) -> Result<u8> {
         Command::List => report::list(&RunDirectory::open()?),
         Command::Output {
             stream,
-            last,
+            part,
             uuid,
             attempt,
-        } => output::output(&RunDirectory::open()?, uuid, attempt, stream, last),
+        } => output::output(&RunDirectory::open()?, uuid, attempt, stream, part),
     }
 }
 

@@ -10,13 +10,24 @@ use longshore_types::{Attempt, ContainerUuid};
 
 use crate::directory::RunDirectory;
 
-/// Prints a stream as long as it is now, or its last `last` bytes.
+/// Which part of a stream is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// As long as it is now.
+    All,
+    /// So many of its last bytes.
+    Last(u64),
+    /// From a byte on, at most so many.
+    Window { from: u64, length: u64 },
+}
+
+/// Prints a part of a stream, as far as it is written now.
 pub(crate) fn output(
     directory: &RunDirectory,
     uuid: ContainerUuid,
     attempt: Attempt,
     stream: OutputStream,
-    last: Option<u64>,
+    part: Part,
 ) -> Result<u8> {
     let path = directory.entry(uuid, attempt).output(stream);
     let mut file = OpenOptions::new()
@@ -25,8 +36,12 @@ pub(crate) fn output(
         .open(&path)
         .with_context(|| format!("there is no output of attempt {attempt} of {uuid}"))?;
     let size = file.metadata()?.len();
-    let wanted = last.unwrap_or(size).min(size);
-    file.seek(SeekFrom::Start(size - wanted))?;
+    let (from, wanted) = match part {
+        Part::All => (0, size),
+        Part::Last(last) => (size.saturating_sub(last), last.min(size)),
+        Part::Window { from, length } => (from.min(size), length.min(size.saturating_sub(from))),
+    };
+    file.seek(SeekFrom::Start(from))?;
     let mut out = stdout().lock();
     // Bounded by the size at this moment: the container may write faster than we print.
     copy(&mut file.take(wanted), &mut out).context("cannot print the output")?;

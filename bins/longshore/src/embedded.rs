@@ -10,10 +10,11 @@ use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
 use longshore_pool::runtime::{LongshoreRun, RunnerBinary, Shell, random_seed};
 use longshore_queue::Queue as _;
 use longshore_ssh::{PrivateKey, SshExecutor};
-use longshore_types::{ByteSize, InstanceId};
+use longshore_types::{ByteSize, InstanceId, InstanceType};
 
 use crate::provider::{Provider, ours};
 use crate::runner;
+use crate::service::{Jobs, Local};
 use crate::state::StateDirectory;
 
 /// How long a call to the driver may take when the program asks it itself.
@@ -26,6 +27,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub struct Embedded {
     store: Arc<Store>,
     dispatcher: Dispatcher,
+    types: Vec<InstanceType>,
     instance_set: Arc<dyn InstanceSet>,
 }
 
@@ -63,6 +65,7 @@ impl Embedded {
         shell.outputs = Some(store.clone());
         shell.secret_path.clone_from(&pool.secret_path);
 
+        let types = pool.types.clone();
         pool.public_key = Some(public_key);
         pool.validate()?;
         let mut scheduler = longshore_scheduler::Config::new(pool.types.clone());
@@ -82,6 +85,7 @@ impl Embedded {
         Ok(Self {
             store,
             dispatcher,
+            types,
             instance_set,
         })
     }
@@ -89,6 +93,20 @@ impl Embedded {
     /// The controller.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Its jobs.
+    pub fn jobs(&self) -> Jobs {
+        Jobs::Here(self.local())
+    }
+
+    pub(crate) fn local(&self) -> Local {
+        Local::new(self.store.clone(), self.dispatcher.handle())
+    }
+
+    /// The instance types that it has.
+    pub fn types(&self) -> &[InstanceType] {
+        &self.types
     }
 
     /// The dispatcher.

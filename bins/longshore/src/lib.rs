@@ -1,10 +1,11 @@
 //! The parts of the `longshore` program.
 //!
 //! [`jobfile`] reads what is to be run, [`run`] puts controller, pool and scheduler together,
-//! [`ui`] shows what happens. The rest is the command line and what surrounds it.
+//! [`ui`] shows what happens, [`service`] answers other processes, and [`command`] asks it. The rest is the command line and what surrounds it.
 
 pub mod bench;
 pub mod cli;
+pub mod command;
 pub mod embedded;
 pub mod ending;
 pub mod jobfile;
@@ -12,6 +13,7 @@ pub mod logging;
 pub mod provider;
 pub mod run;
 pub mod runner;
+pub mod service;
 pub mod sim;
 pub mod state;
 pub mod state_dir;

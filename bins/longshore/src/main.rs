@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use longshore::cli::{Bench, Cli, Command};
 use longshore::ending::{self, Ending};
-use longshore::{bench, logging, run, sim, state_dir};
+use longshore::{bench, command, logging, run, service, sim, state_dir};
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
@@ -32,6 +32,18 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Ending> {
     match &cli.command {
         Command::Run(args) => prepare().and_then(|state_dir| run::run(args, &state_dir)),
         Command::Cleanup => prepare().and_then(|state_dir| run::cleanup(&state_dir)),
+        Command::Serve(args) => {
+            prepare().and_then(|state_dir| service::serve::serve(args, &state_dir))
+        }
+        // They ask the service, which writes the log.
+        Command::Submit(args) => command::submit(args, &locate()?),
+        Command::List(args) => command::list(args, &locate()?),
+        Command::Show(args) => command::show(args, &locate()?),
+        Command::Logs(args) => command::logs(args, &locate()?),
+        Command::Cancel(args) => command::cancel(args, &locate()?),
+        Command::Instance(args) => command::instance(args, &locate()?),
+        Command::Schema(schema) => command::schema(*schema),
+        Command::Completions(args) => command::completions(*args),
         // It keeps nothing and writes no log.
         Command::Sim(args) => sim::sim(args),
         Command::Bench(Bench::Plan(args)) => bench::plan(args),

@@ -1,10 +1,10 @@
 //! `longshore run`: the jobs of files, one file after the other, to their end.
 
-mod batches;
-mod watch;
+pub(crate) mod batches;
+pub(crate) mod watch;
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,10 +16,14 @@ use crate::embedded::{self, Embedded};
 use crate::ending::{Ending, UsageError};
 use crate::jobfile::{JobFile, Limits};
 use crate::provider::{self, Provider};
-use crate::state::StateDirectory;
+use crate::service::{Client, ClientError, Jobs, Server, ServerSettings, ServiceKind};
+use crate::state::{StateDirectory, StateError};
 use crate::ui;
 use batches::Batches;
 use watch::{Watch, Watched};
+
+/// How long a process that has taken the state directory may need until it answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the jobs of files on this machine.
 pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
@@ -29,22 +33,142 @@ pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
 
 /// Runs the jobs of files on the instances of a provider, which is opened when the files are found
 /// to be right, and to fit instances of these types.
+///
+/// Where another process holds the state directory and answers, they are submitted to it.
 pub fn run_on(
     args: &RunArgs,
     state_dir: &Path,
     types: &[InstanceType],
     open: impl AsyncFnOnce(&StateDirectory) -> anyhow::Result<Provider>,
 ) -> anyhow::Result<Ending> {
-    let files = load(args, types)?;
-    let state = StateDirectory::open(state_dir)?;
-    state.check_space()?;
+    let files = load(&args.files, types)?;
+    let mut args = args.clone();
     runtime()?.block_on(async {
-        let provider = open(&state).await?;
-        let embedded = Embedded::start(&state, provider, None).await?;
-        let ending = run_files(args, files, &state, &embedded).await;
-        embedded.stop().await;
-        ending
+        let mut interrupts = Interrupts::listen()?;
+        loop {
+            let client = match hold(state_dir).await? {
+                Holder::Us(state) => {
+                    state.check_space()?;
+                    return run_here(&args, files, &state, open, interrupts).await;
+                }
+                Holder::Another(client) => client,
+            };
+            let followed = follow(&args, files.clone(), &client, &mut interrupts).await;
+            match followed {
+                Err(error) if is_gone(&error) => {}
+                ended => return ended,
+            }
+            if !come_back(&client, state_dir, &mut interrupts).await {
+                return Ok(Ending::Interrupted);
+            }
+            // What was begun there is gone on with.
+            (args.new, args.resume) = (false, true);
+        }
     })
+}
+
+async fn run_here(
+    args: &RunArgs,
+    files: Vec<JobFile>,
+    state: &StateDirectory,
+    open: impl AsyncFnOnce(&StateDirectory) -> anyhow::Result<Provider>,
+    mut interrupts: Interrupts,
+) -> anyhow::Result<Ending> {
+    let provider = open(state).await?;
+    let embedded = Embedded::start(state, provider, None).await?;
+    // Others may submit their jobs here as long as this runs.
+    let settings = ServerSettings::default();
+    let server = Server::start(state, &embedded, ServiceKind::Run, &settings).await;
+    let ending = match &server {
+        Ok(_) => {
+            let place = Place {
+                jobs: embedded.jobs(),
+                here: Some((state, &embedded)),
+            };
+            run_files(args, files, &place, &mut interrupts).await
+        }
+        Err(_) => Ok(Ending::Failed),
+    };
+    embedded.stop().await;
+    server?.stop().await;
+    ending
+}
+
+async fn follow(
+    args: &RunArgs,
+    files: Vec<JobFile>,
+    client: &Client,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Ending> {
+    let what = match client.kind() {
+        ServiceKind::Serve => "the service",
+        ServiceKind::Run => "another run",
+    };
+    let pid = client.pid();
+    eprintln!("submitting to {what} that holds the state directory (process {pid})");
+    let place = Place {
+        jobs: Jobs::There(client.clone()),
+        here: None,
+    };
+    run_files(args, files, &place, interrupts).await
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<ClientError>();
+    error.is_some_and(ClientError::is_gone)
+}
+
+/// Waits until who held the state directory answers again, or for a `run`, until nobody holds the
+/// directory any more, as then it is our turn. False if the user does not want to wait.
+async fn come_back(client: &Client, state_dir: &Path, interrupts: &mut Interrupts) -> bool {
+    match client.kind() {
+        ServiceKind::Run => {
+            eprintln!("the run that held the state directory has ended; going on here");
+            true
+        }
+        ServiceKind::Serve => {
+            eprintln!(
+                "the service does not answer; its jobs are kept: waiting until it is started \
+                 again (Ctrl-C ends the waiting, not the jobs)"
+            );
+            let answers = async {
+                while Client::find(state_dir).await.is_none() {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            };
+            tokio::select! {
+                () = answers => true,
+                () = interrupts.next() => false,
+            }
+        }
+    }
+}
+
+/// Who has the state directory.
+enum Holder {
+    /// This process, from now on.
+    Us(StateDirectory),
+    /// Another one, which answers.
+    Another(Client),
+}
+
+/// Takes the state directory, or finds who has it. One that has just begun is waited for.
+async fn hold(state_dir: &Path) -> anyhow::Result<Holder> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let error = match StateDirectory::open(state_dir) {
+            Ok(state) => return Ok(Holder::Us(state)),
+            Err(error @ StateError::InUse { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(client) = Client::find(state_dir).await {
+            return Ok(Holder::Another(client));
+        }
+        if begun.elapsed() > ANSWER_PATIENCE {
+            return Err(error.into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Destroys the instances that earlier runs left in a state directory.
@@ -69,13 +193,13 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Reads every file before anything starts, so that all problems are told at once.
-fn load(args: &RunArgs, types: &[InstanceType]) -> anyhow::Result<Vec<JobFile>> {
+pub(crate) fn load(paths: &[PathBuf], types: &[InstanceType]) -> anyhow::Result<Vec<JobFile>> {
     let limits = Limits {
         capacities: types.iter().map(InstanceType::resources).collect(),
     };
     let mut files: Vec<JobFile> = Vec::new();
     let mut problems = Vec::new();
-    for path in &args.files {
+    for path in paths {
         match crate::jobfile::load(path, &limits) {
             Ok(file) => files.push(file),
             Err(found) => problems.extend(found),
@@ -93,25 +217,31 @@ fn load(args: &RunArgs, types: &[InstanceType]) -> anyhow::Result<Vec<JobFile>> 
     Ok(files)
 }
 
+/// Where files are run.
+struct Place<'a> {
+    jobs: Jobs,
+    /// The installation, if it is in this process.
+    here: Option<(&'a StateDirectory, &'a Embedded)>,
+}
+
 async fn run_files(
     args: &RunArgs,
     files: Vec<JobFile>,
-    state: &StateDirectory,
-    embedded: &Embedded,
+    place: &Place<'_>,
+    interrupts: &mut Interrupts,
 ) -> anyhow::Result<Ending> {
-    let mut interrupts = Interrupts::listen()?;
-    let mut batches = Batches::find(args, files, embedded.store()).await?;
+    let jobs = &place.jobs;
+    let mut batches = Batches::find(args, files, jobs).await?;
     let mut progress = ui::progress(args.quiet);
-    for line in batches.notes(embedded.store()).await? {
+    for line in batches.notes(jobs).await? {
         progress.note(&line);
     }
     let mut all_succeeded = true;
     for n in 0..batches.len() {
-        let id = batches.begin(n, embedded.store()).await?;
-        let mut watch = Watch::new(id, state);
-        let watched = watch
-            .follow(embedded, &mut *progress, &mut interrupts)
-            .await?;
+        let id = batches.begin(n, jobs).await?;
+        let mut watch = Watch::new(id, place.here.map(|(state, _)| state));
+        let watched = watch.follow(jobs, &mut *progress, interrupts).await;
+        let watched = watched.inspect_err(|_| progress.end())?;
         let summary = match watched {
             Watched::Finished { succeeded, summary } => {
                 all_succeeded &= succeeded;
@@ -119,22 +249,20 @@ async fn run_files(
             }
             Watched::Interrupted => {
                 progress.note("interrupted: ending the jobs; once more to leave them");
-                if let Err(error) = embedded.store().cancel_batch(id).await {
+                if let Err(error) = jobs.cancel_batch(id).await {
                     progress.end();
-                    leave(embedded).await?;
+                    place.leave().await?;
                     return Err(error).context("the jobs cannot be cancelled");
                 }
-                let ended = watch
-                    .follow(embedded, &mut *progress, &mut interrupts)
-                    .await?;
+                let ended = watch.follow(jobs, &mut *progress, interrupts).await;
                 progress.end();
-                let Watched::Finished { summary, .. } = ended else {
-                    return leave(embedded).await;
+                let Watched::Finished { summary, .. } = ended? else {
+                    return place.leave().await;
                 };
                 // What was interrupted on purpose is over: the next run begins anew.
-                embedded.store().abandon_batch(id).await?;
+                jobs.abandon_batch(id).await?;
                 print(&summary);
-                return wind_down(embedded, &mut interrupts, Ending::Interrupted).await;
+                return place.wind_down(interrupts, Ending::Interrupted).await;
             }
         };
         progress.end();
@@ -149,11 +277,34 @@ async fn run_files(
     } else {
         Ending::Failed
     };
-    let ending = wind_down(embedded, &mut interrupts, ending).await?;
+    let ending = place.wind_down(interrupts, ending).await?;
     if ending != Ending::InstancesLeft {
-        batches.close(embedded.store()).await?;
+        batches.close(jobs).await?;
     }
     Ok(ending)
+}
+
+impl Place<'_> {
+    /// Waits until the instances are gone, if they are of this process.
+    async fn wind_down(
+        &self,
+        interrupts: &mut Interrupts,
+        ending: Ending,
+    ) -> anyhow::Result<Ending> {
+        match self.here {
+            Some((_, embedded)) => wind_down(embedded, interrupts, ending).await,
+            None => Ok(ending),
+        }
+    }
+
+    /// Tells what is left.
+    async fn leave(&self) -> anyhow::Result<Ending> {
+        if let Some((_, embedded)) = self.here {
+            return leave(embedded).await;
+        }
+        eprintln!("left to the service: `longshore list` shows what is there");
+        Ok(Ending::Interrupted)
+    }
 }
 
 async fn wind_down(

@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("longshore-cloud", 1),
     ("longshore-exec", 1),
     ("longshore-runner-api", 1),
+    ("longshore-http", 2),
     ("longshore-throttle", 2),
     ("longshore-ssh", 2),
     ("longshore-pool", 2),

@@ -46,7 +46,9 @@
 
 mod batch;
 mod error;
+mod kept;
 mod output;
+mod retention;
 mod row;
 mod schema;
 mod settings;
@@ -57,7 +59,9 @@ mod writer;
 
 pub use batch::{BatchId, MAX_BATCH_JOBS, NewBatch, NewJob};
 pub use error::{OpenError, SubmitError};
+pub use kept::Window;
+pub use retention::Retention;
 pub use settings::Settings;
-pub use status::{BatchStatus, JobCounts, JobStatus};
+pub use status::{BatchStatus, JobCounts, JobFilter, JobStates, JobStatus};
 pub use store::Store;
 pub use writer::Stats;

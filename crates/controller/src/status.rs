@@ -72,6 +72,8 @@ pub struct JobCounts {
 pub struct JobStatus {
     /// The container that it became.
     pub uuid: ContainerUuid,
+    /// The batch that it belongs to.
+    pub batch: BatchId,
     /// Its name.
     pub name: String,
     /// Where it is in its life.
@@ -164,15 +166,77 @@ impl Store {
     /// The jobs of a batch, in the order in which they were submitted; none if there is no such
     /// batch. A damaged record is logged and left out.
     pub async fn job_status(&self, id: BatchId) -> Result<Vec<JobStatus>, QueueError> {
+        let page = Page {
+            condition: "batch = ?1",
+            order: "id",
+            value: id.0,
+            limit: crate::MAX_BATCH_JOBS,
+        };
+        self.jobs(page).await
+    }
+
+    /// One job; none if there is no such container.
+    pub async fn job(&self, uuid: ContainerUuid) -> Result<Option<JobStatus>, QueueError> {
+        let id = self
+            .read(self.settings.request_timeout, move |connection| {
+                connection
+                    .prepare_cached("SELECT id FROM containers WHERE uuid = ?1")
+                    .and_then(|mut statement| {
+                        statement
+                            .query_row([uuid.as_str()], |row| row.get::<_, u64>(0))
+                            .optional()
+                    })
+                    .map_err(failed)
+            })
+            .await?;
+        let Some(id) = id else { return Ok(None) };
+        let page = Page {
+            condition: "id = ?1",
+            order: "id",
+            value: id,
+            limit: 1,
+        };
+        Ok(self.jobs(page).await?.pop())
+    }
+
+    /// The newest jobs that `wanted` describes, newest first.
+    pub async fn list_jobs(&self, wanted: &JobFilter) -> Result<Vec<JobStatus>, QueueError> {
+        let condition = match (wanted.states, wanted.batch) {
+            (_, Some(_)) => "batch = ?1",
+            (JobStates::All, None) => "id > ?1",
+            (JobStates::Unfinished, None) => "state < 3 AND id > ?1",
+        };
+        let page = Page {
+            condition,
+            order: "id DESC",
+            value: wanted.batch.map_or(0, |batch| batch.0),
+            limit: wanted.limit,
+        };
+        let mut jobs = self.jobs(page).await?;
+        if wanted.states == JobStates::Unfinished {
+            jobs.retain(|job| !job.state.is_final());
+        }
+        Ok(jobs)
+    }
+
+    async fn jobs(&self, page: Page) -> Result<Vec<JobStatus>, QueueError> {
         let mut jobs = self
             .read(self.settings.request_timeout, move |connection| {
+                let Page {
+                    condition,
+                    order,
+                    value,
+                    limit,
+                } = page;
                 let read = || -> rusqlite::Result<_> {
-                    let mut statement = connection.prepare_cached(
-                        "SELECT uuid, name, created_at, state, priority, lock_count, placed_on, \
-                         retries_left, cancel_requested, exit, error, started_at, finished_at, \
-                         revision FROM containers WHERE batch = ?1 ORDER BY id",
-                    )?;
-                    let jobs = statement.query_map([id.0], |row| Ok(read_job(row)))?;
+                    let mut statement = connection.prepare_cached(&format!(
+                        "SELECT uuid, batch, name, created_at, state, priority, lock_count, \
+                         placed_on, retries_left, cancel_requested, exit, error, started_at, \
+                         finished_at, revision FROM containers WHERE {condition} \
+                         ORDER BY {order} LIMIT ?2"
+                    ))?;
+                    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                    let jobs = statement.query_map((value, limit), |row| Ok(read_job(row)))?;
                     jobs.collect::<Result<Vec<_>, _>>()
                 };
                 let jobs = read().map_err(failed)?.into_iter();
@@ -185,6 +249,38 @@ impl Store {
         }
         Ok(jobs)
     }
+}
+
+/// Which jobs [`Store::list_jobs`] gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a question, all of it")]
+pub struct JobFilter {
+    /// In which states.
+    pub states: JobStates,
+    /// Only those of this batch.
+    pub batch: Option<BatchId>,
+    /// At most so many are looked at.
+    pub limit: usize,
+}
+
+/// States that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "finished or not, or both")]
+pub enum JobStates {
+    /// All of them.
+    All,
+    /// Those that are not final.
+    Unfinished,
+}
+
+/// One question about several jobs.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    condition: &'static str,
+    order: &'static str,
+    /// What `?1` stands for in the condition.
+    value: u64,
+    limit: usize,
 }
 
 fn batch_status(connection: &Connection, id: BatchId) -> Result<BatchStatus, QueueError> {
@@ -235,12 +331,13 @@ fn read_job(row: &Row<'_>) -> Result<JobStatus, QueueError> {
     let columns = || {
         Ok((
             row.get::<_, String>("uuid")?,
+            row.get("batch")?,
             row.get("name")?,
             row.get("created_at")?,
             row.get("revision")?,
         ))
     };
-    let (uuid, name, created_at, revision) = columns().map_err(failed)?;
+    let (uuid, batch, name, created_at, revision) = columns().map_err(failed)?;
     let life = read_life(row)?;
     let unreadable = |e| {
         let what = "the UUID of a container cannot be read";
@@ -248,6 +345,7 @@ fn read_job(row: &Row<'_>) -> Result<JobStatus, QueueError> {
     };
     Ok(JobStatus {
         uuid: uuid.parse().map_err(unreadable)?,
+        batch: BatchId(batch),
         name,
         state: life.state,
         priority: life.priority,

@@ -5,6 +5,7 @@ mod claims;
 mod explain;
 mod mirror;
 mod refresh;
+mod show;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -57,6 +58,10 @@ pub struct Core {
     strangers: BTreeSet<ContainerUuid>,
     /// The newest attempt of each entry that may have been started when it came into the cache.
     inherited: BTreeMap<ContainerUuid, Attempt>,
+    /// When each entry came into the cache.
+    first_seen: BTreeMap<ContainerUuid, Instant>,
+    /// What was last on each worker, and when.
+    last_busy: BTreeMap<InstanceId, (ContainerUuid, Instant)>,
     limits: Option<Limits>,
     gate_changed: bool,
     create_blocked: BTreeMap<TypeName, String>,
@@ -120,6 +125,8 @@ impl Core {
             awaiting_document: BTreeMap::new(),
             strangers: BTreeSet::new(),
             inherited: BTreeMap::new(),
+            first_seen: BTreeMap::new(),
+            last_busy: BTreeMap::new(),
             limits: None,
             gate_changed: true,
             create_blocked: BTreeMap::new(),

@@ -20,6 +20,8 @@ mod boots;
 mod config;
 mod core;
 mod effect;
+#[cfg(feature = "http")]
+pub mod http;
 mod leadership;
 mod limit;
 mod notice;
@@ -33,4 +35,4 @@ pub use core::Core;
 pub use effect::{Effect, QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
 pub use leadership::{HOLD_BACK, Leadership, LockNews, Standing, TRUST};
 pub use notice::Notice;
-pub use view::{Snapshot, WaitingEntry};
+pub use view::{EntryView, InstanceEntry, Place, Snapshot, WaitingEntry};

@@ -5,6 +5,7 @@
 
 mod ask;
 mod event_loop;
+mod handle;
 mod log;
 
 use std::sync::Arc;
@@ -13,12 +14,13 @@ use std::time::Duration;
 use longshore_pool::Refusal;
 use longshore_pool::runtime::Shell;
 use longshore_queue::Queue;
-use longshore_types::{ContainerUuid, Explanation, IdleBehavior, InstanceId};
+use longshore_types::{ContainerUuid, Explanation, IdleBehavior, InstanceId, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::{Config, Notice, Snapshot};
+use crate::{Config, EntryView, InstanceEntry, Notice, Place};
 use event_loop::EventLoop;
+pub use handle::{Handle, OutputError};
 
 /// The most messages that wait to be read by the event loop.
 const MAX_MESSAGES: usize = 1000;
@@ -54,16 +56,33 @@ enum Message {
     ),
     KillInstance(InstanceId, String, oneshot::Sender<Result<(), Refusal>>),
     Explain(ContainerUuid, oneshot::Sender<Option<Explanation>>),
+    Entry(ContainerUuid, oneshot::Sender<Shown<Option<EntryView>>>),
+    Entries(oneshot::Sender<Shown<Vec<EntryView>>>),
+    Instances(oneshot::Sender<Shown<Vec<InstanceEntry>>>),
+    Place(ContainerUuid, oneshot::Sender<Option<Place>>),
     WindDown,
     Stop(Duration),
 }
 
+/// Something that was shown, and the moment of the core's clock at which it was so.
+type Shown<T> = (T, Instant);
+
 /// A dispatcher that runs in the background. Dropping it stops it abruptly.
+///
+/// Others talk to it through its [`Handle`], to which this dereferences.
 #[derive(Debug)]
 pub struct Dispatcher {
     messages: mpsc::Sender<Message>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    handle: Handle,
     task: JoinHandle<Stopped>,
+}
+
+impl std::ops::Deref for Dispatcher {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
 }
 
 /// How a dispatcher ended.
@@ -88,48 +107,18 @@ impl Dispatcher {
     pub fn start(config: Config, parts: Parts, seed: [u8; 32]) -> Self {
         let (messages, inbox) = mpsc::channel(MAX_MESSAGES);
         let (publisher, snapshots) = watch::channel(Arc::default());
+        let handle = Handle::new(messages.downgrade(), snapshots, parts.shell.clone());
         let event_loop = EventLoop::new(config, parts, seed, inbox, publisher);
         Self {
             messages,
-            snapshots,
+            handle,
             task: tokio::spawn(event_loop.run()),
         }
     }
 
-    /// What it published last; at most 50 ms old while something happens.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshots.borrow().clone()
-    }
-
-    /// A receiver that wakes when a new snapshot was published.
-    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshots.clone()
-    }
-
-    /// Changes what a worker does when it has nothing to do.
-    pub async fn set_idle_behavior(
-        &self,
-        instance: InstanceId,
-        behavior: IdleBehavior,
-    ) -> Result<Result<(), Refusal>, Ended> {
-        self.ask(|reply| Message::SetIdleBehavior(instance, behavior, reply))
-            .await
-    }
-
-    /// Destroys an instance, whatever runs there.
-    pub async fn kill_instance(
-        &self,
-        instance: InstanceId,
-        reason: String,
-    ) -> Result<Result<(), Refusal>, Ended> {
-        self.ask(|reply| Message::KillInstance(instance, reason, reply))
-            .await
-    }
-
-    /// Why a container waits, in full; none if it is not in the queue as far as is known: it has
-    /// ended, or was never there.
-    pub async fn explain(&self, uuid: ContainerUuid) -> Result<Option<Explanation>, Ended> {
-        self.ask(|reply| Message::Explain(uuid, reply)).await
+    /// What others talk to it with.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Begins nothing new and gives every instance back once nothing is left on it. Returns at
@@ -150,17 +139,5 @@ impl Dispatcher {
             abandoned: Vec::new(),
             error: Some(format!("the event loop failed: {error}")),
         })
-    }
-
-    async fn ask<T>(
-        &self,
-        message: impl FnOnce(oneshot::Sender<T>) -> Message,
-    ) -> Result<T, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.messages
-            .send(message(reply))
-            .await
-            .map_err(|_| Ended)?;
-        answer.await.map_err(|_| Ended)
     }
 }

@@ -1,6 +1,9 @@
 //! What others may see of a dispatcher.
 
-use longshore_types::{ContainerState, ContainerUuid, PendingView, Reason, WorkerView};
+use longshore_types::{
+    Attempt, Container, ContainerState, ContainerUuid, Instant, PendingView, Reason, TypeName,
+    WorkerView,
+};
 
 /// A dispatcher at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,4 +35,42 @@ pub struct WaitingEntry {
     pub position: Option<usize>,
     /// Why it waits.
     pub reason: Reason,
+}
+
+/// An entry of the queue as the management API shows it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EntryView {
+    /// Its record.
+    pub container: Container,
+    /// The instance types that it may run on, the one that is preferred first.
+    pub types: Vec<TypeName>,
+    /// When it came into the queue's cache.
+    pub first_seen: Instant,
+    /// Its position in line, from 1; none unless it waits.
+    pub position: Option<usize>,
+    /// Why it is not being started, if that is known.
+    pub reason: Option<Reason>,
+}
+
+/// An instance as the management API shows it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct InstanceEntry {
+    /// What the pool knows of it.
+    pub worker: WorkerView,
+    /// How its host is reached, once that is known.
+    pub address: Option<String>,
+    /// The last container that was on it, and when something last was.
+    pub last_busy: Option<(ContainerUuid, Instant)>,
+}
+
+/// Where an attempt is.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Place {
+    /// Its host.
+    pub host: longshore_pool::Host,
+    /// Which attempt.
+    pub attempt: Attempt,
 }

@@ -8,6 +8,7 @@ use longshore_types::{
 };
 
 use crate::core::Core;
+use crate::effect::Host;
 use crate::holdoff::{HoldKey, HoldOff};
 use crate::tally::Tally;
 use crate::worker::Worker;
@@ -70,6 +71,13 @@ impl Core {
     pub fn worker(&self, instance: &InstanceId) -> Option<WorkerView> {
         let worker = self.workers.get(instance)?;
         Some(worker.view(instance))
+    }
+
+    /// How the host of a worker is reached; none if it is gone, or has no address yet.
+    ///
+    /// No example: only a worker that has booted has one.
+    pub fn host(&self, instance: &InstanceId) -> Option<Host> {
+        self.workers.get(instance)?.host(instance)
     }
 
     /// The state of one worker; none once it is gone.

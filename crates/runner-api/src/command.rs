@@ -6,6 +6,7 @@
 //! | `P --kill SIGNAL --attempt N UUID` | signals the supervisor, waits up to 1 s | [`EXIT_OK`] if it is gone, 1 if not |
 //! | `P --report …` | prints a [report](crate::report) | [`EXIT_OK`] |
 //! | `P --output STREAM --attempt N UUID` | prints what the container wrote | [`EXIT_OK`] |
+//! | `P --output STREAM --from N --length N --attempt N UUID` | prints a part of what it has written until now | [`EXIT_OK`] |
 //!
 //! `--kill` of an attempt that the runner has never seen leaves a mark, so that a start of it that
 //! arrives later is refused.
@@ -127,6 +128,20 @@ pub fn output(
     line
 }
 
+/// Prints at most `length` bytes of what a container has written to one stream, from the byte
+/// `from` on; nothing if it has not written so much.
+pub fn output_window(
+    runner: &str,
+    uuid: ContainerUuid,
+    attempt: Attempt,
+    stream: OutputStream,
+    from: u64,
+    length: u64,
+) -> String {
+    let (runner, stream) = (quote(runner), stream.as_str());
+    format!("{runner} --output {stream} --from {from} --length {length} --attempt {attempt} {uuid}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +164,10 @@ mod tests {
         assert_eq!(
             output("/tmp/r", uuid(), n, OutputStream::Stdout, Some(9)),
             "'/tmp/r' --output stdout --last 9 --attempt 2 zzzzz-dz642-0123456789abcde"
+        );
+        assert_eq!(
+            output_window("/tmp/r", uuid(), n, OutputStream::Stderr, 7, 9),
+            "'/tmp/r' --output stderr --from 7 --length 9 --attempt 2 zzzzz-dz642-0123456789abcde"
         );
         let options = ReportOptions {
             acks: vec![(uuid(), n), (uuid(), Attempt(3))],

@@ -36,5 +36,5 @@ pub use report::{
 };
 pub use resources::{Resource, Resources};
 pub use size::{ByteSize, ParseByteSizeError};
-pub use time::{Deadline, Instant, Timestamp};
+pub use time::{Deadline, Instant, ParseTimestampError, Timestamp};
 pub use worker::{HeldContainer, HeldPhase, IdleBehavior, PendingView, WorkerState, WorkerView};

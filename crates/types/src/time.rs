@@ -119,6 +119,39 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A text that is no time in the form that [`Timestamp`] prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a time like 2026-11-20T20:57:37.000Z")]
+pub struct ParseTimestampError;
+
+impl std::str::FromStr for Timestamp {
+    type Err = ParseTimestampError;
+
+    /// Reads exactly the form that is printed, by the days-from-civil formula of the same source.
+    fn from_str(text: &str) -> Result<Self, ParseTimestampError> {
+        let number = |range: std::ops::Range<usize>| {
+            let digits = text.get(range).ok_or(ParseTimestampError)?;
+            digits.parse::<i64>().map_err(|_| ParseTimestampError)
+        };
+        let [year, month, day] = [number(0..4)?, number(5..7)?, number(8..10)?];
+        let [hour, minute, second] = [number(11..13)?, number(14..16)?, number(17..19)?];
+        let milli = number(20..23)?;
+        let y = year - i64::from(month <= 2);
+        let era = y.div_euclid(400);
+        let yoe = y.rem_euclid(400);
+        let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+        let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+        let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+        let read = Self(seconds * 1000 + milli);
+        // Whatever is out of its range, or another form, prints differently.
+        if read.to_string() == text {
+            Ok(read)
+        } else {
+            Err(ParseTimestampError)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +168,25 @@ mod tests {
             "2026-11-20T20:57:37.000Z"
         );
         assert_eq!(Timestamp(-1).to_string(), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn timestamps_are_read_as_they_print() {
+        for ms in [0, -1, 951_782_400_123, 951_868_799_999, 1_795_208_257_000] {
+            let text = Timestamp(ms).to_string();
+            assert_eq!(text.parse(), Ok(Timestamp(ms)), "{text}");
+        }
+        for bad in [
+            "",
+            "2026-13-01T00:00:00.000Z",
+            "2025-02-29T00:00:00.000Z",
+            "2026-01-01T24:00:00.000Z",
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00.000Zé",
+            "yyyy-01-01T00:00:00.000Z",
+        ] {
+            assert_eq!(bad.parse::<Timestamp>(), Err(ParseTimestampError), "{bad}");
+        }
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Which batches the files of a command line mean: new ones, or unfinished ones of an earlier run.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
-use longshore_controller::{BatchId, NewBatch, NewJob, Store};
 
 use crate::cli::RunArgs;
 use crate::ending::UsageError;
 use crate::jobfile::{Job, JobFile};
+use crate::service::Jobs;
+use crate::service::view::{NewBatchView, NewJobView};
 
 /// The batches of a command line, in order.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub(super) struct Batches(Vec<Planned>);
 struct Planned {
     file: JobFile,
     /// The batch of an earlier run that is gone on with, or the one that was begun.
-    id: Option<BatchId>,
+    id: Option<u64>,
     resumed: bool,
 }
 
@@ -27,7 +26,7 @@ impl Batches {
     pub(super) async fn find(
         args: &RunArgs,
         files: Vec<JobFile>,
-        store: &Arc<Store>,
+        store: &Jobs,
     ) -> anyhow::Result<Self> {
         let mut planned = Vec::new();
         for file in files {
@@ -55,7 +54,7 @@ impl Batches {
     }
 
     /// What the user should know before it begins.
-    pub(super) async fn notes(&self, store: &Arc<Store>) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn notes(&self, store: &Jobs) -> anyhow::Result<Vec<String>> {
         let resumed = self.0.iter().filter(|planned| planned.resumed);
         let mut notes: Vec<String> = resumed
             .map(|planned| {
@@ -63,7 +62,11 @@ impl Batches {
                 format!("{path}: going on with an earlier run (--new starts over)")
             })
             .collect();
-        let ours: Vec<BatchId> = self.0.iter().filter_map(|planned| planned.id).collect();
+        if matches!(store, Jobs::There(_)) {
+            // A service has the jobs of many, which is nothing to note.
+            return Ok(notes);
+        }
+        let ours: Vec<u64> = self.0.iter().filter_map(|planned| planned.id).collect();
         let unfinished = store.unfinished_batches().await?;
         let others = unfinished.iter().filter(|batch| !ours.contains(&batch.id));
         notes.extend(others.map(|batch| {
@@ -77,22 +80,13 @@ impl Batches {
     }
 
     /// Submits the batch unless it is there.
-    pub(super) async fn begin(&mut self, n: usize, store: &Arc<Store>) -> anyhow::Result<BatchId> {
+    pub(super) async fn begin(&mut self, n: usize, store: &Jobs) -> anyhow::Result<u64> {
         let planned = &mut self.0[n];
         if let Some(id) = planned.id {
             return Ok(id);
         }
         let file = &mut planned.file;
-        let batch = NewBatch {
-            key: key(file)?,
-            content_hash: file.hash.clone(),
-            name: file.name.clone(),
-            jobs: std::mem::take(&mut file.jobs)
-                .into_iter()
-                .map(new_job)
-                .collect(),
-        };
-        let id = store.submit_batch(batch).await?;
+        let id = store.submit(new_batch(file)?).await?;
         planned.id = Some(id);
         Ok(id)
     }
@@ -105,7 +99,7 @@ impl Batches {
     }
 
     /// The run is over and its results were shown: the next one of these files is a new one.
-    pub(super) async fn close(&self, store: &Arc<Store>) -> anyhow::Result<()> {
+    pub(super) async fn close(&self, store: &Jobs) -> anyhow::Result<()> {
         for id in self.0.iter().filter_map(|planned| planned.id) {
             // Nothing is left in it to cancel; it is only not found any more.
             store.abandon_batch(id).await?;
@@ -114,7 +108,7 @@ impl Batches {
     }
 }
 
-fn key(file: &JobFile) -> anyhow::Result<String> {
+pub(crate) fn key(file: &JobFile) -> anyhow::Result<String> {
     let path = file.path.to_str();
     path.map(str::to_owned)
         .with_context(|| format!("the path {} is not UTF-8; rename it", file.path.display()))
@@ -128,11 +122,24 @@ fn changed(file: &JobFile) -> UsageError {
     ))
 }
 
-fn new_job(job: Job) -> NewJob {
-    NewJob {
+/// The batch of a file, whose jobs are taken.
+pub(crate) fn new_batch(file: &mut JobFile) -> anyhow::Result<NewBatchView> {
+    let jobs = std::mem::take(&mut file.jobs).into_iter();
+    Ok(NewBatchView {
+        key: key(file)?,
+        content_hash: file.hash.clone(),
+        name: file.name.clone(),
+        jobs: jobs.map(new_job).collect(),
+    })
+}
+
+fn new_job(job: Job) -> NewJobView {
+    NewJobView {
+        name: job.name,
+        document: job.document,
+        request: job.request,
         priority: job.priority,
         retries: job.retries,
         keep_output: job.keep_output,
-        ..NewJob::new(job.name, job.document, job.request)
     }
 }

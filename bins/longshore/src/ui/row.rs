@@ -101,6 +101,11 @@ impl JobRow {
     }
 
     /// How long it ran, or has run until now.
+    pub fn duration_until(&self, now: Timestamp) -> Option<Duration> {
+        self.duration(now)
+    }
+
+    /// How long it ran, or has run until now.
     pub(super) fn duration(&self, now: Timestamp) -> Option<Duration> {
         let exit = self.exit.as_ref();
         // The machine's clock for both ends, or ours for both.

@@ -9,4 +9,5 @@ mod interrupts;
 mod nasty;
 mod restart;
 mod runs;
+mod service;
 mod world;

@@ -32,6 +32,7 @@ impl Core {
                     None => {
                         self.boots.forget(&id);
                         self.scheduler.remove_worker(&id, now);
+                        self.last_busy.remove(&id);
                         self.notice(Notice::WorkerGone(id));
                     }
                 },
@@ -46,6 +47,10 @@ impl Core {
     }
 
     fn mirror_worker(&mut self, view: WorkerView, now: Instant) {
+        if let Some(held) = view.containers.last() {
+            self.last_busy
+                .insert(view.instance.clone(), (held.uuid, now));
+        }
         for held in &view.containers {
             match self.cache.get(held.uuid) {
                 Some(entry) if held.phase.may_run() => {
@@ -70,6 +75,7 @@ impl Core {
             match delta {
                 Delta::Upsert(entry) => {
                     let uuid = entry.container.uuid;
+                    self.first_seen.entry(uuid).or_insert(now);
                     let place = recorded_place(&entry.container);
                     self.pool.set_recorded_place(uuid, place, now);
                     let started = newest_started(&entry.container);
@@ -87,6 +93,7 @@ impl Core {
                 Delta::Remove(uuid) => {
                     self.pool.set_recorded_place(uuid, None, now);
                     self.inherited.remove(&uuid);
+                    self.first_seen.remove(&uuid);
                     self.scheduler.remove_entry(uuid, now);
                     // What a worker still has, or has said, of it is dropped once it was asked for again.
                     if self.pool.is_claimed(uuid) || self.progress.has_news(uuid) {

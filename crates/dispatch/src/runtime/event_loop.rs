@@ -104,6 +104,18 @@ impl EventLoop {
             Message::Explain(uuid, reply) => {
                 let _ = reply.send(self.core.explain(uuid, now));
             }
+            Message::Entry(uuid, reply) => {
+                let _ = reply.send((self.core.entry(uuid, now), now));
+            }
+            Message::Entries(reply) => {
+                let _ = reply.send((self.core.entries(now), now));
+            }
+            Message::Instances(reply) => {
+                let _ = reply.send((self.core.instances(), now));
+            }
+            Message::Place(uuid, reply) => {
+                let _ = reply.send(self.core.place(uuid));
+            }
             Message::WindDown => self.core.wind_down(now),
             Message::Stop(_) => {}
         }

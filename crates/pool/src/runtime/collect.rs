@@ -2,15 +2,50 @@
 
 use std::time::Duration;
 
-use longshore_exec::{Command, ExitStatus, Output, OutputSink};
+use longshore_exec::{Command, ExecutorExt as _, ExitStatus, Output, OutputSink};
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ContainerUuid};
 use tokio::task::coop::consume_budget;
 
-use super::shell::{Shell, host_failure};
+use super::shell::{Shell, describe, host_failure};
 use crate::effect::{Host, HostFailure};
 
 impl Shell {
+    /// At most `length` bytes of what an attempt has written to one stream until now, from the
+    /// byte `from` on: empty if it has not written so much. Of an attempt that ended there is
+    /// nothing any more once its result was acknowledged.
+    ///
+    /// No example: only a worker that has booted has a host.
+    ///
+    /// # Errors
+    ///
+    /// The host cannot be reached, has no such attempt, or has a runner that cannot do it.
+    pub async fn read_output(
+        &self,
+        host: &Host,
+        (uuid, attempt, stream): (ContainerUuid, Attempt, OutputStream),
+        (from, length): (u64, u64),
+        timeout: Duration,
+    ) -> Result<Vec<u8>, HostFailure> {
+        let line = self
+            .protocol
+            .output_window(uuid, attempt, stream, from, length)
+            .ok_or_else(|| HostFailure::answered("its runner tells only of what ended".into()))?;
+        let command = Command::new(self.as_runner(host, &line));
+        let limit = usize::try_from(length).unwrap_or(usize::MAX);
+        let target = self.target(host);
+        let asked = self.executor.exec(&target, &command, &[], timeout, limit);
+        let answer = tokio::time::timeout(timeout, asked)
+            .await
+            .map_err(|_| HostFailure::answered("no answer in time".into()))?
+            .map_err(|error| host_failure(&error))?;
+        if answer.succeeded() {
+            Ok(answer.stdout)
+        } else {
+            Err(HostFailure::answered(describe(&answer)))
+        }
+    }
+
     /// Brings home the `total` bytes that an attempt wrote to one stream.
     pub(super) async fn collect(
         &self,

@@ -78,6 +78,21 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
         stream: OutputStream,
         last: Option<u64>,
     ) -> String;
+
+    /// The line that prints at most `length` bytes of an output stream from the byte `from` on,
+    /// as far as it is written; none where the runner cannot do that, and nobody can follow the
+    /// output of what still runs.
+    fn output_window(
+        &self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        stream: OutputStream,
+        from: u64,
+        length: u64,
+    ) -> Option<String> {
+        let _ = (uuid, attempt, stream, from, length);
+        None
+    }
 }
 
 /// Speaks to `longshore-run`.
@@ -158,5 +173,19 @@ impl RunnerProtocol for LongshoreRun {
         last: Option<u64>,
     ) -> String {
         command::output(&self.path, uuid, attempt, stream, last)
+    }
+
+    fn output_window(
+        &self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        stream: OutputStream,
+        from: u64,
+        length: u64,
+    ) -> Option<String> {
+        let runner = &self.path;
+        Some(command::output_window(
+            runner, uuid, attempt, stream, from, length,
+        ))
     }
 }

@@ -1,0 +1,91 @@
+//! `longshore instance`: looking after machines.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use axum::http::Method;
+use serde_json::Value;
+
+use super::{print, print_json};
+use crate::cli::InstanceCommand;
+use crate::ending::Ending;
+use crate::run::runtime;
+use crate::service::client::encode;
+use crate::service::{Client, ClientError};
+use crate::text::clean;
+
+const INSTANCES: &str = "/arvados/v1/dispatch/instances";
+
+/// Lists machines, or changes what is done with them.
+pub fn instance(command: &InstanceCommand, state_dir: &Path) -> anyhow::Result<Ending> {
+    runtime()?.block_on(async {
+        let client = Client::need(state_dir).await?;
+        match command {
+            InstanceCommand::List { json } => list(&client, *json).await,
+            InstanceCommand::Hold(args) => each(&client, "hold", &args.instances, "").await,
+            InstanceCommand::Drain(args) => each(&client, "drain", &args.instances, "").await,
+            InstanceCommand::Run(args) => each(&client, "run", &args.instances, "").await,
+            InstanceCommand::Kill(args) => {
+                let reason = format!("&reason={}", encode(&args.reason));
+                each(&client, "kill", &args.instances, &reason).await
+            }
+        }
+    })
+}
+
+async fn list(client: &Client, json: bool) -> anyhow::Result<Ending> {
+    let reply = client.manage(Method::GET, INSTANCES).await?;
+    let items = reply["items"].as_array().cloned().unwrap_or_default();
+    if json {
+        return print_json(&Value::Array(items));
+    }
+    if items.is_empty() {
+        eprintln!("no instances; one is made when a job needs it");
+        return Ok(Ending::Succeeded);
+    }
+    let mut text = format!(
+        "{:24}  {:21}  {:9}  {:8}  TYPE       RUNNING\n",
+        "INSTANCE", "ADDRESS", "STATE", "BEHAVIOR"
+    );
+    for item in &items {
+        let field = |name: &str| match item[name].as_str() {
+            Some("") | None => "-".to_owned(),
+            Some(text) => clean(text),
+        };
+        let running = item["running_container_uuids"]
+            .as_array()
+            .map_or(0, Vec::len);
+        let _ = writeln!(
+            text,
+            "{:24}  {:21}  {:9}  {:8}  {:9}  {running}",
+            field("instance"),
+            field("address"),
+            field("worker_state"),
+            field("idle_behavior"),
+            field("arvados_instance_type"),
+        );
+    }
+    print(&text);
+    Ok(Ending::Succeeded)
+}
+
+async fn each(
+    client: &Client,
+    verb: &str,
+    instances: &[String],
+    more: &str,
+) -> anyhow::Result<Ending> {
+    let mut ending = Ending::Succeeded;
+    for id in instances {
+        let path = format!("{INSTANCES}/{verb}?instance_id={}{more}", encode(id));
+        match client.manage(Method::POST, &path).await {
+            Ok(_) => eprintln!("{}: done", clean(id)),
+            Err(ClientError::Refused { message, .. }) => {
+                eprintln!("{}: {}", clean(id), clean(&message));
+                ending = Ending::Failed;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(ending)
+}

@@ -1,0 +1,29 @@
+//! `longshore schema` and `longshore completions`.
+
+use std::io;
+
+use clap::CommandFactory as _;
+
+use super::print;
+use crate::cli::{Cli, CompletionsArgs, Schema};
+use crate::ending::Ending;
+
+/// Prints a JSON schema.
+pub fn schema(schema: Schema) -> anyhow::Result<Ending> {
+    match schema {
+        Schema::Job => print(job_schema()),
+    }
+    Ok(Ending::Succeeded)
+}
+
+/// The JSON schema of a job file, which is also in docs/.
+pub fn job_schema() -> &'static str {
+    include_str!("../../../../docs/job.schema.json")
+}
+
+/// Prints what a shell needs.
+pub fn completions(args: CompletionsArgs) -> anyhow::Result<Ending> {
+    let mut command = Cli::command();
+    clap_complete::generate(args.shell, &mut command, "longshore", &mut io::stdout());
+    Ok(Ending::Succeeded)
+}

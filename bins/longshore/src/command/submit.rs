@@ -1,0 +1,150 @@
+//! `longshore submit`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use longshore_runner_api::StartDocument;
+use longshore_types::ResourceRequest;
+use serde_json::{Value, json};
+
+use super::print_json;
+use crate::cli::SubmitArgs;
+use crate::ending::{Ending, UsageError};
+use crate::provider;
+use crate::run::batches::new_batch;
+use crate::run::{load, runtime};
+use crate::service::view::{JobView, NewBatchView, NewJobView};
+use crate::service::{Client, ClientError, Jobs};
+
+/// How often a job of a command is run again after its machine was lost.
+const RETRIES: u32 = 3;
+/// The status of a refusal because the same is there already.
+const CONFLICT: u16 = 409;
+
+/// Submits the jobs of a file, or a command.
+pub fn submit(args: &SubmitArgs, state_dir: &Path) -> anyhow::Result<Ending> {
+    let batch = match &args.file {
+        Some(path) => from_file(path)?,
+        None => from_command(args)?,
+    };
+    runtime()?.block_on(async {
+        let client = Client::need(state_dir).await?;
+        let (name, count) = (crate::text::clean(&batch.name), batch.jobs.len());
+        let jobs = Jobs::There(client);
+        let id = jobs
+            .submit(batch)
+            .await
+            .map_err(|error| explain(error, args))?;
+        let submitted = jobs.jobs_of(id).await?;
+        if args.json {
+            return print_json(&json!({ "batch": id, "jobs": listed(&submitted) }));
+        }
+        match &submitted[..] {
+            [job] => eprintln!(
+                "submitted {name} as {}; `longshore logs -f {}` follows it",
+                job.uuid, job.uuid
+            ),
+            _ => eprintln!(
+                "submitted {name}, {count} jobs, as batch {id}; `longshore list --batch {id}` \
+                 shows them"
+            ),
+        }
+        Ok(Ending::Succeeded)
+    })
+}
+
+fn listed(jobs: &[JobView]) -> Vec<Value> {
+    let one = |job: &JobView| json!({ "uuid": job.uuid, "name": job.name });
+    jobs.iter().map(one).collect()
+}
+
+fn from_file(path: &Path) -> anyhow::Result<NewBatchView> {
+    let types = [provider::this_machine()?];
+    let mut files = load(&[path.to_owned()], &types)?;
+    let mut file = files.pop().context("a file was loaded")?;
+    new_batch(&mut file)
+}
+
+fn from_command(args: &SubmitArgs) -> anyhow::Result<NewBatchView> {
+    let program = args.command.first().map_or("", String::as_str);
+    let base = program.rsplit('/').next().unwrap_or(program);
+    let name = args.name.clone().unwrap_or_else(|| base.to_owned());
+    let cwd = std::env::current_dir().context("the current directory cannot be found")?;
+    let cwd = cwd
+        .to_str()
+        .context("the path of the current directory is not UTF-8")?;
+    let mut document = StartDocument::new(args.command.clone());
+    document.cwd = Some(cwd.to_owned());
+    document.env = environment(&args.env)?;
+    document.time_limit_ms = args
+        .time_limit
+        .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let request = ResourceRequest {
+        vcpus: args.vcpus,
+        ram: args.ram,
+        scratch: args.scratch,
+        ..ResourceRequest::default()
+    };
+    check_size(&request)?;
+    let job = NewJobView {
+        name: name.clone(),
+        document,
+        request,
+        priority: args.priority,
+        retries: RETRIES,
+        keep_output: args.keep_output,
+    };
+    Ok(NewBatchView {
+        // No other is ever found by it.
+        key: format!("command:{}", longshore_pool::runtime::random_uuid()?),
+        content_hash: String::new(),
+        name,
+        jobs: vec![job],
+    })
+}
+
+fn environment(pairs: &[String]) -> Result<BTreeMap<String, String>, UsageError> {
+    let mut environment = BTreeMap::new();
+    for pair in pairs {
+        let Some((name, value)) = pair.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(UsageError::new(format!("--env {pair}: write NAME=VALUE")));
+        };
+        environment.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(environment)
+}
+
+/// What does not fit this machine would wait for ever.
+fn check_size(request: &ResourceRequest) -> anyhow::Result<()> {
+    let machine = provider::this_machine()?.resources();
+    let asked = longshore_types::Resources {
+        vcpus: request.vcpus,
+        ram: request.ram,
+        scratch: request.scratch,
+        gpus: 0,
+    };
+    if let Some(lacking) = asked.lacking_in(&machine) {
+        let message = format!(
+            "this machine has {} of {} asked for; ask for less",
+            machine.describe(lacking),
+            asked.describe(lacking)
+        );
+        return Err(UsageError::new(message).into());
+    }
+    Ok(())
+}
+
+fn explain(error: anyhow::Error, args: &SubmitArgs) -> anyhow::Error {
+    match (error.downcast_ref::<ClientError>(), &args.file) {
+        (Some(ClientError::Refused { status, message }), Some(path)) if *status == CONFLICT => {
+            let path = path.display();
+            UsageError::new(format!(
+                "{message}; `longshore run {path}` waits for it, `longshore run --new {path}` \
+                 gives it up and starts over"
+            ))
+            .into()
+        }
+        _ => error,
+    }
+}

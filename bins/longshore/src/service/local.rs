@@ -1,0 +1,245 @@
+//! Jobs of the controller in this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_controller::{
+    BatchId, JobFilter, JobStates, JobStatus, NewBatch, NewJob, Store, SubmitError,
+};
+use longshore_dispatch::http::{KillContainer, KillError};
+use longshore_dispatch::runtime::{Handle, OutputError};
+use longshore_queue::{Queue as _, QueueError, QueueErrorKind};
+use longshore_runner_api::StartDocument;
+use longshore_runner_api::command::OutputStream;
+use longshore_types::{ContainerUuid, error_chain};
+use tokio::sync::Semaphore;
+
+use super::view::{BatchView, JobView, NewBatchView, NewJobView, OutputView};
+
+/// How often the output of a running job is looked for more while somebody waits for it.
+const LOOK: Duration = Duration::from_millis(200);
+/// The longest that a host may take for a part of an output.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many such reads are under way at once.
+const MAX_READS: usize = 8;
+/// How long the list of a documents may take to be read.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The controller and the dispatcher of this process.
+#[derive(Clone, Debug)]
+pub struct Local {
+    store: Arc<Store>,
+    dispatcher: Handle,
+    reads: Arc<Semaphore>,
+}
+
+impl Local {
+    /// Those of an installation.
+    pub fn new(store: Arc<Store>, dispatcher: Handle) -> Self {
+        Self {
+            store,
+            dispatcher,
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+        }
+    }
+
+    pub(super) async fn find_batch(&self, key: &str) -> Result<Option<BatchView>, QueueError> {
+        Ok(self.store.find_batch(key).await?.map(BatchView::from))
+    }
+
+    pub(super) async fn unfinished_batches(&self) -> Result<Vec<BatchView>, QueueError> {
+        let batches = self.store.unfinished_batches().await?.into_iter();
+        Ok(batches.map(BatchView::from).collect())
+    }
+
+    pub(super) async fn submit(&self, batch: NewBatchView) -> Result<u64, SubmitError> {
+        let batch = NewBatch {
+            key: batch.key,
+            content_hash: batch.content_hash,
+            name: batch.name,
+            jobs: batch.jobs.into_iter().map(new_job).collect(),
+        };
+        self.store.submit_batch(batch).await.map(|id| id.0)
+    }
+
+    pub(super) async fn batch(&self, id: u64) -> Result<BatchView, QueueError> {
+        Ok(self.store.batch_status(BatchId(id)).await?.into())
+    }
+
+    pub(super) async fn watch_batch(
+        &self,
+        id: u64,
+        since: u64,
+        timeout: Duration,
+    ) -> Result<(), QueueError> {
+        self.store.watch_batch(BatchId(id), since, timeout).await?;
+        Ok(())
+    }
+
+    pub(super) async fn jobs_of(&self, id: u64) -> Result<Vec<JobView>, QueueError> {
+        let jobs = self.store.job_status(BatchId(id)).await?;
+        Ok(self.explained(jobs))
+    }
+
+    pub(super) async fn list(&self, filter: &JobFilter) -> Result<Vec<JobView>, QueueError> {
+        let jobs = self.store.list_jobs(filter).await?;
+        Ok(self.explained(jobs))
+    }
+
+    pub(super) async fn job(
+        &self,
+        uuid: ContainerUuid,
+    ) -> Result<(JobView, StartDocument), QueueError> {
+        let job = self.store.job(uuid).await?.ok_or_else(|| unknown(uuid))?;
+        let document = self.store.document(uuid, DOCUMENT_TIMEOUT).await?;
+        let document = StartDocument::from_json(&document).map_err(|error| {
+            let what = "its start document cannot be read";
+            QueueError::caused(QueueErrorKind::BadRecord, what, error)
+        })?;
+        let mut view = self.explained(vec![job]).remove(0);
+        if !view.state.is_final()
+            && view.reason.is_none()
+            && let Ok((Some(entry), _)) = self.dispatcher.entry(uuid).await
+        {
+            let reason = entry.reason.map(|reason| reason.to_string());
+            view.reason = reason.filter(|text| !text.is_empty());
+        }
+        Ok((view, document))
+    }
+
+    pub(super) async fn cancel_batch(&self, id: u64, abandon: bool) -> Result<usize, QueueError> {
+        if abandon {
+            self.store.abandon_batch(BatchId(id)).await
+        } else {
+            self.store.cancel_batch(BatchId(id)).await
+        }
+    }
+
+    pub(super) async fn cancel(&self, uuid: ContainerUuid) -> Result<(), QueueError> {
+        self.store.cancel(uuid).await
+    }
+
+    /// A part of what a job wrote to a stream. Where there is none yet, it is waited for at most
+    /// `wait`.
+    pub(super) async fn output(
+        &self,
+        uuid: ContainerUuid,
+        stream: OutputStream,
+        (from, length): (u64, u64),
+        wait: Duration,
+    ) -> Result<OutputView, QueueError> {
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            let part = self.output_now(uuid, stream, (from, length)).await?;
+            let now = tokio::time::Instant::now();
+            if part.complete || !part.bytes.is_empty() || now >= until {
+                return Ok(part);
+            }
+            tokio::time::sleep_until((now + LOOK).min(until)).await;
+        }
+    }
+
+    async fn output_now(
+        &self,
+        uuid: ContainerUuid,
+        stream: OutputStream,
+        (from, length): (u64, u64),
+    ) -> Result<OutputView, QueueError> {
+        let job = self.store.job(uuid).await?.ok_or_else(|| unknown(uuid))?;
+        let mut part = OutputView {
+            attempt: job.attempts,
+            from,
+            ..OutputView::default()
+        };
+        if job.state.is_final() {
+            let kept = self.store.read_kept(uuid, stream.as_str(), from, length);
+            let kept = kept.await.map_err(|error| {
+                let what = "its output cannot be read";
+                QueueError::caused(QueueErrorKind::Unknown, what, error)
+            })?;
+            part.complete = kept.bytes.is_empty();
+            (part.from, part.bytes) = (kept.from, kept.bytes);
+            return Ok(part);
+        }
+        // It is never closed.
+        let _turn = self.reads.acquire().await.ok();
+        let window = (from, length);
+        let read = self
+            .dispatcher
+            .read_output(uuid, stream, window, READ_TIMEOUT)
+            .await;
+        match read {
+            Ok((attempt, bytes)) => {
+                part.attempt = attempt.0;
+                part.bytes = bytes;
+            }
+            // It waits, or ends at this moment, or has not written anything.
+            Err(OutputError::NotThere) => {}
+            Err(error) => tracing::debug!(container_uuid = %uuid, %error, "no output"),
+        }
+        Ok(part)
+    }
+
+    /// The jobs with the reasons why they wait, as far as the dispatcher tells them to everybody.
+    fn explained(&self, jobs: Vec<JobStatus>) -> Vec<JobView> {
+        let snapshot = self.dispatcher.snapshot();
+        let waiting = snapshot.waiting.iter();
+        let mut reasons: BTreeMap<ContainerUuid, String> = waiting
+            .map(|entry| {
+                let reason = entry.reason.to_string();
+                let text = match entry.position {
+                    Some(position) => format!("{position} in line: {reason}"),
+                    None => reason,
+                };
+                (entry.uuid, text)
+            })
+            .collect();
+        jobs.into_iter()
+            .map(|job| {
+                let reason = reasons.remove(&job.uuid);
+                JobView::new(job, reason)
+            })
+            .collect()
+    }
+}
+
+#[async_trait]
+impl KillContainer for Local {
+    async fn kill(&self, uuid: ContainerUuid, reason: &str) -> Result<(), KillError> {
+        tracing::info!(container_uuid = %uuid, reason, "killing a container");
+        match self.store.cancel(uuid).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind == QueueErrorKind::NotFound => Err(KillError::NotFound),
+            Err(error) => Err(KillError::Failed(error_chain(&error))),
+        }
+    }
+}
+
+/// The states that a list is asked for.
+pub(super) fn filter(all: bool, batch: Option<u64>, limit: usize) -> JobFilter {
+    JobFilter {
+        states: if all {
+            JobStates::All
+        } else {
+            JobStates::Unfinished
+        },
+        batch: batch.map(BatchId),
+        limit,
+    }
+}
+
+fn unknown(uuid: ContainerUuid) -> QueueError {
+    let what = format!("there is no job {uuid}");
+    QueueError::new(QueueErrorKind::NotFound, what)
+}
+
+fn new_job(job: NewJobView) -> NewJob {
+    NewJob {
+        priority: job.priority,
+        retries: job.retries,
+        keep_output: job.keep_output,
+        ..NewJob::new(job.name, job.document, job.request)
+    }
+}

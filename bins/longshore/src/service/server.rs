@@ -1,0 +1,178 @@
+//! Answering on the socket, and on TCP.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{Response, StatusCode};
+use axum::middleware::{Next, from_fn};
+use longshore_dispatch::http::{DispatchMetrics, Management};
+use longshore_http::{Limits, Listener, errors, method_override, serve};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::util::MapRequestLayer;
+use tower::{Layer as _, Service};
+
+use super::client::ServiceKind;
+use super::files::{self, About};
+use crate::embedded::Embedded;
+use crate::ending::UsageError;
+use crate::state::{StateDirectory, StateError};
+
+/// The longest that answering a request may take, whatever it waits for.
+const MAX_REQUEST: Duration = Duration::from_secs(120);
+
+/// Where a service answers beside its socket.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerSettings {
+    pub(crate) listen: Option<SocketAddr>,
+    /// The files of a certificate chain and of its key.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// The servers of a process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    state_dir: PathBuf,
+    url: Option<String>,
+}
+
+impl Server {
+    /// Answers from now on.
+    pub(crate) async fn start(
+        state: &StateDirectory,
+        embedded: &Embedded,
+        kind: ServiceKind,
+        settings: &ServerSettings,
+    ) -> anyhow::Result<Self> {
+        let state_dir = state.path().to_owned();
+        let tcp = match settings.listen {
+            Some(address) => Some(listen(address, settings).await?),
+            None => None,
+        };
+        let url = tcp.as_ref().and_then(Listener::address).map(|address| {
+            let scheme = settings.tls.as_ref().map_or("http", |_| "https");
+            format!("{scheme}://{address}")
+        });
+        let router = router(&state_dir, embedded)?;
+        let unusable = |what: &'static str| {
+            let path = state_dir.clone();
+            move |source| StateError::unusable(&path, what, source)
+        };
+        // Whoever held the directory before has gone, and with it who answered there.
+        files::remove_socket(&state_dir).map_err(unusable("removing an old service.sock"))?;
+        let path = files::socket(&state_dir).map_err(unusable("opening it"))?;
+        let unix = Listener::unix(&path.path).map_err(unusable("making service.sock"))?;
+        let about = About {
+            pid: std::process::id(),
+            kind,
+            url: url.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        files::write_about(&state_dir, &about).map_err(unusable("writing service.json"))?;
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for listener in tcp.into_iter().chain([unix]) {
+            let limits = Limits::default();
+            tasks.spawn(serve(listener, router.clone(), limits, stopping.clone()));
+        }
+        Ok(Self {
+            stop,
+            tasks,
+            state_dir,
+            url,
+        })
+    }
+
+    /// Where it answers on TCP.
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
+    /// Answers nothing new, and waits a moment for what is being answered.
+    pub(crate) async fn stop(mut self) {
+        if let Err(error) = files::remove_socket(&self.state_dir) {
+            tracing::warn!(%error, "service.sock cannot be removed");
+        }
+        // Its receivers are gone only once the servers are.
+        let _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn listen(address: SocketAddr, settings: &ServerSettings) -> anyhow::Result<Listener> {
+    let tls = match &settings.tls {
+        Some((certificate, key)) => {
+            let acceptor = longshore_http::tls_acceptor(certificate, key);
+            let wrong = |error| {
+                let why = longshore_types::error_chain(&error);
+                UsageError::new(format!("--tls-cert, --tls-key: {why}"))
+            };
+            Some(acceptor.map_err(wrong)?)
+        }
+        None => None,
+    };
+    Listener::tcp(address, tls).await.map_err(|error| {
+        UsageError::new(format!(
+            "cannot listen on {address}: {error}; choose another address with --listen"
+        ))
+        .into()
+    })
+}
+
+fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
+    let local = embedded.local();
+    let types = embedded.types().iter();
+    let types: std::collections::BTreeMap<_, _> =
+        types.map(|t| (t.name.clone(), t.clone())).collect();
+    let mut registry = Registry::default();
+    let handle = embedded.dispatcher().handle();
+    DispatchMetrics::register(handle.clone(), types.clone(), &mut registry);
+    let management = Management {
+        dispatcher: handle,
+        token: files::token(state_dir, files::MANAGEMENT_TOKEN)?,
+        kill: Arc::new(local.clone()),
+        types,
+        registry: Arc::new(registry),
+    };
+    let api_token = files::token(state_dir, files::API_TOKEN)?;
+    let routes = super::api::router(local, api_token)
+        .merge(management.router())
+        .fallback(async || errors(StatusCode::NOT_FOUND, "there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            errors(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path has no such method",
+            )
+        })
+        .layer(from_fn(within));
+    // Before the routes are looked at.
+    Ok(Router::new().fallback_service(overridable(routes)))
+}
+
+fn overridable(
+    routes: Router,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = std::convert::Infallible,
+    Future = impl Send + 'static,
+> + Clone
++ Send
++ Sync
++ 'static {
+    MapRequestLayer::new(method_override::<Body>).layer(routes)
+}
+
+/// However slow a client sends its body, or a store answers: a request has its end.
+async fn within(request: Request<Body>, next: Next) -> Response<Body> {
+    let answered = tokio::time::timeout(MAX_REQUEST, next.run(request)).await;
+    answered.unwrap_or_else(|_| errors(StatusCode::REQUEST_TIMEOUT, "the request took too long"))
+}

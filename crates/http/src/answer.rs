@@ -1,0 +1,37 @@
+//! Answers in the forms that clients of Arvados know.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+/// `{"errors": [message]}` with a status.
+pub fn errors(status: StatusCode, message: impl Into<String>) -> Response<Body> {
+    let mut response = json_text(status, json!({ "errors": [message.into()] }).to_string());
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// A value as JSON, status 200.
+pub fn json(value: &serde_json::Value) -> Response<Body> {
+    json_text(StatusCode::OK, value.to_string())
+}
+
+/// A line of plain text.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    with_type(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn json_text(status: StatusCode, text: String) -> Response<Body> {
+    with_type(status, "application/json", text)
+}
+
+fn with_type(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
