@@ -20,14 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_millis(2);
 
 /// Signals the supervisor of an attempt, or of the newest one, and waits for its end; exit code 0
-/// if it has ended, 1 if not.
+/// if it has ended, 1 if not. Signal 0 ends nothing: what was started goes on, and an attempt that
+/// was not never will be.
 pub(crate) fn kill(
     directory: &RunDirectory,
     uuid: ContainerUuid,
     attempt: Option<Attempt>,
     signal: u8,
 ) -> Result<u8> {
-    let Some(entry) = find(directory, uuid, attempt, signal)? else {
+    let Some(entry) = find(directory, uuid, attempt)? else {
         complain(&format!("nothing of {uuid} runs under that attempt"));
         return Ok(0);
     };
@@ -52,7 +53,6 @@ fn find(
     directory: &RunDirectory,
     uuid: ContainerUuid,
     attempt: Option<Attempt>,
-    signal: u8,
 ) -> Result<Option<Entry>> {
     let guard = directory.lock(LOCK_PATIENCE)?;
     let newest = spool::newest_entry(directory, uuid)?;
@@ -65,11 +65,9 @@ fn find(
         // An older attempt has ended, or the newer one could not have been started.
         return Ok(Some(newest).filter(|newest| newest.attempt == attempt));
     }
-    if signal != 0 {
-        spool::set_mark(directory, uuid, attempt, &guard)?;
-        drop(guard);
-        sync_directory(&directory.marks()).context("cannot write the mark to disk")?;
-    }
+    spool::set_mark(directory, uuid, attempt, &guard)?;
+    drop(guard);
+    sync_directory(&directory.marks()).context("cannot write the mark to disk")?;
     Ok(None)
 }
 

@@ -55,10 +55,12 @@ fn an_attempt_that_was_killed_before_it_came_is_refused() {
         assert!(output.stdout.is_empty());
     }
     assert!(fixture.report().containers.is_empty());
-    // Asking whether it is there is no kill.
+    // It may be withdrawn without a signal, too.
     assert_eq!(fixture.kill(0, uuid, 3), Some(0));
-    fixture.start(uuid, 3, &shell("exit 0"));
-    assert_eq!(fixture.cause(uuid, 3), ExitCause::Exited { code: 0 });
+    let output = fixture.try_start(uuid, 3, &shell("exit 0"));
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    fixture.start(uuid, 4, &shell("exit 0"));
+    assert_eq!(fixture.cause(uuid, 4), ExitCause::Exited { code: 0 });
     fixture.assert_clean(&[uuid]);
 }
 

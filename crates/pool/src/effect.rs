@@ -120,7 +120,8 @@ pub enum EffectAction {
         uuid: ContainerUuid,
         /// The attempt.
         attempt: Attempt,
-        /// The signal; 15 in practice.
+        /// The signal: 15, or 0, which ends nothing and only sees to it that an attempt which was
+        /// not started never will be.
         signal: u8,
     },
     /// Bring one output stream of an attempt that ended home.

@@ -11,6 +11,8 @@ use crate::timers::{ContainerTimer, Timer};
 use crate::worker::{Held, Kill, Stage};
 
 const TERM: u8 = 15;
+/// Ends nothing, and leaves a mark where nothing was started.
+const NONE: u8 = 0;
 
 impl Core {
     /// Asks a container on a worker to end. Cannot be taken back; asking again changes nothing.
@@ -45,11 +47,13 @@ impl Core {
         if !held.may_run() {
             return Err(Refusal::AlreadyEnded { uuid, instance });
         }
-        if held.kill.is_some() {
+        if held.is_to_end() {
             return Ok(());
         }
+        let in_flight = held.kill.as_ref().is_some_and(|kill| kill.in_flight);
         held.kill = Some(Kill {
-            in_flight: false,
+            only_unstarted: false,
+            in_flight,
             sent_settled: false,
             gone: None,
             reason: one_line(reason),
@@ -72,10 +76,68 @@ impl Core {
         now: Instant,
     ) -> Result<(), Refusal> {
         self.advance(now);
+        self.hold_unseen(uuid, attempt, instance)?;
+        self.kill(uuid, instance, reason, now)
+    }
+
+    /// Sees to it that an attempt which the runner has not shown, and which an earlier process may
+    /// have sent there, is never started there. If it was started meanwhile it goes on.
+    ///
+    /// Settled by [`Event::NeverRan`](crate::Event::NeverRan), or by
+    /// [`Event::Running`](crate::Event::Running) and what follows it. What it needs is kept free
+    /// until then: all of the worker. Given up after [`Config::timeout_term`](crate::Config), as a
+    /// kill is.
+    ///
+    /// ```
+    /// # use longshore_pool::{Config, Core, Refusal};
+    /// # use longshore_types::{Attempt, Instant};
+    /// # let mut core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+    /// # let uuid = "zzzzz-dz642-0123456789abcde".parse()?;
+    /// let refused = core.withdraw(uuid, Attempt(1), &"i-1".into(), "no room", Instant::ZERO);
+    /// assert!(matches!(refused, Err(Refusal::UnknownInstance { .. })));
+    /// # Ok::<(), longshore_types::ParseUuidError>(())
+    /// ```
+    pub fn withdraw(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+        reason: &str,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.advance(now);
+        let timeout = self.config.timeout_term;
+        let worker = self.workers.get(instance);
+        if worker.is_some_and(|worker| worker.held.contains_key(&uuid)) {
+            let instance = instance.clone();
+            return Err(Refusal::HeldHere { uuid, instance });
+        }
+        let held = self.hold_unseen(uuid, attempt, instance)?;
+        held.kill = Some(Kill {
+            only_unstarted: true,
+            in_flight: false,
+            sent_settled: false,
+            gone: None,
+            reason: one_line(reason),
+        });
+        let timer = Timer::Container(instance.clone(), uuid, ContainerTimer::GiveUp);
+        self.timers.set(timer, self.now + timeout);
+        self.send_kill(instance, uuid);
+        self.settle(instance);
+        Ok(())
+    }
+
+    /// An attempt that may be on a worker, although its runner has not shown it.
+    fn hold_unseen(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        instance: &InstanceId,
+    ) -> Result<&mut Held, Refusal> {
         self.allowed(instance)?;
         let seq = self.next_seq();
         let id = instance.clone();
-        let Some(worker) = self.workers.get_mut(instance) else {
+        let Some(worker) = self.workers.get(instance) else {
             return Err(Refusal::UnknownInstance { instance: id });
         };
         if worker.state == WorkerState::Shutdown {
@@ -84,14 +146,14 @@ impl Core {
         if worker.address.is_none() {
             return Err(Refusal::NoAddress { instance: id });
         }
-        let open = worker.claims.get(&uuid).is_some_and(Claimed::may_be_so);
-        let entry = worker.held.entry(uuid);
-        entry.or_insert_with(|| Held::new(attempt, Stage::Known, seq));
-        self.places.entry(uuid).or_default().insert(id);
-        if open {
+        if worker.claims.get(&uuid).is_some_and(Claimed::may_be_so) {
             self.drop_claim(instance, uuid);
         }
-        self.kill(uuid, instance, reason, now)
+        self.places.entry(uuid).or_default().insert(id.clone());
+        let worker = self.workers.get_mut(instance);
+        let worker = worker.ok_or(Refusal::UnknownInstance { instance: id })?;
+        let entry = worker.held.entry(uuid);
+        Ok(entry.or_insert_with(|| Held::new(attempt, Stage::Known, seq)))
     }
 
     /// Sends TERM, or sends it again, as long as something may be left.
@@ -116,12 +178,13 @@ impl Core {
         }
         let Some(host) = worker.host(id) else { return };
         let attempt = held.attempt;
+        let signal = if kill.only_unstarted { NONE } else { TERM };
         let about = FlightAction::OnWorker(id.clone(), worker.serial, WorkerFlight::Kill(uuid));
         let action = EffectAction::Kill {
             host,
             uuid,
             attempt,
-            signal: TERM,
+            signal,
         };
         if let Some((_, began)) = self.send(timeout, action, about)
             && let Some(held) = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid))
@@ -137,9 +200,11 @@ impl Core {
 
     pub(crate) fn on_killed(&mut self, id: &InstanceId, uuid: ContainerUuid, outcome: Outcome) {
         let gone = matches!(outcome, Outcome::Killed(KillOutcome::Gone));
+        let held = self.workers.get(id).and_then(|w| w.held.get(&uuid));
+        let withdrawn = held.is_some_and(|held| !held.is_to_end());
         match &outcome {
             Outcome::Killed(KillOutcome::Unknown { error }) => self.set_error(id, error),
-            Outcome::Killed(KillOutcome::StillRuns) => {
+            Outcome::Killed(KillOutcome::StillRuns) if !withdrawn => {
                 self.set_error(id, &format!("a kill of {uuid}: it still runs"));
             }
             _ => {}
@@ -152,6 +217,10 @@ impl Core {
         kill.in_flight = false;
         held.acted = seq;
         if !gone {
+            // Whatever it is that runs, the report shows it.
+            if withdrawn {
+                self.want_report(id);
+            }
             return;
         }
         match &mut held.stage {

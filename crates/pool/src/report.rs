@@ -114,7 +114,7 @@ impl Core {
             return;
         };
         let fresh = began > held.acted;
-        let mut settled = false;
+        let (mut settled, mut withdrawn) = (false, false);
         match held.stage {
             Stage::Ended(_) => return,
             Stage::Running => {}
@@ -123,6 +123,8 @@ impl Core {
                 held.document = None;
                 held.acted = seq;
                 settled = true;
+                // It was started before it was withdrawn.
+                withdrawn = held.kill.take_if(|kill| kill.only_unstarted).is_some();
                 if held.kill.is_none() {
                     held.given_up = false;
                 }
@@ -142,6 +144,12 @@ impl Core {
             held.stale = false;
             held.given_up &= held.kill.is_some();
             self.timers.clear(&timer);
+        }
+        if withdrawn {
+            for timer in [ContainerTimer::Signal, ContainerTimer::GiveUp] {
+                self.timers
+                    .clear(&Timer::Container(id.clone(), uuid, timer));
+            }
         }
         if settled {
             self.start_settled(id, uuid);

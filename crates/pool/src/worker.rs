@@ -249,6 +249,11 @@ impl Held {
         matches!(&self.stage, Stage::Ended(ended) if ended.acked && ended.told)
     }
 
+    /// Whether it was asked to end, whether it was started or not.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.kill.as_ref().is_some_and(|kill| !kill.only_unstarted)
+    }
+
     /// Whether it is known what became of every start of it that was sent.
     pub(crate) fn start_is_settled(&self) -> bool {
         !matches!(self.stage, Stage::Starting(_))
@@ -257,9 +262,9 @@ impl Held {
     pub(crate) fn phase(&self) -> HeldPhase {
         match &self.stage {
             Stage::Ended(ended) => HeldPhase::Ended(Box::new(ended.exit.clone())),
-            _ if self.stale && self.kill.is_none() => HeldPhase::Stale,
+            _ if self.stale && !self.is_to_end() => HeldPhase::Stale,
             _ if self.given_up => HeldPhase::GivenUp,
-            _ if self.kill.is_some() => HeldPhase::Killing,
+            _ if self.is_to_end() => HeldPhase::Killing,
             Stage::Running => HeldPhase::Running,
             Stage::Starting(_) | Stage::Known => HeldPhase::Starting,
         }
@@ -307,6 +312,8 @@ pub(crate) struct Sending {
 /// A kill that was asked for.
 #[derive(Debug)]
 pub(crate) struct Kill {
+    /// Whether it is only to be kept from being started: what was goes on.
+    pub(crate) only_unstarted: bool,
     pub(crate) in_flight: bool,
     /// Whether the start was settled when the signal was last sent.
     pub(crate) sent_settled: bool,

@@ -210,11 +210,12 @@ impl World {
                 host,
                 uuid,
                 attempt,
-                ..
+                signal,
             } => {
                 let machine = self.machines.get_mut(&host.instance).unwrap();
                 let mark = machine.marks.entry(*uuid).or_default();
                 *mark = (*mark).max(*attempt);
+                assert_ne!(*signal, 0, "nothing is withdrawn here");
                 if let Some((a, exit @ None)) = machine.entries.get_mut(uuid)
                     && a == attempt
                 {

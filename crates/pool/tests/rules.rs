@@ -383,6 +383,64 @@ fn an_attempt_of_an_earlier_process_can_be_killed_unseen() {
     assert!(rig.phase("a", 1).is_none());
 }
 
+/// An adopted worker with an attempt that is being withdrawn, and the command that does it.
+fn withdrawing() -> (Rig, Effect) {
+    let mut rig = Rig::ready(config());
+    rig.adopted("a");
+    rig.boot("a", vec![]);
+    rig.core
+        .withdraw(uuid(1), Attempt(3), &"a".into(), "test", rig.now)
+        .unwrap();
+    rig.drain();
+    let command = rig.take(is_kill);
+    assert!(matches!(
+        command.action,
+        EffectAction::Kill { signal: 0, .. }
+    ));
+    (rig, command)
+}
+
+#[test]
+fn an_attempt_that_was_not_started_is_withdrawn_once_a_later_report_lacks_it() {
+    let (mut rig, command) = withdrawing();
+    rig.report("a", vec![]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Starting));
+    assert!(rig.start("a", 2, 1).is_err(), "it may need all of the room");
+    rig.outcome(&command, Outcome::Killed(KillOutcome::Gone));
+    rig.answer(is_short, report(vec![]));
+    assert!(rig.has_event(|event| matches!(event, Event::NeverRan { .. })));
+    rig.start("a", 2, 1).unwrap();
+}
+
+#[test]
+fn an_attempt_that_started_before_it_was_withdrawn_goes_on() {
+    let (mut rig, command) = withdrawing();
+    rig.outcome(&command, Outcome::Killed(KillOutcome::StillRuns));
+    rig.answer(is_short, report(vec![running(1, 3)]));
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+    rig.pass(seconds(300), |action| {
+        assert!(!is_kill(action), "{action:?}");
+        None
+    });
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+}
+
+#[test]
+fn an_attempt_that_is_being_withdrawn_can_be_killed() {
+    let (mut rig, command) = withdrawing();
+    rig.kill("a", 1);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Killing));
+    rig.outcome(&command, Outcome::Killed(KillOutcome::StillRuns));
+    rig.report("a", vec![running(1, 3)]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Killing));
+    rig.wait(seconds(6));
+    let again = rig.take(is_kill);
+    assert!(matches!(
+        again.action,
+        EffectAction::Kill { signal: 15, .. }
+    ));
+}
+
 // Results.
 
 #[test]

@@ -9,7 +9,7 @@
 //! | `P --output STREAM --from N --length N --attempt N UUID` | prints a part of what it has written until now | [`EXIT_OK`] |
 //!
 //! `--kill` of an attempt that the runner has never seen leaves a mark, so that a start of it that
-//! arrives later is refused.
+//! arrives later is refused. Signal 0 does only that: what has been started goes on.
 
 use std::fmt::Write as _;
 use std::time::Duration;

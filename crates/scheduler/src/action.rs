@@ -64,6 +64,8 @@ pub enum Action {
     },
     /// End an attempt on an instance, or make sure that it can never start there.
     Kill {
+        /// Whether only the latter is wanted: what has been started goes on.
+        only_unstarted: bool,
         /// The container.
         uuid: ContainerUuid,
         /// The attempt.

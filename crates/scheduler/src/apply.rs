@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use longshore_types::{ContainerState, InstanceId, Instant};
+use longshore_types::{ContainerState, HeldContainer, InstanceId, Instant, Resources};
 
 use crate::action::Action;
 use crate::case::{Booking, Case, Counted, Origin, Standing};
@@ -85,7 +85,7 @@ impl Core {
         case.wants = verdict.wants;
         case.wants
             .retain(|a| !paused && !case.in_flight.iter().any(|doing| doing.covers(a)));
-        self.settle_booking(no);
+        self.settle_booking(no, verdict.room);
         self.note_standing(no, now);
         self.count(no, entering);
         self.keep_or_drop(no);
@@ -135,7 +135,10 @@ impl Core {
             .find(|c| here(&c.instance) && !Case::is_outdated(entry, c));
         if let Some(claim) = sighting {
             // A start that is under way may surely be refused yet.
-            case.ran |= claim.phase.shows_process();
+            let runs = claim.phase.shows_process();
+            case.ran |= runs;
+            // It was started before it was withdrawn, and goes on.
+            case.kill.take_if(|kill| runs && kill.only_unstarted);
             if case.origin == Origin::Unknown {
                 case.origin = Origin::On(claim.instance.clone());
             }
@@ -143,47 +146,115 @@ impl Core {
     }
 
     /// Keeps room for what is under way or bound, and gives back what is not needed any more.
-    fn settle_booking(&mut self, no: CaseNo) {
-        self.give_up_booking(no);
+    fn settle_booking(&mut self, no: CaseNo, room: Option<InstanceId>) {
+        self.give_up_booking(no, room.as_ref());
+        let Some(instance) = room else { return };
+        self.book_room(no, &instance);
+        let Some(case) = self.cases.get(no) else {
+            return;
+        };
+        let bound = matches!(case.standing, Standing::Bound(_));
+        let (true, Some(entry), Some(booking)) = (bound, &case.entry, case.booking) else {
+            return;
+        };
+        let (uuid, attempt) = (case.uuid, entry.attempt());
+        let action = if booking.over {
+            self.is_really_full(&instance).then(|| Action::Kill {
+                only_unstarted: true,
+                uuid,
+                attempt,
+                instance,
+                reason: "it does not fit there beside the others".into(),
+            })
+        } else {
+            let may_start = self.limits.accept_new && case.starting_on().is_none();
+            let slot = self.slots.slot(booking.slot);
+            let fits = slot.is_some_and(|slot| booking.need.fits_in(&slot.unused()));
+            let may_start = may_start && fits && !self.waits_for_another(no);
+            may_start.then_some(Action::Start {
+                uuid,
+                attempt,
+                instance,
+                resources: booking.need,
+            })
+        };
+        if let Some(case) = self.cases.get_mut(no) {
+            case.wants.extend(action);
+        }
+    }
+
+    /// Keeps room on an instance: of one that may start there unasked also where there is less.
+    fn book_room(&mut self, no: CaseNo, instance: &InstanceId) {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let (Standing::Bound(instance), Some(entry)) = (&case.standing, &case.entry) else {
+        let (Some(entry), Some(shape)) = (&case.entry, self.shapes.shape(case.shape)) else {
             return;
         };
-        let Some(shape) = self.shapes.shape(case.shape) else {
+        let worker = self.workers.no(instance);
+        let worker = worker.and_then(|w| self.workers.worker(w));
+        let Some(slot) = worker.and_then(|worker| worker.slot) else {
             return;
         };
-        if case.booking.is_none() {
-            let worker = self
-                .workers
-                .no(instance)
-                .and_then(|w| self.workers.worker(w));
-            let slot = worker.and_then(|worker| worker.slot);
-            let room = slot.and_then(|slot| self.slots.slot(slot)).map(Slot::spare);
-            if let (Some(slot), Some(room)) = (slot, room)
-                && shape.need.fits_in(&room)
-            {
-                self.slots.book(slot, no, shape.need);
-                case.booking = Some(Booking {
-                    slot,
-                    hard: true,
-                    need: shape.need,
-                });
-            }
+        let holds = case.booking.is_some_and(|booking| booking.slot == slot);
+        if case.booking.is_some() && !holds {
+            return;
         }
-        if case.booking.is_some() && self.limits.accept_new && case.starting_on().is_none() {
-            case.wants.push(Action::Start {
-                uuid: case.uuid,
-                attempt: entry.attempt(),
-                instance: instance.clone(),
-                resources: shape.need,
+        let Some(mut spare) = self.slots.slot(slot).map(Slot::spare) else {
+            return;
+        };
+        if holds && case.booking.is_some_and(|booking| !booking.over) {
+            return;
+        }
+        if holds {
+            self.slots.release(slot, no);
+            case.booking = None;
+            spare = self.slots.slot(slot).map(Slot::spare).unwrap_or_default();
+        }
+        let fits = shape.need.fits_in(&spare);
+        let again = entry.lock_count < self.config.max_dispatch_attempts;
+        let unasked = entry.state == ContainerState::Locked && !case.own_lock && again;
+        if fits || unasked {
+            self.slots.book(slot, no, shape.need);
+            case.booking = Some(Booking {
+                slot,
+                hard: true,
+                over: !fits,
+                need: shape.need,
             });
         }
     }
 
+    /// Whether what is on a worker is known, and not only taken for all that it has.
+    fn is_really_full(&self, instance: &InstanceId) -> bool {
+        let Some(view) = self.workers.get(instance) else {
+            return false;
+        };
+        let running = || view.containers.iter().filter(|c| c.phase.may_run());
+        let is_known = |held: &HeldContainer| {
+            let case = self.case(held.uuid);
+            let shape =
+                case.and_then(|c| c.entry.as_ref().and_then(|_| self.shapes.shape(c.shape)));
+            shape.is_some_and(|shape| shape.need == held.granted)
+        };
+        let sum: Resources = running().map(|held| held.granted).sum();
+        sum == view.granted && running().all(is_known)
+    }
+
+    /// Whether something else may start unasked where a container has room, for which there is none.
+    pub(crate) fn waits_for_another(&self, no: CaseNo) -> bool {
+        let booking = self.cases.get(no).and_then(|case| case.booking);
+        let slot = booking.and_then(|booking| self.slots.slot(booking.slot));
+        slot.is_some_and(|slot| {
+            slot.holders.iter().any(|(other, _)| {
+                let booking = self.cases.get(*other).and_then(|case| case.booking);
+                *other != no && booking.is_some_and(|booking| booking.over)
+            })
+        })
+    }
+
     /// Gives back room that is not needed any more.
-    fn give_up_booking(&mut self, no: CaseNo) {
+    fn give_up_booking(&mut self, no: CaseNo, room: Option<&InstanceId>) {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
@@ -201,20 +272,23 @@ impl Core {
             .iter()
             .any(|c| here(&c.instance) && c.phase.may_run());
         let keep = if booking.hard {
-            let bound = match &case.standing {
-                Standing::Bound(instance) => here(instance),
-                Standing::Paused => is_bound(case),
-                _ => false,
-            };
-            case.entry_busy() || case.starting_on().is_some() || bound
+            case.entry_busy() || case.starting_on().is_some() || room.is_some_and(here)
         } else {
             case.standing == Standing::Waiting
         };
-        if !keep || shown {
-            case.booking = None;
-            self.slots.release(booking.slot, no);
-            // Somebody else may use that room now.
-            self.dirty |= booking.hard && !shown;
+        if keep && !shown {
+            return;
+        }
+        case.booking = None;
+        self.slots.release(booking.slot, no);
+        // Somebody else may use that room now.
+        self.dirty |= booking.hard && !shown;
+        if booking.over {
+            let waiting = self.slots.slot(booking.slot).map(|slot| &slot.holders);
+            let waiting: Vec<CaseNo> = waiting.into_iter().flatten().map(|(no, _)| *no).collect();
+            for no in waiting {
+                self.touch(no);
+            }
         }
     }
 
@@ -353,11 +427,4 @@ fn counted(case: &Case) -> Counted {
         queued: waits && case.standing == Standing::Waiting && !hard,
         active: active.then_some(entry.supervisor),
     }
-}
-
-/// Whether a locked container can be started on one instance only.
-fn is_bound(case: &Case) -> bool {
-    case.entry
-        .as_ref()
-        .is_some_and(|e| e.state == ContainerState::Locked && e.placed_on.is_some())
 }

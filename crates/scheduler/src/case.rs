@@ -101,6 +101,8 @@ pub(crate) enum Origin {
 pub(crate) struct KillMark {
     pub(crate) instance: InstanceId,
     pub(crate) attempt: Attempt,
+    /// Whether it was only to be kept from being started.
+    pub(crate) only_unstarted: bool,
     pub(crate) gone: bool,
 }
 
@@ -118,6 +120,9 @@ pub(crate) struct Booking {
     pub(crate) slot: SlotNo,
     /// Whether an action relies on it; otherwise it is made anew in each pass.
     pub(crate) hard: bool,
+    /// Whether there is less room than that: it may start there unasked, so nobody else is started
+    /// there before it was withdrawn, or has begun.
+    pub(crate) over: bool,
     pub(crate) need: Resources,
 }
 

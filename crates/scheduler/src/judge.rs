@@ -31,6 +31,8 @@ pub(crate) struct Verdict {
     pub(crate) watch: Option<InstanceId>,
     /// Whether no place is left where a process of the latest attempt could be.
     pub(crate) cleared: bool,
+    /// Where room is kept: it can be started there and nowhere else, or may start there unasked.
+    pub(crate) room: Option<InstanceId>,
 }
 
 impl Verdict {
@@ -40,6 +42,7 @@ impl Verdict {
             wants: Vec::new(),
             watch: None,
             cleared: false,
+            room: None,
         }
     }
 
@@ -49,6 +52,11 @@ impl Verdict {
 
     fn wanting(mut self, action: Action) -> Self {
         self.wants.push(action);
+        self
+    }
+
+    fn with_room_on(mut self, instance: &InstanceId) -> Self {
+        self.room = Some(instance.clone());
         self
     }
 
@@ -138,11 +146,17 @@ fn busy(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     }
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
     let ending = case.calling == Some(Call::End);
-    if hard || ending || at_rest(case, entry, world).standing != Standing::Waiting {
-        Verdict::new(Standing::Calling)
-    } else {
+    let calling = Verdict::new(Standing::Calling);
+    if ending {
+        return calling;
+    }
+    let rest = at_rest(case, entry, world);
+    match rest.room {
+        // Its start may be on its way there, whatever is asked of the controller.
+        Some(instance) => calling.with_room_on(&instance).watching(&instance),
         // It keeps its claim to a place that boots while the controller answers.
-        Verdict::new(Standing::Waiting)
+        None if rest.standing == Standing::Waiting && !hard => Verdict::new(Standing::Waiting),
+        None => calling,
     }
 }
 
@@ -171,6 +185,7 @@ fn end_claim(case: &Case, claim: &Claim, why: &str) -> Option<Action> {
         }),
         ClaimPhase::Dying => None,
         ClaimPhase::Starting | ClaimPhase::Running | ClaimPhase::Stale => Some(Action::Kill {
+            only_unstarted: false,
             uuid,
             attempt,
             instance,
@@ -379,11 +394,15 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
             return Verdict::new(Standing::Calling).wanting(Action::Unlock { uuid: case.uuid });
         }
         // A kill cannot be taken back: the runner refuses the attempt from now on.
-        Some(_) => {
-            return Verdict::settled(Reason::Stopping {
+        Some(kill) => {
+            let verdict = Verdict::settled(Reason::Stopping {
                 instance: instance.clone(),
             })
             .watching(instance);
+            return match kill.only_unstarted {
+                true => verdict.with_room_on(instance),
+                false => verdict,
+            };
         }
         None => {}
     }
@@ -398,6 +417,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         } else {
             Verdict::new(Standing::Bound(instance.clone()))
         }
+        .with_room_on(instance)
         .watching(instance);
     }
     if worker.state == WorkerState::Shutdown {
@@ -415,6 +435,8 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
     })
     .watching(instance)
     .wanting(Action::Kill {
+        // It may have been started just now, and then it is wanted.
+        only_unstarted: convenience,
         uuid: case.uuid,
         attempt: container.attempt(),
         instance: instance.clone(),

@@ -227,7 +227,12 @@ impl Core {
         let wants = self.cases.get_mut(no).map(|case| &mut case.wants);
         if let Some(wants) = wants {
             if !wants.is_empty() {
-                return Some(wants.remove(0));
+                let action = wants.remove(0);
+                let starts = matches!(action, Action::Start { .. });
+                if starts && self.waits_for_another(no) {
+                    return None;
+                }
+                return Some(action);
             }
             *wants = Vec::new();
         }
@@ -305,11 +310,15 @@ impl Core {
             }
             | Action::Place { .. } => harden(case),
             Action::Kill {
-                instance, attempt, ..
+                only_unstarted,
+                instance,
+                attempt,
+                ..
             } => {
                 case.kill = Some(Box::new(KillMark {
                     instance: instance.clone(),
                     attempt: *attempt,
+                    only_unstarted: *only_unstarted,
                     gone: false,
                 }));
             }

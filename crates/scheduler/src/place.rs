@@ -167,6 +167,7 @@ impl Core {
         case.booking = Some(Booking {
             slot,
             hard: false,
+            over: false,
             need,
         });
         let Some(entry) = case.entry.as_ref().filter(|_| !case.entry_busy()) else {

@@ -70,6 +70,11 @@ impl Slot {
             .saturating_sub(self.base.used.saturating_add(self.booked))
     }
 
+    /// What nothing that is known to be there has.
+    pub(crate) fn unused(&self) -> Resources {
+        self.base.capacity.saturating_sub(self.base.used)
+    }
+
     /// How many containers it has or was promised.
     pub(crate) fn load(&self) -> u32 {
         let holders = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);

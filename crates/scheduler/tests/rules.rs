@@ -265,19 +265,81 @@ fn locked_where_it_was_placed() {
 }
 
 #[test]
-fn a_place_that_takes_nothing_more_is_left_by_a_kill_that_leaves_a_mark() {
+fn a_place_that_takes_nothing_more_is_left_unless_it_was_started_there() {
     let held = stopped_taking(idle("a", "small"));
     let mut core = scene()
         .entry(placed(1, "a"))
         .worker(held.clone())
         .worker(idle("b", "small"))
-        .gives(&["kill 1#1 a"], "to stop");
-    core.upsert_worker(holding(held.clone(), 1, 1, HeldPhase::Killing), at(2));
+        .gives(&["withdraw 1#1 a"], "to stop");
+    core.upsert_worker(holding(held.clone(), 1, 1, HeldPhase::Starting), at(2));
     assert_eq!(briefs(&mut core, at(2)), QUIET);
     core.upsert_worker(held, at(3));
     assert_eq!(briefs(&mut core, at(3)), ["unlock 1"]);
     core.upsert_entry(with(queued(1), |c| c.lock_count = 1), at(4));
     assert_eq!(briefs(&mut core, at(4)), ["lock 1 b"]);
+}
+
+#[test]
+fn what_was_started_before_it_was_withdrawn_goes_on_and_can_be_killed() {
+    let held = stopped_taking(idle("a", "small"));
+    let mut core = scene()
+        .entry(placed(1, "a"))
+        .worker(held.clone())
+        .gives(&["withdraw 1#1 a"], "to stop");
+    core.upsert_worker(holding(held.clone(), 1, 1, HeldPhase::Starting), at(2));
+    assert_eq!(briefs(&mut core, at(2)), QUIET);
+    core.upsert_worker(holding(held.clone(), 1, 1, HeldPhase::Running), at(3));
+    assert_eq!(briefs(&mut core, at(3)), QUIET);
+    core.upsert_entry(with(placed(1, "a"), |c| c.priority = 0), at(4));
+    assert_eq!(briefs(&mut core, at(4)), ["kill 1#1 a"]);
+}
+
+/// Two that an earlier process may have started where only one of them fits.
+fn two_for_one_place() -> Scene {
+    let whole = |entry| with(entry, |c| c.request = request(2));
+    scene()
+        .entry(whole(placed(1, "a")))
+        .entry(whole(placed(2, "a")))
+        .worker(idle("a", "small"))
+}
+
+#[test]
+fn of_those_that_may_start_unasked_and_do_not_fit_together_one_is_withdrawn_first() {
+    let mut core = two_for_one_place().core();
+    assert_eq!(briefs(&mut core, at(1)), ["withdraw 2#1 a"]);
+    let mut settling = holding(idle("a", "small"), 2, 1, HeldPhase::Starting);
+    settling.granted = settling.capacity;
+    core.upsert_worker(settling, at(2));
+    assert_eq!(briefs(&mut core, at(2)), QUIET);
+    // It will never start: now the other one may.
+    core.upsert_worker(idle("a", "small"), at(3));
+    assert_eq!(briefs(&mut core, at(3)), ["start 1#1 a", "unlock 2"]);
+}
+
+#[test]
+fn nothing_is_withdrawn_for_one_that_is_at_its_last_attempt() {
+    let mut core = two_for_one_place().core();
+    core.upsert_entry(
+        with(placed(2, "a"), |c| {
+            (c.lock_count, c.request) = (10, request(2));
+        }),
+        at(1),
+    );
+    assert_eq!(briefs(&mut core, at(1)), ["start 1#1 a"]);
+}
+
+#[test]
+fn room_is_kept_for_what_may_start_unasked_while_the_controller_is_asked_about_it() {
+    let mut asked = with(placed(1, "a"), |c| c.request = request(2));
+    asked.call_in_flight = true;
+    let mut core = scene()
+        .entry(asked)
+        .entry(locked(2))
+        .worker(idle("a", "small"))
+        .core();
+    let all = briefs(&mut core, at(1));
+    assert!(!all.iter().any(|action| action.ends_with("2 a")), "{all:?}");
 }
 
 #[test]
@@ -290,7 +352,7 @@ fn the_last_attempt_is_not_given_up_for_our_convenience() {
             }))
             .worker(stopped_taking(idle("a", "small")))
     };
-    start(9, 1).gives(&["kill 1#9 a"], "to stop");
+    start(9, 1).gives(&["withdraw 1#9 a"], "to stop");
     start(10, 1).gives(QUIET, "no further attempt is allowed");
     start(10, 0).gives(&["kill 1#10 a"], "to stop");
 }
@@ -332,7 +394,7 @@ fn a_start_that_was_surely_refused_is_not_an_attempt_that_was_lost() {
     assert_eq!(briefs(&mut core, at(3)), QUIET);
     assert_eq!(briefs(&mut core, at(10)), ["start 1#1 a"]);
     let mut core = refused(stopped_taking(idle("a", "small")));
-    assert_eq!(briefs(&mut core, at(10)), ["kill 1#1 a"]);
+    assert_eq!(briefs(&mut core, at(10)), ["withdraw 1#1 a"]);
 }
 
 #[test]

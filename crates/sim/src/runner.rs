@@ -135,15 +135,21 @@ impl Runner {
         entry.max(self.marks.get(&uuid).copied())
     }
 
-    /// Sends TERM to an attempt. One that was never started never will be.
-    pub(crate) fn kill(&mut self, uuid: ContainerUuid, attempt: Attempt, now: Instant) -> Killed {
-        let newest = self
-            .entries
-            .get(&uuid)
-            .and_then(|entries| entries.keys().next_back().copied());
+    /// An attempt that was never started never will be; whether nothing of it runs.
+    pub(crate) fn withdraw(&mut self, uuid: ContainerUuid, attempt: Attempt) -> bool {
+        let entries = self.entries.get(&uuid);
+        let newest = entries.and_then(|entries| entries.keys().next_back().copied());
         if newest.is_none_or(|newest| newest < attempt) {
             let mark = self.marks.entry(uuid).or_insert(attempt);
             *mark = (*mark).max(attempt);
+        }
+        let entry = entries.and_then(|entries| entries.get(&attempt));
+        entry.is_none_or(|entry| matches!(entry.state, State::Finished(_)))
+    }
+
+    /// Sends TERM to an attempt. One that was never started never will be.
+    pub(crate) fn kill(&mut self, uuid: ContainerUuid, attempt: Attempt, now: Instant) -> Killed {
+        if self.withdraw(uuid, attempt) {
             return Killed::Gone;
         }
         let entry = self

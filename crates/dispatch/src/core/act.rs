@@ -33,14 +33,18 @@ impl Core {
                 .give_back(instance, now)
                 .map_err(|refusal| refusal.to_string()),
             Action::Kill {
+                only_unstarted,
                 uuid,
                 instance,
                 attempt,
                 reason,
-            } => self
-                .pool
-                .kill_attempt(*uuid, *attempt, instance, reason, now)
-                .map_err(|refusal| refusal.to_string()),
+            } => if *only_unstarted {
+                self.pool.withdraw(*uuid, *attempt, instance, reason, now)
+            } else {
+                self.pool
+                    .kill_attempt(*uuid, *attempt, instance, reason, now)
+            }
+            .map_err(|refusal| refusal.to_string()),
             Action::Forget { uuid } => {
                 self.forget(*uuid);
                 Ok(())

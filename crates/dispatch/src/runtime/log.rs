@@ -36,6 +36,16 @@ fn log_decided(action: &Action) {
         Action::Create { type_name } => info!(instance_type = %type_name, "creating an instance"),
         Action::GiveBack { instance } => info!(%instance, "giving an instance back"),
         Action::Kill {
+            only_unstarted: true,
+            uuid,
+            instance,
+            attempt,
+            reason,
+        } => {
+            info!(container_uuid = %uuid, %instance, %attempt, reason, "withdrawing an attempt");
+        }
+        Action::Kill {
+            only_unstarted: false,
             uuid,
             instance,
             attempt,

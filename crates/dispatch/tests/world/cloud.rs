@@ -192,6 +192,12 @@ impl Cloud {
                 }
                 Outcome::Started(outcome)
             }
+            EffectAction::Kill {
+                uuid,
+                attempt,
+                signal: 0,
+                ..
+            } => Outcome::Killed(vm.machine.withdraw(*uuid, *attempt)),
             EffectAction::Kill { uuid, attempt, .. } => {
                 Outcome::Killed(vm.machine.kill(*uuid, *attempt, now))
             }

@@ -66,6 +66,19 @@ impl Machine {
         StartOutcome::Started
     }
 
+    /// An attempt that was not started never will be; what was goes on.
+    pub(crate) fn withdraw(&mut self, uuid: ContainerUuid, attempt: Attempt) -> KillOutcome {
+        let mark = self.marks.entry(uuid).or_insert(attempt);
+        *mark = (*mark).max(attempt);
+        match self.containers.get(&uuid) {
+            Some(container) if container.attempt == attempt => match container.state {
+                Supervision::Running { .. } | Supervision::Ending { .. } => KillOutcome::StillRuns,
+                Supervision::Finished(_) => KillOutcome::Gone,
+            },
+            _ => KillOutcome::Gone,
+        }
+    }
+
     pub(crate) fn kill(
         &mut self,
         uuid: ContainerUuid,

@@ -195,11 +195,15 @@ pub(crate) fn brief(action: &Action) -> String {
         Action::Create { type_name } => format!("create {type_name}"),
         Action::GiveBack { instance } => format!("give back {instance}"),
         Action::Kill {
+            only_unstarted,
             uuid,
             attempt,
             instance,
             ..
-        } => format!("kill {}#{attempt} {instance}", n(uuid)),
+        } => {
+            let what = if *only_unstarted { "withdraw" } else { "kill" };
+            format!("{what} {}#{attempt} {instance}", n(uuid))
+        }
         Action::Lost {
             uuid,
             attempt,

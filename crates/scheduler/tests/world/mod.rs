@@ -84,7 +84,8 @@ enum Op {
     Call(Action),
     Report(ContainerUuid, ContainerState),
     Start(ContainerUuid, Attempt, InstanceId, Resources),
-    Kill(ContainerUuid, Attempt, InstanceId),
+    /// The last says whether what was started goes on.
+    Kill(ContainerUuid, Attempt, InstanceId, bool),
 }
 
 pub(crate) struct World {
@@ -158,7 +159,7 @@ impl World {
                 if let Some(id) = Self::pick(self.machines.keys().cloned(), which) {
                     self.machines.remove(&id);
                     self.ops.retain(|op| match op {
-                        Op::Start(_, _, on, _) | Op::Kill(_, _, on) => *on != id,
+                        Op::Start(_, _, on, _) | Op::Kill(_, _, on, _) => *on != id,
                         _ => true,
                     });
                     self.core.remove_worker(&id, self.now);
@@ -303,7 +304,7 @@ impl World {
             .ops
             .iter()
             .filter_map(|op| match op {
-                Op::Start(uuid, _, on, _) | Op::Kill(uuid, _, on) if on == id => Some(*uuid),
+                Op::Start(uuid, _, on, _) | Op::Kill(uuid, _, on, _) if on == id => Some(*uuid),
                 _ => None,
             })
             .collect();
@@ -521,7 +522,7 @@ impl World {
                     }
                 }
             }
-            Op::Kill(uuid, attempt, id) => {
+            Op::Kill(uuid, attempt, id, only_unstarted) => {
                 let records = self.config.records_placement;
                 if let Some(machine) = self.machines.get_mut(&id) {
                     // It counts only once the start is settled.
@@ -530,12 +531,13 @@ impl World {
                         .iter()
                         .any(|op| matches!(op, Op::Start(u, ..) if *u == uuid));
                     if !well || starting {
-                        self.ops.push(Op::Kill(uuid, attempt, id));
+                        self.ops.push(Op::Kill(uuid, attempt, id, only_unstarted));
                         return;
                     }
                     let mark = machine.marks.entry(uuid).or_default();
                     *mark = (*mark).max(attempt);
-                    if let Some((attempt, _)) = machine.processes.remove(&uuid)
+                    if !only_unstarted
+                        && let Some((attempt, _)) = machine.processes.remove(&uuid)
                         && records
                     {
                         machine.results.insert(uuid, (attempt, ExitCause::Killed));
@@ -619,6 +621,51 @@ impl World {
         }
     }
 
+    fn kill(&mut self, action: &Action) {
+        let Action::Kill {
+            only_unstarted,
+            uuid,
+            attempt,
+            instance,
+            ..
+        } = action
+        else {
+            return;
+        };
+        let only_unstarted = *only_unstarted;
+        let (uuid, attempt, instance) = (*uuid, *attempt, instance.clone());
+        let final_or_unwanted = self.containers.get(&uuid).is_none_or(|c| {
+            c.state == ContainerState::Queued
+                || c.state.is_final()
+                || c.priority < 1
+                || c.attempt() != attempt
+        });
+        assert!(
+            only_unstarted || final_or_unwanted,
+            "{action:?} of what should run"
+        );
+        let machine = self.machines.get_mut(&instance).unwrap();
+        let unseen = match only_unstarted {
+            true => machine.capacity,
+            false => Resources::NONE,
+        };
+        let granted = machine.known.get(&uuid).map_or(unseen, |k| k.granted);
+        machine.known.insert(
+            uuid,
+            Known {
+                attempt,
+                phase: match only_unstarted {
+                    true => HeldPhase::Starting,
+                    false => HeldPhase::Killing,
+                },
+                granted,
+            },
+        );
+        self.ops
+            .push(Op::Kill(uuid, attempt, instance.clone(), only_unstarted));
+        self.tell_worker(&instance);
+    }
+
     fn perform(&mut self, action: Action) {
         match &action {
             Action::Lock { uuid, .. }
@@ -667,37 +714,7 @@ impl World {
                     .push(Op::Start(uuid, attempt, instance.clone(), resources));
                 self.tell_worker(&instance);
             }
-            Action::Kill {
-                uuid,
-                attempt,
-                instance,
-                ..
-            } => {
-                let (uuid, attempt, instance) = (*uuid, *attempt, instance.clone());
-                let final_or_unwanted = self.containers.get(&uuid).is_none_or(|c| {
-                    c.state == ContainerState::Queued
-                        || c.state.is_final()
-                        || c.priority < 1
-                        || c.attempt() != attempt
-                        || self.machines[&instance].behavior != IdleBehavior::Run
-                });
-                assert!(final_or_unwanted, "{action:?} of what should run");
-                let machine = self.machines.get_mut(&instance).unwrap();
-                let granted = machine
-                    .known
-                    .get(&uuid)
-                    .map_or(Resources::NONE, |k| k.granted);
-                machine.known.insert(
-                    uuid,
-                    Known {
-                        attempt,
-                        phase: HeldPhase::Killing,
-                        granted,
-                    },
-                );
-                self.ops.push(Op::Kill(uuid, attempt, instance.clone()));
-                self.tell_worker(&instance);
-            }
+            Action::Kill { .. } => self.kill(&action),
             Action::Forget { uuid } => {
                 assert!(!self.has_process(*uuid), "{action:?}, but it runs");
                 self.core.remove_entry(*uuid, self.now);

@@ -316,6 +316,12 @@ impl World {
             EffectAction::Start { uuid, attempt, .. } => {
                 at_once(PoolOutcome::Started(self.start(id, *uuid, *attempt)))
             }
+            EffectAction::Kill {
+                uuid,
+                attempt,
+                signal: 0,
+                ..
+            } => at_once(PoolOutcome::Killed(self.withdraw(id, *uuid, *attempt))),
             EffectAction::Kill { uuid, attempt, .. } => {
                 let (outcome, after) = self.kill(id, *uuid, *attempt);
                 Some((PoolOutcome::Killed(outcome), after))

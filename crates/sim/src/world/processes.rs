@@ -109,6 +109,24 @@ impl World {
         }
     }
 
+    /// An attempt that was not started never will be; what was goes on.
+    pub(super) fn withdraw(
+        &mut self,
+        id: &InstanceId,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+    ) -> KillOutcome {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.deployed) else {
+            let error = "no such file or directory".into();
+            return KillOutcome::Unknown { error };
+        };
+        if machine.runner.withdraw(uuid, attempt) {
+            KillOutcome::Gone
+        } else {
+            KillOutcome::StillRuns
+        }
+    }
+
     /// How long a process goes on after a TERM; none if it takes no notice.
     fn patience(
         &mut self,
