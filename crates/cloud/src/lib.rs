@@ -6,7 +6,7 @@
 //!
 //! # A driver in a hundred lines
 //!
-//! Instances that are files in a directory, each holding its tags. (The calls to the file system
+//! Instances that are files in a directory, each holding its type and its tags. (The calls to the file system
 //! block, which is no matter for a short one. One that waits for a network must not block, and has
 //! to end within [`CallContext::timeout`].)
 //!
@@ -47,8 +47,15 @@
 //!
 //! fn describe(path: &Path) -> io::Result<Instance> {
 //!     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-//!     let tags: Tags = serde_json::from_slice(&fs::read(path)?)?;
-//!     Ok(Instance::new(name, "file", InstanceState::Running, tags))
+//!     let (provider_type, tags): (String, Tags) = serde_json::from_slice(&fs::read(path)?)?;
+//!     Ok(Instance::new(name, provider_type, InstanceState::Running, tags))
+//! }
+//!
+//! /// Writes beside the file and renames: a crash leaves no half of one for listings to trip over.
+//! fn write(path: &Path, provider_type: &str, tags: &Tags) -> io::Result<()> {
+//!     let half = path.with_extension("half");
+//!     fs::write(&half, serde_json::to_vec(&(provider_type, tags))?)?;
+//!     fs::rename(half, path)
 //! }
 //!
 //! #[async_trait]
@@ -57,15 +64,21 @@
 //!         -> Result<Instance, CloudError> {
 //!         // The token is the name: a repeated request finds what the first one made.
 //!         let path = self.path(&request.token);
-//!         let made = serde_json::to_vec(&request.tags).map_err(io::Error::from)
-//!             .and_then(|tags| if path.exists() { Ok(()) } else { fs::write(&path, tags) })
-//!             .and_then(|()| describe(&path));
+//!         let make = || match path.exists() {
+//!             true => Ok(()),
+//!             false => write(&path, &request.instance_type.provider_type, &request.tags),
+//!         };
+//!         let made = make().and_then(|()| describe(&path));
 //!         made.map_err(|error| classify(Operation::Create, error))
 //!     }
 //!
 //!     async fn list(&self, _: &CallContext, tags: &Tags) -> Result<Vec<Instance>, CloudError> {
 //!         let read = || -> io::Result<Vec<Instance>> {
-//!             fs::read_dir(&self.0)?.map(|entry| describe(&entry?.path())).collect()
+//!             let paths: Vec<PathBuf> = fs::read_dir(&self.0)?
+//!                 .map(|entry| Ok(entry?.path()))
+//!                 .collect::<io::Result<_>>()?;
+//!             let whole = paths.iter().filter(|path| path.extension().is_none());
+//!             whole.map(|path| describe(path)).collect()
 //!         };
 //!         let mut instances = read().map_err(|error| classify(Operation::List, error))?;
 //!         instances.retain(|instance| instance.has_tags(tags));
@@ -86,9 +99,9 @@
 //!         -> InstanceResults {
 //!         let merge = |id: &InstanceId, tags: &Tags| -> io::Result<()> {
 //!             let path = self.path(id.as_str());
-//!             let mut all = describe(&path)?.tags;
+//!             let Instance { provider_type, tags: mut all, .. } = describe(&path)?;
 //!             all.extend(tags.clone());
-//!             fs::write(path, serde_json::to_vec(&all)?)
+//!             write(&path, &provider_type, &all)
 //!         };
 //!         changes.iter()
 //!             .map(|(id, tags)| {
@@ -202,7 +215,8 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// With [`Capabilities::idempotent_create`] a repeated request with the same
     /// [`CreateRequest::token`] returns the instance that the first one made. The reply may be
-    /// lost after success; such an error has the outcome [`Outcome::Unknown`].
+    /// lost after success; such an error has the outcome [`Outcome::Unknown`]. A token is not used
+    /// any more once its instance was destroyed: what a request with it does then is not promised.
     async fn create(
         &self,
         context: &CallContext,

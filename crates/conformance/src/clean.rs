@@ -37,10 +37,31 @@ struct Progress {
     targets: BTreeSet<InstanceId>,
     /// What destroy said Ok about.
     accepted: BTreeSet<InstanceId>,
-    /// What was last said about those that are still there.
-    trouble: BTreeMap<InstanceId, String>,
+    /// When it last did so about one more.
+    accepted_at: Option<Instant>,
+    /// What the last listing shows alive, and what that means.
+    alive: BTreeMap<InstanceId, String>,
+    /// What destroy answered in place of Ok.
+    refused: BTreeMap<InstanceId, String>,
     /// Why nothing could be listed.
     blind: Option<String>,
+}
+
+impl Progress {
+    fn is_done(&self) -> bool {
+        self.alive.is_empty() && self.refused.is_empty() && self.blind.is_none()
+    }
+
+    fn accept(&mut self, id: &InstanceId) {
+        self.refused.remove(id);
+        if self.accepted.insert(id.clone()) {
+            self.accepted_at = Some(Instant::now());
+        }
+    }
+
+    fn refuse(&mut self, id: &InstanceId, why: String) {
+        self.refused.insert(id.clone(), why);
+    }
 }
 
 impl Lab {
@@ -51,7 +72,7 @@ impl Lab {
         // What a create made that never said so may be listed only now.
         let surely_listed = doubtful.map(|at| at + timing.call + timing.appear);
         let started = Instant::now();
-        let until = surely_listed.map_or(started, |at| at.max(started)) + timing.vanish;
+        let since = surely_listed.map_or(started, |at| at.max(started));
         let mut progress = Progress::default();
         progress.targets.extend(self.made().ids.iter().cloned());
         progress.targets.retain(|id| !self.was_there(id));
@@ -59,8 +80,13 @@ impl Lab {
             self.find_targets(&mut progress).await;
             self.destroy_targets(&mut progress).await;
             let waited = surely_listed.is_none_or(|at| Instant::now() >= at);
-            let done = progress.trouble.is_empty() && progress.blind.is_none();
-            if done && waited || Instant::now() >= until {
+            if waited && progress.is_done() {
+                return Vec::new();
+            }
+            // However long the destroys took, what the last of them was about has its time, too.
+            let since = progress.accepted_at.map_or(since, |at| at.max(since));
+            if Instant::now() >= since + timing.vanish {
+                self.find_targets(&mut progress).await;
                 return self.left_behind(progress, doubtful.is_some());
             }
             tokio::time::sleep(timing.poll).await;
@@ -69,13 +95,14 @@ impl Lab {
 
     /// Lists what is there; what was accepted and is not listed alive needs no more care.
     async fn find_targets(&self, progress: &mut Progress) {
-        let listing = match self.try_list(&self.tags, self.subject.timing.call).await {
+        let timeout = self.subject.timing.call;
+        let listing = match self.patiently(|| self.try_list(&self.tags, timeout)).await {
             Ok(Ok(listed)) => listed.into_iter().map(|i| (i.id.clone(), i)).collect(),
             Ok(Err(error)) => return progress.blind = Some(error.chain()),
             Err(stop) => return progress.blind = Some(stop.words()),
         };
         progress.blind = None;
-        progress.trouble.clear();
+        progress.alive.clear();
         for id in self.ours(&listing) {
             let state = listing[&id].state;
             let said = match progress.accepted.contains(&id) {
@@ -83,7 +110,7 @@ impl Lab {
                 false => "it is listed as",
             };
             progress
-                .trouble
+                .alive
                 .insert(id.clone(), format!("{said} {state:?}"));
             progress.targets.insert(id);
         }
@@ -103,9 +130,8 @@ impl Lab {
 
     /// Destroys what is alive or was not accepted yet.
     async fn destroy_targets(&self, progress: &mut Progress) {
-        let wanted = |id: &&InstanceId| {
-            !progress.accepted.contains(*id) || progress.trouble.contains_key(*id)
-        };
+        let wanted =
+            |id: &&InstanceId| !progress.accepted.contains(*id) || progress.alive.contains_key(*id);
         let ids: Vec<InstanceId> = progress.targets.iter().filter(wanted).cloned().collect();
         let limit = self.ask("capabilities", |set| set.capabilities().destroy_batch);
         let batch = match limit.await {
@@ -113,38 +139,32 @@ impl Lab {
             Ok(limit) => limit.min(100),
         };
         for ids in ids.chunks(batch) {
-            let answers = match self.destroy_within(ids, self.subject.timing.call).await {
+            let answers = match self.destroy(ids).await {
                 Ok(answers) => answers,
                 Err(stop) => {
                     let words = stop.words();
-                    let told = ids.iter().map(|id| (id.clone(), words.clone()));
-                    progress.trouble.extend(told);
+                    ids.iter().for_each(|id| progress.refuse(id, words.clone()));
                     continue;
                 }
             };
             for id in ids {
                 match answers.iter().find(|(answered, _)| answered == id) {
-                    Some((_, Ok(()))) => {
-                        progress.accepted.insert(id.clone());
-                    }
+                    Some((_, Ok(()))) => progress.accept(id),
                     // Not what is promised, but gone it is; if not, listings say so.
                     Some((_, Err(error))) if error.kind == ErrorKind::NotFound => {
-                        progress.accepted.insert(id.clone());
+                        progress.accept(id);
                     }
-                    Some((_, Err(error))) => {
-                        progress.trouble.insert(id.clone(), error.chain());
-                    }
-                    None => {
-                        let what = "destroy gave no answer about it";
-                        progress.trouble.insert(id.clone(), what.into());
-                    }
+                    Some((_, Err(error))) => progress.refuse(id, error.chain()),
+                    None => progress.refuse(id, "destroy gave no answer about it".into()),
                 }
             }
         }
     }
 
     fn left_behind(&self, progress: Progress, doubtful: bool) -> Vec<LeftBehind> {
-        let trouble = progress.trouble.into_iter();
+        let mut trouble = progress.alive;
+        trouble.extend(progress.refused);
+        let trouble = trouble.into_iter();
         let mut left: Vec<_> = trouble.map(|(id, why)| LeftBehind::new(id, why)).collect();
         let unsure = doubtful || !self.made().ids.is_empty();
         if let Some(why) = progress.blind.filter(|_| unsure) {

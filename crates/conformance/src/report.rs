@@ -193,9 +193,16 @@ impl fmt::Display for Finding {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not every promise is kept\n{0}")]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{trouble}\n{0}", trouble = .0.trouble())]
 pub struct NotKept(pub Box<Report>);
+
+impl fmt::Debug for NotKept {
+    /// As it is displayed: this is what a `main` that returns it shows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// What was found about an instance set; prints as a table for people.
 ///
@@ -275,11 +282,29 @@ impl Report {
     /// With the report in words otherwise; for tests.
     #[track_caller]
     pub fn assert_kept(&self) {
-        assert!(self.is_fine(), "not every promise is kept\n{self}");
+        assert!(self.is_fine(), "{}\n{self}", self.trouble());
     }
 
     fn is_fine(&self) -> bool {
         self.left_behind.is_empty() && self.findings.iter().all(Finding::is_fine)
+    }
+
+    /// How many instances could not be removed.
+    fn left(&self) -> usize {
+        let told = self
+            .findings
+            .iter()
+            .map(|finding| finding.left_behind.len());
+        told.sum::<usize>() + self.left_behind.len()
+    }
+
+    /// What is not fine, in a few words.
+    fn trouble(&self) -> &'static str {
+        match (self.broken().next().is_some(), self.left()) {
+            (true, 0) => "not every promise is kept",
+            (true, _) => "not every promise is kept, and not everything was removed",
+            (false, _) => "not everything was removed",
+        }
     }
 }
 
@@ -289,10 +314,14 @@ impl fmt::Display for Report {
         let kept = self.findings.len() - broken - not_run;
         let creates: usize = self.findings.iter().map(|finding| finding.creates).sum();
         writeln!(f, "{} (run {})", self.subject, self.run)?;
-        writeln!(
+        write!(
             f,
             "{kept} kept, {broken} broken, {not_run} not run; {creates} creates"
         )?;
+        match self.left() {
+            0 => writeln!(f)?,
+            left => writeln!(f, ", {left} LEFT BEHIND")?,
+        }
         write!(
             f,
             "{:<8} {:<42} {:>7} {:>8}  what it promises",

@@ -87,12 +87,9 @@ impl Suite {
     ) -> Report {
         let mut report = Report::new(name_of(subject).await, subject.run());
         for (promise, why) in &self.plan {
-            let finding = match why {
+            let finding = match why.clone().or_else(|| too_many(subject, *promise, &report)) {
                 None => promise.check(subject).await,
-                Some(why) => {
-                    let why = why.clone();
-                    Finding::new(*promise, Verdict::NotRun { why })
-                }
+                Some(why) => Finding::new(*promise, Verdict::NotRun { why }),
             };
             tell(&finding);
             report.findings.push(finding);
@@ -107,6 +104,23 @@ impl Suite {
         }
         report
     }
+}
+
+/// Why a promise cannot be looked at beside what could not be removed: each instance costs money.
+/// The one that tells why nothing is removed is looked at all the same.
+fn too_many(subject: &Subject, promise: Promise, so_far: &Report) -> Option<String> {
+    if promise == Promise::DestroyedInstancesVanish {
+        return None;
+    }
+    let left: usize = so_far.findings.iter().map(|f| f.left_behind.len()).sum();
+    let needed = promise.instances_at_once();
+    (needed > 0 && left > 0 && left + needed > subject.at_once).then(|| {
+        format!(
+            "{left} instance(s) of this run could not be removed; with the {needed} that it needs \
+             there would be more than the {} that are allowed (Subject::with_instances_at_once)",
+            subject.at_once
+        )
+    })
 }
 
 /// How the instance set prints itself, whatever it does then.

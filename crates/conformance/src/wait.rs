@@ -7,6 +7,7 @@ use longshore_types::{InstanceId, format_duration};
 use tokio::time::Instant;
 
 use crate::Promise;
+use crate::clean::tag_list;
 use crate::lab::{Lab, Listing, Step, broken, is_alive};
 
 impl Lab {
@@ -53,10 +54,35 @@ impl Lab {
             )),
         };
         let appear = self.subject.timing.appear;
-        let seen = self.eventually(tags, appear, look).await?;
-        let fix = "show in list every instance that create has returned, with its tags; if the \
-                   provider only is slower than that, tell the suite by Subject::with_appearance";
-        seen.map_err(|saw| broken(Promise::EveryCreateIsListed, did, &saw, fix))
+        let complaint = match self.eventually(tags, appear, look).await? {
+            Ok(listing) => return Ok(listing),
+            Err(complaint) => complaint,
+        };
+        let saw = format!("{complaint}; {}", self.listed_without_tags(ids).await?);
+        let mut fix = "show in list every instance that create has returned, with its tags, and \
+                       read every page"
+            .to_owned();
+        if !self.capabilities().await?.consistent_listing {
+            fix += "; if the provider only is slower than that, tell the suite by \
+                    Subject::with_appearance";
+        }
+        Err(broken(Promise::EveryCreateIsListed, did, &saw, &fix))
+    }
+
+    /// What a listing of everything shows of those that a listing by tags does not.
+    async fn listed_without_tags(&self, ids: &[InstanceId]) -> Step<String> {
+        let all = self.list(&Tags::new()).await?;
+        Ok(match ids.iter().find_map(|id| all.get(id)) {
+            Some(found) => format!(
+                "without tags {} is listed, with the tags {}",
+                found.id,
+                tag_list(&found.tags).chars().take(500).collect::<String>()
+            ),
+            None => format!(
+                "nor among the {} listed without tags: is the listing cut off?",
+                all.len()
+            ),
+        })
     }
 
     /// Waits until none of `ids` is listed as pending or running.

@@ -108,6 +108,45 @@ async fn what_cannot_be_removed_is_named() {
     assert!(report.clone().into_result().is_err());
     // The suite's own sweep found the same, and does not say it twice.
     assert_eq!(report.left_behind, []);
+    assert!(
+        text.contains("1 kept, 0 broken, 0 not run; 2 creates, 2 LEFT BEHIND"),
+        "{text}"
+    );
+}
+
+/// All the destroys together take far longer than one destroyed instance is listed, which is a while.
+#[tokio::test(start_paused = true)]
+async fn many_slow_destroys_leave_nothing_behind() {
+    let slow = Slow::new(
+        Trouble::DestroysSlowly(Duration::from_secs(4)),
+        Shape::bare(),
+    );
+    let memory = slow.inner.clone();
+    let subject = subject(Arc::new(slow))
+        .with_instances_at_once(1001)
+        .with_vanishing(Duration::from_secs(20));
+    let finding = promises::lists_more_than_one_page(&subject).await;
+    assert!(finding.verdict.is_kept(), "{finding}");
+    assert_eq!(finding.left_behind, []);
+    assert_eq!(memory.alive(), []);
+}
+
+/// Where nothing is ever removed, the limit holds, and the promise that says why is looked at.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_removed_counts_against_the_limit() {
+    let memory = Memory::new(Shape::full());
+    let wrong = Wrong::new(Fault::DestroysNothing, memory.clone());
+    let subject = subject(Arc::new(wrong))
+        .with_instances_at_once(8)
+        .with_vanishing(Duration::from_secs(10));
+    let report = Suite::new().run(&subject).await;
+    assert!(memory.alive().len() <= 9, "{report}");
+    let why = report.finding(Promise::DestroyedInstancesVanish).unwrap();
+    assert!(why.verdict.is_broken(), "{report}");
+    let text = report.into_result().unwrap_err();
+    let begin = "not every promise is kept, and not everything was removed";
+    assert!(text.to_string().starts_with(begin), "{text}");
+    assert_eq!(format!("{text:?}"), text.to_string());
 }
 
 #[tokio::test(start_paused = true)]

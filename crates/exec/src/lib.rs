@@ -46,19 +46,23 @@
 //! # Writing an executor
 //!
 //! Two traits, six methods. A complete one, which runs commands on this very machine, whatever the
-//! target:
+//! target. It identifies nobody, so it refuses whoever asks for that:
 //!
 //! ```
+//! use std::collections::BTreeMap;
+//! use std::sync::Mutex;
 //! use std::time::Duration;
 //! use async_trait::async_trait;
 //! use longshore_exec::*;
 //! use longshore_types::InstanceId;
 //! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //! use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+//! use tokio::sync::watch;
 //! use tokio::time::{Instant, timeout_at};
 //!
-//! #[derive(Debug)]
-//! struct Local;
+//! /// What stands for the connections: whoever drops a sender cuts all processes that listen.
+//! #[derive(Debug, Default)]
+//! struct Local(Mutex<BTreeMap<InstanceId, watch::Sender<()>>>);
 //!
 //! #[derive(Debug)]
 //! struct LocalProcess {
@@ -66,13 +70,34 @@
 //!     stdin: Option<ChildStdin>,
 //!     stdout: Option<ChildStdout>,
 //!     stderr: Option<ChildStderr>,
-//!     deadline: Instant,
+//!     limits: Limits,
+//! }
+//!
+//! /// When it has to end at the latest, and what is cut when its instance is disconnected.
+//! #[derive(Debug)]
+//! struct Limits { deadline: Instant, connected: watch::Receiver<()> }
+//!
+//! impl Limits {
+//!     async fn keep<T>(&mut self, work: impl Future<Output = std::io::Result<T>>)
+//!         -> Result<T, ExecError> {
+//!         tokio::select! {
+//!             done = timeout_at(self.deadline, work) => match done {
+//!                 Ok(done) => done.map_err(broke),
+//!                 Err(_) => Err(broke("the time is up")),
+//!             },
+//!             _ = self.connected.changed() => Err(broke("it was disconnected")),
+//!         }
+//!     }
 //! }
 //!
 //! #[async_trait]
 //! impl Executor for Local {
-//!     async fn open(&self, _: &Target, command: &Command, timeout: Duration)
+//!     async fn open(&self, target: &Target, command: &Command, timeout: Duration)
 //!         -> Result<Box<dyn Process>, ExecError> {
+//!         if let Identity::Checked { .. } = target.identity {
+//!             let why = "this executor cannot tell who answers; allow Identity::Unchecked";
+//!             return Err(ExecError::not_run(Phase::HostIdentity, why));
+//!         }
 //!         // Deadlines: everything from here on has until then. A sum that does not fit is never.
 //!         let now = Instant::now();
 //!         let never = now + Duration::from_secs(30 * 365 * 24 * 3600);
@@ -82,15 +107,19 @@
 //!         }
 //!         let pipe = std::process::Stdio::piped;
 //!         let mut child = tokio::process::Command::new("sh").args(["-c", &command.line])
-//!             .stdin(pipe()).stdout(pipe()).stderr(pipe())
+//!             .stdin(pipe()).stdout(pipe()).stderr(pipe()).kill_on_drop(true)
 //!             .spawn().map_err(|error| ExecError::not_run(Phase::Open, error))?;
 //!         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
 //!         let stderr = child.stderr.take();
-//!         Ok(Box::new(LocalProcess { child, stdin, stdout, stderr, deadline }))
+//!         let mut connections = self.0.lock().unwrap();
+//!         let connection = connections.entry(target.instance.clone()).or_default();
+//!         let limits = Limits { deadline, connected: connection.subscribe() };
+//!         Ok(Box::new(LocalProcess { child, stdin, stdout, stderr, limits }))
 //!     }
 //!
-//!     // There are no connections.
-//!     async fn disconnect(&self, _: &InstanceId) {}
+//!     async fn disconnect(&self, instance: &InstanceId) {
+//!         self.0.lock().unwrap().remove(instance);
+//!     }
 //! }
 //!
 //! /// From here on nobody knows what the command did.
@@ -114,12 +143,14 @@
 //! impl Process for LocalProcess {
 //!     async fn write_stdin(&mut self, bytes: &[u8]) -> Result<(), ExecError> {
 //!         let Some(stdin) = &mut self.stdin else { return Err(broke("its input is closed")) };
-//!         match timeout_at(self.deadline, stdin.write_all(bytes)).await {
-//!             // A command that does not want its input: the rest is dropped.
-//!             Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-//!             Ok(written) => written.map_err(broke),
-//!             Err(_) => Err(broke("the time is up")),
-//!         }
+//!         let write = async {
+//!             match stdin.write_all(bytes).await {
+//!                 // A command that does not want its input: the rest is dropped.
+//!                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+//!                 written => written,
+//!             }
+//!         };
+//!         self.limits.keep(write).await
 //!     }
 //!
 //!     async fn close_stdin(&mut self) -> Result<(), ExecError> {
@@ -136,8 +167,7 @@
 //!                     bytes = read(stderr) => bytes.map(Output::Stderr),
 //!                 }
 //!             };
-//!             let output = timeout_at(self.deadline, either).await;
-//!             match output.map_err(|_| broke("the time is up"))?.map_err(broke)? {
+//!             match self.limits.keep(either).await? {
 //!                 // The end of one of them.
 //!                 Output::Stdout(bytes) | Output::Stderr(bytes) if bytes.is_empty() => {}
 //!                 output => return Ok(Some(output)),
@@ -148,8 +178,7 @@
 //!
 //!     async fn wait(&mut self) -> Result<Option<ExitStatus>, ExecError> {
 //!         while self.output().await?.is_some() {}
-//!         let status = timeout_at(self.deadline, self.child.wait()).await
-//!             .map_err(|_| broke("the time is up"))?.map_err(broke)?;
+//!         let status = self.limits.keep(self.child.wait()).await?;
 //!         // No code: a signal ended it. That is not success, and not a code.
 //!         Ok(status.code().map(|code| ExitStatus::Code(code.cast_unsigned())))
 //!     }
@@ -158,12 +187,16 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let target = Target::new("here", "127.0.0.1", "me", Identity::Unchecked);
 //! let line = Command::new("read name; echo hello $name; exit 3");
-//! let done = Local.exec(&target, &line, b"you\n", Duration::from_secs(10), 1024).await?;
+//! let local = Local::default();
+//! let done = local.exec(&target, &line, b"you\n", Duration::from_secs(10), 1024).await?;
 //! assert_eq!(done.stdout, b"hello you\n");
 //! assert_eq!(done.status, Some(ExitStatus::Code(3)));
 //! let sleep = Command::new("sleep 5");
-//! let late = Local.exec(&target, &sleep, &[], Duration::from_millis(10), 1024).await.unwrap_err();
+//! let late = local.exec(&target, &sleep, &[], Duration::from_millis(10), 1024).await.unwrap_err();
 //! assert!(late.may_have_run);
+//! let mut cut = local.open(&target, &sleep, Duration::from_secs(10)).await?;
+//! local.disconnect(&target.instance).await;
+//! assert!(cut.wait().await.unwrap_err().may_have_run);
 //! # Ok::<(), ExecError>(()) }).unwrap();
 //! ```
 

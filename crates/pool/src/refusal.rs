@@ -59,7 +59,8 @@ pub enum Refusal {
     },
     /// The container is on that very worker already.
     #[error(
-        "container {uuid} is on instance {instance} already; its result must be acknowledged first"
+        "container {uuid} is on instance {instance} already; wait for its end, then acknowledge its \
+         result"
     )]
     HeldHere {
         /// The container.

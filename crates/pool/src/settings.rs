@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use longshore_runner_api::command::MAX_WAIT;
-use longshore_types::InstanceType;
+use longshore_types::{InstanceType, format_duration};
 
 use crate::config::Config;
 use crate::intake::is_user;
@@ -16,6 +16,8 @@ const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 const MIN_DURATION: Duration = Duration::from_millis(1);
 /// The longest name, in bytes.
 const MAX_NAME: usize = 256;
+/// What drivers are promised of the values of tags, in characters.
+const MAX_TAG_VALUE: usize = 256;
 /// The most instance types.
 const MAX_TYPES: usize = 10_000;
 
@@ -140,6 +142,16 @@ impl Config {
         if key.is_some_and(|key| !key.contains(' ') || has_control(key.trim_end())) {
             wrong("public_key", "is not a key in OpenSSH's one-line form");
         }
+        for (key, value) in &self.resource_tags {
+            if let Some(problem) = name_problem(key) {
+                wrong("resource_tags", &format!("has a name that {problem}"));
+            } else if value.chars().count() > MAX_TAG_VALUE {
+                wrong(
+                    "resource_tags",
+                    &format!("has a value of more than {MAX_TAG_VALUE} characters, for {key}"),
+                );
+            }
+        }
         if self.init_command.contains('\0') {
             wrong("init_command", "has a zero byte in it");
         }
@@ -187,7 +199,8 @@ impl Config {
         let positive = positive.map(|(field, value)| (field, value, MIN_DURATION, MAX_DURATION));
         for (field, value, least, most) in durations.into_iter().chain(positive) {
             if value < least || value > most {
-                let problem = format!("is {value:?}; it must be {least:?} to {most:?}");
+                let [value, least, most] = [value, least, most].map(format_duration);
+                let problem = format!("is {value}; it must be {least} to {most}");
                 problems.push(InvalidSetting::new(field, problem));
             }
         }
@@ -215,6 +228,8 @@ fn check_types(types: &[InstanceType], problems: &mut Vec<InvalidSetting>) {
             wrong(format!("two types are called {name}"));
         } else if instance_type.vcpus == 0 {
             wrong(format!("type {name} has no vCPUs"));
+        } else if let Some(problem) = name_problem(&instance_type.provider_type) {
+            wrong(format!("the provider's type of {name} {problem}"));
         }
     }
 }
@@ -259,10 +274,17 @@ mod tests {
     fn each_absurd_setting_is_named() {
         let second = Duration::from_secs(1);
         type Change = fn(&mut Config, Duration);
-        let changes: [(&str, Change); 12] = [
+        let changes: [(&str, Change); 15] = [
             ("types", |c, _| c.types.push(c.types[0].clone())),
             ("types", |c, _| c.types[0].vcpus = 0),
             ("types", |c, _| c.types[0].name = "a\nb".into()),
+            ("types", |c, _| c.types[0].provider_type.clear()),
+            ("resource_tags", |c, _| {
+                c.resource_tags.insert(String::new(), "x".into());
+            }),
+            ("resource_tags", |c, _| {
+                c.resource_tags.insert("note".into(), "x".repeat(257));
+            }),
             ("instance_set_id", |c, _| {
                 c.instance_set_id = "x".repeat(257)
             }),

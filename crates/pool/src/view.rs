@@ -50,6 +50,23 @@ pub struct Snapshot {
     pub tally: Tally,
 }
 
+impl Snapshot {
+    /// Whether everything that an earlier process started is in it: all instances are listed, and
+    /// each that this process did not create was asked what runs there.
+    ///
+    /// ```
+    /// use longshore_pool::Snapshot;
+    /// assert!(!Snapshot::default().is_known());
+    /// ```
+    pub fn is_known(&self) -> bool {
+        // What boots was created by this process: nobody else has started anything there.
+        let asked = |worker: &WorkerView| {
+            worker.probed_at.is_some() || worker.state == WorkerState::Booting
+        };
+        self.is_listed && self.workers.iter().all(asked)
+    }
+}
+
 /// A kind of create that is not tried for a while.
 ///
 /// No example: it is a row of [`Snapshot::hold_offs`].
@@ -185,7 +202,7 @@ impl HoldOff {
 }
 
 impl Worker {
-    fn view(&self, instance: &InstanceId) -> WorkerView {
+    pub(crate) fn view(&self, instance: &InstanceId) -> WorkerView {
         // What is acknowledged only waits for the runner to forget it, which concerns nobody.
         let held = self.held.iter().filter(|(_, held)| !held.is_acked());
         WorkerView {

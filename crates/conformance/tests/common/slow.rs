@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_cloud::{
@@ -26,6 +27,8 @@ pub(crate) enum Trouble {
     Blocks(Mutex<Receiver<()>>),
     /// There is never room.
     IsFull,
+    /// Each destroy takes so long.
+    DestroysSlowly(Duration),
 }
 
 #[derive(Debug)]
@@ -78,6 +81,9 @@ impl InstanceSet for Slow {
 
     async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> Answers {
         self.enter().await;
+        if let Trouble::DestroysSlowly(time) = self.trouble {
+            tokio::time::sleep(time).await;
+        }
         self.inner.destroy(context, ids).await
     }
 

@@ -41,6 +41,7 @@ use crate::view::Snapshot;
 /// #     .auto_acknowledge(false)
 /// #     .configure(|config| config.probe_interval = Duration::from_millis(10))
 /// #     .start().await?;
+/// assert!(pool.wait_until_known(Duration::from_secs(60)).await);
 /// pool.create(&"small".into()).await?;
 /// let instance = pool.ready(&"small".into(), Duration::from_secs(60)).await?;
 /// let uuid = random_uuid()?;
@@ -277,6 +278,16 @@ impl Pool {
     /// Wakes whoever waits when a new snapshot was published. It ends with the pool.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// Waits until everything that an earlier process started is in the snapshot
+    /// ([`Snapshot::is_known`]). False if it is not after `timeout`, or the pool has ended.
+    ///
+    /// Until then no name may be started again that an earlier process may have started.
+    pub async fn wait_until_known(&self, timeout: Duration) -> bool {
+        let mut snapshots = self.snapshots();
+        let known = snapshots.wait_for(|snapshot| snapshot.is_known());
+        matches!(tokio::time::timeout(timeout, known).await, Ok(Ok(_)))
     }
 
     /// What happens: for the first caller, on whichever clone, everything since the start; for

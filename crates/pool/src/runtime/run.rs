@@ -169,6 +169,15 @@ pub enum Obstacle {
         /// The last thing that went wrong on such a one.
         last_error: Option<String>,
     },
+    /// One was asked for, and the provider's answer does not say whether there is one.
+    #[error(
+        "one was asked for and nobody knows whether it was made, so it is asked for again or looked \
+         for: {error}"
+    )]
+    InDoubt {
+        /// What the provider answered last.
+        error: String,
+    },
 }
 
 fn after(text: Option<&String>) -> String {

@@ -107,22 +107,62 @@ impl fmt::Display for Shutdown {
         if self.is_clean() {
             return f.write_str("nothing is left");
         }
-        write!(
-            f,
-            "{} instances, {} creates, {} payloads and {} calls are left",
-            self.instances.len(),
-            self.pendings.len(),
-            self.running.len(),
-            self.abandoned.len()
-        )?;
-        if self.never_listed {
-            f.write_str(
-                "; instances were not listed often enough to be sure that there are no more",
-            )?;
-        }
-        if let Some(error) = &self.error {
-            write!(f, "; {error}")?;
-        }
-        Ok(())
+        let types = self.pendings.iter().map(|pending| &pending.type_name);
+        let running = self
+            .running
+            .iter()
+            .map(|(uuid, on)| format!("{uuid} on {on}"));
+        let never_listed =
+            "instances were not listed often enough to be sure that there are no more";
+        let parts = [
+            listed("may still exist", self.instances.iter()),
+            listed("was asked for and may come to exist", types),
+            listed("may still run", running),
+            listed("had not ended", self.abandoned.iter()),
+            self.never_listed.then(|| never_listed.to_owned()),
+            self.error.clone(),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+/// Some names, how many more there are, and what is said of them; none if there are no names.
+fn listed(what: &str, names: impl ExactSizeIterator<Item: fmt::Display>) -> Option<String> {
+    const SHOWN: usize = 5;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown: Vec<String> = names.take(SHOWN).map(|name| name.to_string()).collect();
+    match (shown.len(), more) {
+        (0, _) => None,
+        (_, 0) => Some(format!("{} {what}", shown.join(", "))),
+        (_, more) => Some(format!("{} and {more} more {what}", shown.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_named_and_what_is_not_there_is_left_out() {
+        let mut left = Shutdown {
+            instances: vec!["vm-1".into(), "vm-2".into()],
+            abandoned: vec!["report on vm-1".into()],
+            ..Shutdown::default()
+        };
+        assert_eq!(
+            left.to_string(),
+            "vm-1, vm-2 may still exist; report on vm-1 had not ended"
+        );
+        left = Shutdown {
+            instances: (0..8).map(|n| format!("vm-{n}").as_str().into()).collect(),
+            never_listed: true,
+            ..Shutdown::default()
+        };
+        assert_eq!(
+            left.to_string(),
+            "vm-0, vm-1, vm-2, vm-3, vm-4 and 3 more may still exist; instances were not listed \
+             often enough to be sure that there are no more"
+        );
     }
 }

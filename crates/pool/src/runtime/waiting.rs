@@ -314,6 +314,8 @@ struct Stock {
     /// What nothing ready, or nothing on its way, was found for: nor will it be for as much again.
     too_much: BTreeMap<(TypeName, bool), Vec<Option<Resources>>>,
     last_errors: BTreeMap<TypeName, String>,
+    /// Creates of which nobody knows what came of them, with the last error, by type.
+    doubts: BTreeMap<TypeName, String>,
     /// An instance that was found and was not asked yet what runs there.
     unasked: Option<InstanceId>,
 }
@@ -322,6 +324,8 @@ struct Room {
     instance: Option<InstanceId>,
     left: Resources,
     empty: bool,
+    /// Nobody knows whether there is such an instance.
+    in_doubt: bool,
 }
 
 impl Stock {
@@ -332,29 +336,32 @@ impl Stock {
             refused: BTreeMap::new(),
             too_much: BTreeMap::new(),
             last_errors: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             unasked: core.unasked().cloned(),
         };
-        for worker in core.workers() {
-            stock.add_worker(worker);
+        for (instance, worker) in &core.workers {
+            stock.add_worker(worker.view(instance), worker.address.is_some());
         }
         for pending in core.pendings.values() {
             let instance_type = &pending.request.instance_type;
             let type_name = instance_type.name.clone();
-            if !pending.error.is_empty() {
+            let in_doubt = !pending.error.is_empty();
+            if in_doubt {
                 let error = pending.error.clone();
-                stock.last_errors.insert(type_name.clone(), error);
+                stock.doubts.insert(type_name.clone(), error);
             }
             let room = Room {
                 instance: None,
                 left: instance_type.resources(),
                 empty: true,
+                in_doubt,
             };
             stock.coming.entry(type_name).or_default().push(room);
         }
         stock
     }
 
-    fn add_worker(&mut self, worker: WorkerView) {
+    fn add_worker(&mut self, worker: WorkerView, has_address: bool) {
         let Some(type_name) = worker.type_name.clone() else {
             return;
         };
@@ -365,6 +372,7 @@ impl Stock {
             left: worker.spare(),
             empty: worker.containers.iter().all(|held| !held.phase.may_run()),
             instance: Some(worker.instance.clone()),
+            in_doubt: false,
         };
         let coming = match worker.state {
             WorkerState::Idle | WorkerState::Running => {
@@ -378,6 +386,9 @@ impl Stock {
         };
         if let Some(error) = worker.last_error {
             self.last_errors.insert(type_name.clone(), error);
+        } else if !has_address {
+            let error = format!("the provider has given {} no address yet", worker.instance);
+            self.last_errors.entry(type_name.clone()).or_insert(error);
         }
         if coming {
             self.coming.entry(type_name).or_default().push(room);
@@ -423,12 +434,24 @@ impl Stock {
                 instance: None,
                 left: pending.capacity.saturating_sub(needed),
                 empty: false,
+                in_doubt: false,
             };
             self.coming.entry(type_name.clone()).or_default().push(room);
             self.too_much.remove(&(type_name.clone(), false));
         }
-        let last_error = self.last_errors.get(type_name).cloned();
-        Err(Obstacle::Coming { last_error })
+        Err(self.coming(type_name))
+    }
+
+    /// What is to be said of a type of which something is on its way.
+    fn coming(&self, type_name: &TypeName) -> Obstacle {
+        let rooms = self.coming.get(type_name);
+        let all_in_doubt = rooms.is_some_and(|rooms| rooms.iter().all(|room| room.in_doubt));
+        match self.doubts.get(type_name).cloned() {
+            Some(error) if all_in_doubt => Obstacle::InDoubt { error },
+            _ => Obstacle::Coming {
+                last_error: self.last_errors.get(type_name).cloned(),
+            },
+        }
     }
 
     /// Takes room for a waiter on a worker that is ready, or that is on its way.
