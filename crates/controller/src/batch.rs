@@ -80,12 +80,12 @@ impl NewJob {
 
 /// A job as it is stored.
 #[derive(Clone, Debug)]
-struct Prepared {
+pub(crate) struct Prepared {
     uuid: ContainerUuid,
-    name: String,
+    pub(crate) name: String,
     request: String,
     document: Vec<u8>,
-    priority: i64,
+    pub(crate) priority: i64,
     retries: u32,
     keep_output: bool,
     supervisor: bool,
@@ -213,7 +213,7 @@ impl Store {
 }
 
 /// Checks the jobs and gives them UUIDs, which are in their order.
-fn prepare(jobs: Vec<NewJob>, cluster: &str) -> Result<Vec<Prepared>, SubmitError> {
+pub(crate) fn prepare(jobs: Vec<NewJob>, cluster: &str) -> Result<Vec<Prepared>, SubmitError> {
     if jobs.is_empty() || jobs.len() > MAX_BATCH_JOBS {
         return Err(SubmitError::JobCount { found: jobs.len() });
     }
@@ -297,7 +297,7 @@ fn unfinished(tx: &Tx<'_>, key: &str) -> Result<Option<BatchId>, QueueError> {
         .map_err(|e| sqlite("a batch could not be read", e))
 }
 
-fn insert(
+pub(crate) fn insert(
     tx: &mut Tx<'_>,
     key: &str,
     content_hash: &str,

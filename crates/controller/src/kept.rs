@@ -24,6 +24,13 @@ pub struct Window {
     pub bytes: Vec<u8>,
 }
 
+impl Window {
+    /// These bytes from here on.
+    pub fn new(from: u64, bytes: Vec<u8>) -> Self {
+        Self { from, bytes }
+    }
+}
+
 impl Store {
     /// At most `length` bytes, and never more than 1 MiB, of what a container that ended wrote to
     /// a stream (`stdout` or `stderr`), from the byte `from` on. Beyond the end, and where nothing

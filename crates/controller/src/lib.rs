@@ -46,8 +46,11 @@
 
 mod batch;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod kept;
 mod output;
+mod request;
 mod retention;
 mod row;
 mod schema;
@@ -60,6 +63,7 @@ mod writer;
 pub use batch::{BatchId, MAX_BATCH_JOBS, NewBatch, NewJob};
 pub use error::{OpenError, SubmitError};
 pub use kept::Window;
+pub use request::{ContainerRequest, RequestAttributes};
 pub use retention::Retention;
 pub use settings::Settings;
 pub use status::{BatchStatus, JobCounts, JobFilter, JobStates, JobStatus};

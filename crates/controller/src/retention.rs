@@ -132,6 +132,7 @@ fn remove(tx: &mut Tx<'_>, ids: &[i64]) -> rusqlite::Result<()> {
             .prepare_cached("SELECT batch FROM containers WHERE id = ?1")?
             .query_row([id], |row| row.get(0))?;
         for sql in [
+            "DELETE FROM requests WHERE container = ?1",
             "DELETE FROM documents WHERE container = ?1",
             "DELETE FROM containers WHERE id = ?1",
         ] {

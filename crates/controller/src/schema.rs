@@ -10,7 +10,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{OpenError, Settings};
 
 /// The version of the schema that is written; kept in the file as `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours: "Long" in ASCII.
 const APPLICATION_ID: i64 = 0x4c6f_6e67;
 /// How long another process is waited for while opening.
@@ -64,6 +64,20 @@ CREATE TABLE documents (
 ) STRICT;
 ";
 
+/// What version 2 has beside version 1: requests of clients of the HTTP API, and the container of
+/// each that was committed.
+const REQUESTS: &str = "
+CREATE TABLE requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid TEXT NOT NULL UNIQUE,
+    container INTEGER,
+    attributes TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    modified_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX requests_by_container ON requests (container);
+";
+
 /// The parts of a store that was just opened.
 pub(crate) struct Opened {
     pub(crate) writer: Connection,
@@ -105,11 +119,15 @@ fn open_database(path: &Path, settings: &Settings, lock: File) -> Result<Opened,
     let transaction = writer
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed)?;
-    if check_kind(&transaction, path)? == 0 {
+    let found = check_kind(&transaction, path)?;
+    if found == 0 {
         transaction.execute_batch(SCHEMA).map_err(failed)?;
         transaction
             .pragma_update(None, "application_id", APPLICATION_ID)
             .map_err(failed)?;
+    }
+    if found < SCHEMA_VERSION {
+        transaction.execute_batch(REQUESTS).map_err(failed)?;
         transaction
             .pragma_update(None, "user_version", SCHEMA_VERSION)
             .map_err(failed)?;

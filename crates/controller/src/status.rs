@@ -219,6 +219,40 @@ impl Store {
         Ok(jobs)
     }
 
+    /// Goes through the newest jobs that `wanted` describes, the newest first, with their start
+    /// documents, and gives what `visit` makes of them.
+    pub async fn visit_jobs<T: Send + 'static>(
+        &self,
+        wanted: JobFilter,
+        mut visit: impl FnMut(&JobStatus, &[u8]) -> Option<T> + Send + 'static,
+    ) -> Result<Vec<T>, QueueError> {
+        let condition = match wanted.states {
+            JobStates::All => "TRUE",
+            JobStates::Unfinished => "state < 3",
+        };
+        let limit = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
+        self.read(self.settings.request_timeout, move |connection| {
+            let mut statement = connection
+                .prepare_cached(&format!(
+                    "SELECT uuid, batch, name, created_at, state, priority, lock_count, \
+                     placed_on, retries_left, cancel_requested, exit, error, started_at, \
+                     finished_at, revision, document FROM containers \
+                     JOIN documents ON container = id WHERE {condition} ORDER BY id DESC LIMIT ?1"
+                ))
+                .map_err(failed)?;
+            let mut rows = statement.query([limit]).map_err(failed)?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next().map_err(failed)? {
+                let document: Vec<u8> = row.get("document").map_err(failed)?;
+                if let Some(job) = readable(read_job(row)) {
+                    found.extend(visit(&job, &document));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     async fn jobs(&self, page: Page) -> Result<Vec<JobStatus>, QueueError> {
         let mut jobs = self
             .read(self.settings.request_timeout, move |connection| {

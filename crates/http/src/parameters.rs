@@ -9,6 +9,10 @@ use serde_json::Value;
 
 use crate::errors;
 
+/// A body that is too large is read and dropped if it has at most so many bytes, so that its
+/// client sees the answer.
+const MAX_DROPPED: u64 = 64 << 20;
+
 /// The parameters of a request, wherever they are: in the query, in a form body, or in a JSON
 /// object as the body. What is in the body wins.
 ///
@@ -90,7 +94,10 @@ pub async fn read_body(request: Request<Body>, limit: usize) -> Result<Bytes, Bo
     };
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if let Some(length) = announced.filter(|length| *length > limit as u64) {
+        if length <= MAX_DROPPED {
+            drop_body(request.into_body()).await;
+        }
         return Err(too_large());
     }
     match Limited::new(request.into_body(), limit).collect().await {
@@ -101,6 +108,11 @@ pub async fn read_body(request: Request<Body>, limit: usize) -> Result<Bytes, Bo
             "the body broke off",
         ))),
     }
+}
+
+/// Reads what nobody wants: a client that is still sending would not read the answer.
+async fn drop_body(mut body: Body) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// What a client means by a POST whose `X-HTTP-Method-Override` says GET, PUT, PATCH or DELETE:

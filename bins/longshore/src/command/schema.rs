@@ -27,3 +27,26 @@ pub fn completions(args: CompletionsArgs) -> anyhow::Result<Ending> {
     clap_complete::generate(args.shell, &mut command, "longshore", &mut io::stdout());
     Ok(Ending::Succeeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::jobfile::JOB_KEYS;
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let schema: serde_json::Value = serde_json::from_str(job_schema()).unwrap();
+        let keys = schema["$defs"]["job"]["properties"]
+            .as_object()
+            .unwrap()
+            .keys();
+        let keys: BTreeSet<&str> = keys.map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            BTreeSet::from_iter(JOB_KEYS.iter().copied()),
+            "docs/job.schema.json and what is read differ"
+        );
+    }
+}

@@ -44,6 +44,8 @@ pub use crate::yaml::problem::{Position, Problem};
 use crate::yaml::problem::Problems;
 use crate::yaml::{file, tree};
 use expand::Expander;
+#[cfg(test)]
+pub(crate) use schema::JOB_KEYS;
 
 /// The most jobs in one file, those of `for_each` counted one by one.
 pub const MAX_JOBS: usize = 100_000;

@@ -20,7 +20,7 @@ const MAX_PROCESSES: u64 = 4 << 20;
 const MIN_RAM: ByteSize = ByteSize::mib(1);
 
 const FILE_KEYS: &[&str] = &["name", "defaults", "jobs"];
-const JOB_KEYS: &[&str] = &[
+pub(crate) const JOB_KEYS: &[&str] = &[
     "name",
     "command",
     "env",

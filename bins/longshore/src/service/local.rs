@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longshore_controller::http::ReadOutput;
 use longshore_controller::{
-    BatchId, JobFilter, JobStates, JobStatus, NewBatch, NewJob, Store, SubmitError,
+    BatchId, JobFilter, JobStates, JobStatus, NewBatch, NewJob, Store, SubmitError, Window,
 };
 use longshore_dispatch::http::{KillContainer, KillError};
 use longshore_dispatch::runtime::{Handle, OutputError};
@@ -202,6 +203,24 @@ impl Local {
                 JobView::new(job, reason)
             })
             .collect()
+    }
+}
+
+#[async_trait]
+impl ReadOutput for Local {
+    async fn read(
+        &self,
+        uuid: ContainerUuid,
+        stream: &'static str,
+        from: u64,
+        length: u64,
+    ) -> Result<Window, QueueError> {
+        let streams = OutputStream::ALL.into_iter();
+        let stream = streams.into_iter().find(|known| known.as_str() == stream);
+        let stream = stream
+            .ok_or_else(|| QueueError::new(QueueErrorKind::NotFound, "there is no such stream"))?;
+        let part = self.output_now(uuid, stream, (from, length)).await?;
+        Ok(Window::new(part.from, part.bytes))
     }
 }
 

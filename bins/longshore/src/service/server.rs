@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Response, StatusCode};
 use axum::middleware::{Next, from_fn};
+use longshore_controller::http::Api;
 use longshore_dispatch::http::{DispatchMetrics, Management};
 use longshore_http::{Limits, Listener, errors, method_override, serve};
 use prometheus_client::registry::Registry;
@@ -143,8 +144,14 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
         registry: Arc::new(registry),
     };
     let api_token = files::token(state_dir, files::API_TOKEN)?;
+    let api = Api {
+        store: embedded.store().clone(),
+        token: api_token.clone(),
+        output: Arc::new(local.clone()),
+    };
     let routes = super::api::router(local, api_token)
         .merge(management.router())
+        .merge(api.router())
         .fallback(async || errors(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             errors(

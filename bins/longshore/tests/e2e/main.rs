@@ -10,4 +10,5 @@ mod nasty;
 mod restart;
 mod runs;
 mod service;
+mod service_input;
 mod world;
