@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -21,6 +21,9 @@ use tokio_rustls::TlsAcceptor;
 /// The most headers, and the most bytes of them, in one request.
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// How many clients may be connected that were not accepted yet. The kernel resets connections of
+/// those beyond it, where a thousand come in one moment.
+const BACKLOG: u32 = 4096;
 /// The pause after an accept that failed, for lack of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -74,7 +77,13 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Listens on an address.
     pub async fn tcp(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<Self> {
-        Ok(Self::Tcp(TcpListener::bind(address).await?, tls))
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self::Tcp(socket.listen(BACKLOG)?, tls))
     }
 
     /// Listens on a Unix socket, which must not be there.

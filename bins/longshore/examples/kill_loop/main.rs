@@ -1,4 +1,5 @@
-//! Kills `longshore run` again and again, and checks that nothing is lost, doubled or left behind.
+//! Kills `longshore run`, or `longshore serve`, again and again, and checks that nothing is lost,
+//! doubled or left behind.
 //!
 //! Every job is wrapped by a witness that does not trust our own database; see `common`. `scripts/kill-loop` builds and runs this.
 
@@ -32,6 +33,9 @@ struct Args {
     /// Repeats the random choices of an earlier loop, as far as timing allows
     #[arg(long)]
     seed: Option<u64>,
+    /// Kills a service to which a `run` has submitted the jobs, instead of the `run`
+    #[arg(long)]
+    service: bool,
     /// Puts a double into the witness file, which must make this fail
     #[arg(long)]
     inject_double: bool,
@@ -94,7 +98,8 @@ fn play(
     let mut wrongs = Vec::new();
     for n in 1.. {
         let before = tally.kills;
-        let mut round = Round::new(folder.join(format!("round-{n}")), &binary, &survey, random)?;
+        let folder = folder.join(format!("round-{n}"));
+        let mut round = Round::new(folder, &binary, &survey, args.service, random)?;
         say(&format!("round {n}: {} jobs", round.plan.expected.len()));
         let played = round.play(goal, tally, random);
         let ended = played.is_ok();

@@ -139,6 +139,9 @@ pub(crate) struct Round {
     pub(crate) state: PathBuf,
     pub(crate) plan: Plan,
     binary: PathBuf,
+    /// Whether a service is killed, and the `run` that follows its jobs once that has begun.
+    service: bool,
+    client: Option<Dispatcher>,
     starts: usize,
     /// How many jobs had ended at the last kill.
     done: usize,
@@ -155,6 +158,7 @@ impl Round {
         folder: PathBuf,
         binary: &Path,
         survey: &Path,
+        service: bool,
         random: &mut Random,
     ) -> Result<Self> {
         std::fs::create_dir(&folder)?;
@@ -165,6 +169,8 @@ impl Round {
             binary: binary.to_owned(),
             plan,
             folder,
+            service,
+            client: None,
             starts: 0,
             done: 0,
             wound_down: false,
@@ -184,14 +190,19 @@ impl Round {
                 aims = tally.next_aims(goal, random);
             }
             let aim = aims.pop().unwrap_or(Aim::Anywhere);
-            let mut dispatcher = self.start("run")?;
+            let mut dispatcher = self.begin()?;
             match self.shoot(aim, goal, tally, &mut dispatcher, random)? {
-                Shot::Ended(status) => return self.check_end(&dispatcher, status),
+                Shot::Ended(status) => {
+                    let said = self.client.as_ref().unwrap_or(&dispatcher);
+                    return self.check_end(said, status);
+                }
                 Shot::Killed(sight) => {
                     tally.note(&sight);
                     self.done = sight.done();
                     tell(aim, tally, &sight);
                     if sight.closed {
+                        // It has seen the end of its jobs, and would wait for the next service.
+                        self.client = None;
                         return Ok(());
                     }
                 }
@@ -201,14 +212,38 @@ impl Round {
             "killed {} times; going on to the end",
             tally.kills
         ));
-        let mut dispatcher = self.start("run")?;
-        match dispatcher.wait(END_PATIENCE)? {
-            Some(status) => self.check_end(&dispatcher, status),
+        let dispatcher = self.begin()?;
+        let client = self.client.take();
+        let (mut last, _service) = match client {
+            Some(client) => (client, Some(dispatcher)),
+            None => (dispatcher, None),
+        };
+        match last.wait(END_PATIENCE)? {
+            Some(status) => self.check_end(&last, status),
             None => bail!(
                 "the batch has not ended in {END_PATIENCE:?}: {}",
-                dispatcher.said()
+                last.said()
             ),
         }
+    }
+
+    /// Starts what is killed, and at the first time who submits the jobs to it.
+    fn begin(&mut self) -> Result<Dispatcher> {
+        if !self.service {
+            return self.start("run");
+        }
+        let mut service = self.start("serve")?;
+        if self.client.is_none() {
+            // A `run` that comes before would take the state directory for itself.
+            let since = Instant::now();
+            while !service.said().contains("serving ") {
+                ensure!(service.ended()?.is_none(), "it ended: {}", service.said());
+                ensure!(since.elapsed() < END_PATIENCE, "it does not serve");
+                sleep(TICK);
+            }
+            self.client = Some(self.start("run")?);
+        }
+        Ok(service)
     }
 
     pub(crate) fn eye(&self) -> Eye {
@@ -222,10 +257,9 @@ impl Round {
         let said = dispatcher.said();
         let good = status.is_some_and(|status| status.success());
         ensure!(good, "`longshore cleanup` ended with {status:?}: {said}");
-        ensure!(
-            said.contains("no instances were left"),
-            "after the end: {said}"
-        );
+        // A service keeps its machine for a while.
+        let none = self.service || said.contains("no instances were left");
+        ensure!(none, "after the end: {said}");
         Ok(())
     }
 
@@ -235,6 +269,7 @@ impl Round {
         let jobs = self.folder.join("jobs.json");
         let arguments: &[&Path] = match what {
             "run" => &[Path::new("run"), &jobs],
+            "serve" => &[Path::new("serve"), Path::new("--listen"), Path::new("off")],
             other => &[Path::new(other)],
         };
         Dispatcher::start(&self.binary, arguments, &self.state, log)
@@ -277,6 +312,12 @@ impl Round {
         let due = self.done + self.pause(goal, tally, random);
         while since.elapsed() < patience {
             if let Some(status) = dispatcher.ended()? {
+                return Ok(Shot::Ended(status));
+            }
+            if let Some(client) = &mut self.client
+                && let Some(status) = client.ended()?
+            {
+                dispatcher.kill()?;
                 return Ok(Shot::Ended(status));
             }
             let sight = eye.look();

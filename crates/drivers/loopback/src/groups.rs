@@ -17,10 +17,12 @@ const STATE: &str = "state";
 const MAX_STATE: u64 = 64 << 10;
 const PREFIX: &str = "longshore-run.";
 
-/// The line of a state that matters here.
+/// The lines of a state that matter here: one group, as earlier runners wrote it, or several.
 #[derive(Deserialize)]
-struct Note {
-    cgroup: PathBuf,
+#[serde(rename_all = "snake_case")]
+enum Note {
+    Cgroup(PathBuf),
+    Cgroups(Vec<PathBuf>),
 }
 
 /// The groups of all containers of the runner that keeps its files in `run`.
@@ -48,7 +50,10 @@ fn noted(state: &Path) -> Vec<PathBuf> {
     let lines = bytes.split(|byte| *byte == b'\n');
     lines
         .filter_map(|line| serde_json::from_slice::<Note>(line).ok())
-        .map(|note| note.cgroup)
+        .flat_map(|note| match note {
+            Note::Cgroup(group) => vec![group],
+            Note::Cgroups(groups) => groups,
+        })
         .collect()
 }
 
@@ -95,7 +100,7 @@ mod tests {
             Path::new("/sys/fs/cgroup/longshore-run.x/.."),
             &elsewhere,
         ] {
-            let note = serde_json::json!({ "cgroup": target });
+            let note = serde_json::json!({ "cgroups": [target] });
             fs::write(entry.join(STATE), format!("{note}\n")).unwrap();
             assert_eq!(of_runner(folder.path()), Vec::<PathBuf>::new());
         }
@@ -106,8 +111,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join(STATE);
         assert_eq!(noted(&state), Vec::<PathBuf>::new());
-        let text = "{\"cgroup\":\"/a\"}\n{\"started\":12}\nnonsense\n{\"cgroup\":\"/b\"}\n{\"cgr";
+        let text = "{\"cgroup\":\"/a\"}\n{\"started\":12}\nnonsense\n{\"cgroups\":[\"/b\",\"/c\"]}\n{\"cgr";
         fs::write(&state, text).unwrap();
-        assert_eq!(noted(&state), [Path::new("/a"), Path::new("/b")]);
+        let found = [Path::new("/a"), Path::new("/b"), Path::new("/c")];
+        assert_eq!(noted(&state), found);
     }
 }
