@@ -45,21 +45,28 @@ pub fn run_on(
     let mut args = args.clone();
     runtime()?.block_on(async {
         let mut interrupts = Interrupts::listen()?;
+        let mut service = None;
         loop {
-            let client = match hold(state_dir).await? {
-                Holder::Us(state) => {
-                    state.check_space()?;
-                    return run_here(&args, files, &state, open, interrupts).await;
-                }
-                Holder::Another(client) => client,
+            let client = match service.take() {
+                // Should it have ended again: the directory is the next service's, not ours.
+                Some(client) => client,
+                None => match hold(state_dir).await? {
+                    Holder::Us(state) => {
+                        state.check_space()?;
+                        return run_here(&args, files, &state, open, interrupts).await;
+                    }
+                    Holder::Another(client) => client,
+                },
             };
             let followed = follow(&args, files.clone(), &client, &mut interrupts).await;
             match followed {
                 Err(error) if is_gone(&error) => {}
                 ended => return ended,
             }
-            if !come_back(&client, state_dir, &mut interrupts).await {
-                return Ok(Ending::Interrupted);
+            match come_back(&client, state_dir, &mut interrupts).await {
+                Next::Service(client) => service = Some(client),
+                Next::OurTurn => {}
+                Next::Interrupted => return Ok(Ending::Interrupted),
             }
             // What was begun there is gone on with.
             (args.new, args.resume) = (false, true);
@@ -118,29 +125,37 @@ fn is_gone(error: &anyhow::Error) -> bool {
     error.is_some_and(ClientError::is_gone)
 }
 
-/// Waits until who held the state directory answers again, or for a `run`, until nobody holds the
-/// directory any more, as then it is our turn. False if the user does not want to wait.
-async fn come_back(client: &Client, state_dir: &Path, interrupts: &mut Interrupts) -> bool {
-    match client.kind() {
-        ServiceKind::Run => {
-            eprintln!("the run that held the state directory has ended; going on here");
-            true
-        }
-        ServiceKind::Serve => {
-            eprintln!(
-                "the service does not answer; its jobs are kept: waiting until it is started \
-                 again (Ctrl-C ends the waiting, not the jobs)"
-            );
-            let answers = async {
-                while Client::find(state_dir).await.is_none() {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            };
-            tokio::select! {
-                () = answers => true,
-                () = interrupts.next() => false,
+/// What follows when who held the state directory does not answer any more.
+enum Next {
+    /// The service is there again.
+    Service(Client),
+    /// It was a `run`, after which anybody may take the directory.
+    OurTurn,
+    /// The user does not want to wait.
+    Interrupted,
+}
+
+/// Waits for the next service, if it was one.
+async fn come_back(client: &Client, state_dir: &Path, interrupts: &mut Interrupts) -> Next {
+    if client.kind() == ServiceKind::Run {
+        eprintln!("the run that held the state directory has ended; going on here");
+        return Next::OurTurn;
+    }
+    eprintln!(
+        "the service does not answer; its jobs are kept: waiting until it is started again (Ctrl-C \
+         ends the waiting, not the jobs)"
+    );
+    let answers = async {
+        loop {
+            if let Some(client) = Client::find(state_dir).await {
+                return client;
             }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    };
+    tokio::select! {
+        client = answers => Next::Service(client),
+        () = interrupts.next() => Next::Interrupted,
     }
 }
 

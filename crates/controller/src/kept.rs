@@ -68,9 +68,9 @@ fn read(mut file: File, from: u64, length: u64) -> io::Result<Window> {
     }
     let (mark, dropped) = mark(&head[..known]).unwrap_or((0, 0));
     let from = from.max(dropped);
-    // No file is longer, and none can be read further on.
+    // A file system refuses positions that no file of it could have.
     let at = (from - dropped).saturating_add(mark);
-    file.seek(SeekFrom::Start(at.min(i64::MAX as u64)))?;
+    file.seek(SeekFrom::Start(at.min(file.metadata()?.len())))?;
     let mut bytes = Vec::new();
     file.take(length).read_to_end(&mut bytes)?;
     Ok(Window { from, bytes })
