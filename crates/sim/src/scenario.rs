@@ -242,6 +242,9 @@ pub struct Scenario {
     pub cloud: Settings,
     /// What goes wrong.
     pub faults: Faults,
+    /// After what the dispatcher dies by [`FaultKind::Crash`] as often as not, beside the deaths by
+    /// chance and until the faults end: named as in [`Outcome::crashes`](crate::Outcome::crashes).
+    pub dies_after: Option<String>,
     /// How many instances of others are in the same account.
     pub others: usize,
     /// Promises that are known to be broken: they are counted, and end nothing.
@@ -268,6 +271,7 @@ impl Scenario {
             dispatchers: 1,
             cloud: Settings::default().with_boot(quick_boot()),
             faults: Faults::none(),
+            dies_after: None,
             others: 2,
             tolerated: Vec::new(),
         }

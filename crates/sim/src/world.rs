@@ -150,6 +150,8 @@ pub(crate) struct World {
     dice: BTreeMap<FaultKind, Random>,
     tolerated: Vec<Rule>,
     faults: Faults,
+    /// After what the dispatcher dies as often as not.
+    dies_after: Option<String>,
     /// Whether the scenario has any faults at all.
     faultless: bool,
     quiet: bool,
@@ -244,6 +246,7 @@ impl World {
             dice: BTreeMap::new(),
             tolerated: scenario.tolerated.clone(),
             faults: scenario.faults.clone(),
+            dies_after: scenario.dies_after.clone(),
             faultless: scenario.faults.is_empty(),
             quiet: false,
             served_in_calm: false,

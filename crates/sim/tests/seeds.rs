@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_fakecloud::CallKind;
-use longshore_sim::{FaultKind, Faults, NOT_SURVIVED, Rule, Scenario, run, shrink};
+use longshore_sim::{Arrivals, FaultKind, Faults, Job, NOT_SURVIVED, Rule, Scenario, run, shrink};
 
 /// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
 const SEEDS: u64 = 60;
@@ -63,6 +63,84 @@ fn promises_are_kept_in_wild_worlds_where_every_kind_of_fault_happens() {
         .filter(|kind| !met.contains(kind) && Faults::wild().rate(*kind) > 0)
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Everything that the dispatcher can ask for, and hear of.
+const ASKED: [&str; 21] = [
+    "create",
+    "list",
+    "destroy",
+    "tags",
+    "console",
+    "boot",
+    "deploy",
+    "report",
+    "start",
+    "kill",
+    "collect",
+    "disconnect",
+    "queue refresh",
+    "queue watch",
+    "queue lock",
+    "queue place",
+    "queue unlock",
+    "queue running",
+    "queue ended",
+    "queue document",
+    "queue cancel",
+];
+const HEARD: [&str; 16] = [
+    "create",
+    "list",
+    "destroy",
+    "tags",
+    "console",
+    "boot",
+    "deploy",
+    "report",
+    "start",
+    "kill",
+    "collect",
+    "disconnect",
+    "queue refresh",
+    "queue watch",
+    "queue call",
+    "queue document",
+];
+/// So many worlds are tried to hit a kind, most of them for rare kinds.
+const WORLDS: u64 = 40;
+
+#[test]
+fn promises_are_kept_where_the_dispatcher_dies_after_any_kind_of_effect_and_outcome() {
+    let asked = ASKED.map(|kind| format!("asked {kind}"));
+    let heard = HEARD.map(|kind| format!("heard {kind}"));
+    let mut missed = Vec::new();
+    for what in asked.into_iter().chain(heard) {
+        let hit = (0..WORLDS).any(|seed| {
+            let mut scenario = wild(seed);
+            scenario.dies_after = Some(what.clone());
+            if what.ends_with("cancel") {
+                // Only what no type has room for is cancelled by the dispatcher.
+                scenario.arrivals = Arrivals::Trace(vec![huge()]);
+            }
+            let outcome = run(&scenario);
+            if let Some(violation) = outcome.violations.first() {
+                panic!("seed {seed}, dying after {what}: {violation}");
+            }
+            outcome.crashes.contains_key(&what)
+        });
+        if !hit {
+            missed.push(what);
+        }
+    }
+    assert!(missed.is_empty(), "never hit: {missed:?}");
+}
+
+/// A container that no type can hold.
+fn huge() -> Job {
+    let mut job = Job::new(Duration::from_secs(5), Duration::from_secs(60));
+    job.vcpus = 1_000;
+    job
 }
 
 #[test]

@@ -87,7 +87,13 @@ impl World {
 
     /// Whether the dispatcher dies right after it did something.
     fn crashes(&mut self, after: &'static str, kind: &str) -> bool {
-        if !self.strikes(FaultKind::Crash) {
+        let aimed_at = |what: &String| {
+            what.strip_prefix(after)
+                .is_some_and(|w| w.trim_start() == kind)
+        };
+        let aimed = !self.quiet && self.dies_after.as_ref().is_some_and(aimed_at);
+        let hit = aimed && self.dice(FaultKind::Crash).percent(50);
+        if !hit && !self.strikes(FaultKind::Crash) {
             return false;
         }
         let counted = self.outcome.crashes.entry(format!("{after} {kind}"));
