@@ -241,7 +241,13 @@ impl Round {
                 ensure!(since.elapsed() < END_PATIENCE, "it does not serve");
                 sleep(TICK);
             }
-            self.client = Some(self.start("run")?);
+            let mut client = self.start("run")?;
+            while !client.said().contains("submitting to the service") {
+                ensure!(client.ended()?.is_none(), "it ended: {}", client.said());
+                ensure!(since.elapsed() < END_PATIENCE, "it does not submit");
+                sleep(TICK);
+            }
+            self.client = Some(client);
         }
         Ok(service)
     }
