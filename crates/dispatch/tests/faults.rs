@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "explain/mod.rs"]
+mod explain;
 mod world;
 
 use std::time::Duration;

@@ -9,6 +9,7 @@ use crate::blackhole::Duds;
 use crate::console::Console;
 use crate::core::Core;
 use crate::event::Changed;
+use crate::promise::Promises;
 use crate::timers::{Timer, WorkerTimer};
 use crate::worker::{Step, Worker};
 
@@ -94,6 +95,7 @@ impl Core {
             suspect: false,
             removed: BTreeMap::new(),
             duds: Duds::default(),
+            promises: Promises::default(),
             step: Step::Boot,
             boot_ok: false,
             deployed: false,

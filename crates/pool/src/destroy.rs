@@ -108,7 +108,7 @@ impl Core {
                 && worker.is_empty()
                 && worker.behavior == IdleBehavior::Run
         });
-        if idle {
+        if idle && !self.is_promised(id) {
             self.condemn(id, "it was idle for long");
         }
     }

@@ -79,6 +79,7 @@ mod intake;
 mod kill;
 mod listing;
 mod probe;
+mod promise;
 mod records;
 mod refusal;
 mod report;

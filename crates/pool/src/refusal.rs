@@ -176,14 +176,14 @@ impl Refusal {
     ///     remaining: Duration::from_secs(seconds),
     ///     cause: "no capacity".into(),
     /// };
-    /// assert_eq!(held(3).cause(), "creating instances is held off for type small: no capacity");
+    /// assert_eq!(held(3).cause(), "type small is held off: no capacity");
     /// assert_eq!(held(3).cause(), held(4).cause());
     /// assert_ne!(held(3).to_string(), held(4).to_string());
     /// ```
     pub fn cause(&self) -> String {
         match self {
             Self::HeldOff { what, cause, .. } => {
-                format!("creating instances is held off for {what}: {cause}")
+                format!("{what} is held off: {cause}")
             }
             other => other.to_string(),
         }

@@ -87,6 +87,7 @@ impl Core {
         held.document = Some(document);
         if let Some(worker) = self.workers.get_mut(&instance) {
             worker.held.insert(uuid, held);
+            worker.promises.keep(uuid);
         }
         self.places
             .entry(uuid)

@@ -15,6 +15,7 @@ use crate::blackhole::Duds;
 use crate::claim::Claimed;
 use crate::console::Console;
 use crate::effect::{EffectId, Host};
+use crate::promise::Promises;
 
 /// A moment in the order of inputs and effects: unlike times, no two are equal.
 pub(crate) type Seq = u64;
@@ -54,6 +55,7 @@ pub(crate) struct Worker {
     /// Entries that were removed: what a report that began before that says of them is old.
     pub(crate) removed: BTreeMap<ContainerUuid, (Attempt, Seq)>,
     pub(crate) duds: Duds,
+    pub(crate) promises: Promises,
 
     pub(crate) step: Step,
     pub(crate) boot_ok: bool,

@@ -1563,3 +1563,32 @@ fn what_was_given_up_may_end_all_the_same_and_its_result_is_kept() {
     rig.answer(is_short, report(vec![]));
     assert_eq!(rig.state("a"), WorkerState::Shutdown);
 }
+
+// Promises.
+
+#[test]
+fn a_worker_whose_container_is_being_locked_is_not_idle() {
+    let mut config = config();
+    config.timeout_idle = seconds(5);
+    let mut rig = Rig::ready(config);
+    for id in ["kept", "free", "broken", "lapsed"] {
+        rig.idle(id);
+    }
+    let until = rig.now + seconds(30);
+    for (id, n) in [("kept", 1), ("broken", 2), ("lapsed", 3)] {
+        rig.core.promise(&id.into(), uuid(n), until, rig.now);
+    }
+    rig.wait(seconds(10));
+    let state = |rig: &Rig, id| rig.view(id).map(|view| view.state);
+    assert_ne!(state(&rig, "free"), Some(WorkerState::Idle));
+    for id in ["kept", "broken", "lapsed"] {
+        assert_eq!(state(&rig, id), Some(WorkerState::Idle), "{id}");
+    }
+    rig.core.break_promise(&"broken".into(), uuid(2), rig.now);
+    rig.wait(seconds(1));
+    assert_ne!(state(&rig, "broken"), Some(WorkerState::Idle));
+    rig.start("kept", 1, 1).unwrap();
+    rig.wait(seconds(30));
+    assert_eq!(state(&rig, "kept"), Some(WorkerState::Running));
+    assert_ne!(state(&rig, "lapsed"), Some(WorkerState::Idle));
+}

@@ -278,7 +278,7 @@ impl Core {
         }
         self.read_gates();
         // What was planned was planned under other limits.
-        self.planned.clear();
+        self.drop_planned();
         self.dirty = true;
     }
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use longshore_types::{
-    ContainerUuid, Estimate, Explanation, IdleBehavior, InstanceId, InstanceVerdict,
-    InstancesConsidered, Instant, Reason, TypeConsidered, TypeVerdict, WorkerState,
-    format_duration,
+    ContainerUuid, Explanation, IdleBehavior, InstanceId, InstanceVerdict, InstancesConsidered,
+    Instant, Reason, TypeConsidered, TypeVerdict, WorkerState, format_duration,
 };
 
 use crate::case::{Case, Standing};
@@ -46,9 +45,6 @@ impl Core {
             self.consider_instances(case, shape, &mut why);
         }
         (why.history, why.history_left_out) = self.history(no, now);
-        if let Reason::Pausing { remaining, .. } = &why.reason {
-            why.estimate = Some(Estimate::new(*remaining, "then it is tried again"));
-        }
         let bound = match &case.standing {
             Standing::Bound(instance) => Some(instance),
             _ => None,
@@ -294,7 +290,7 @@ impl Core {
                 format!("one of the {full} instances")
             };
             ways.push(format!(
-                "wait until something on {which} that could run it ends"
+                "wait until something ends on {which} that could run it"
             ));
         }
         let held: Vec<&InstancesConsidered> = why

@@ -26,10 +26,10 @@ pub(crate) enum What {
     /// Room; the stops of its shape say why there is none.
     Line,
     Call,
-    Starting(InstanceId),
+    Starting(Box<InstanceId>),
     Boot {
-        type_index: usize,
-        instance: Option<InstanceId>,
+        type_index: u32,
+        instance: Option<Box<InstanceId>>,
     },
     Other(Box<Reason>),
 }
@@ -161,10 +161,14 @@ impl Core {
             }
         }
         for at in 0..self.soft.len() {
-            let no = self.soft[at];
-            if let Some(boot) = self.boot(no) {
-                self.note(no, boot, now);
-            }
+            self.note_boot(self.soft[at], now);
+        }
+    }
+
+    /// The same if it waits for a boot.
+    pub(crate) fn note_boot(&mut self, no: CaseNo, now: Instant) {
+        if let Some(boot) = self.boot(no) {
+            self.note(no, boot, now);
         }
     }
 
@@ -176,11 +180,14 @@ impl Core {
             return None;
         }
         let instance = match slot.on {
-            SlotOn::Worker(worker) => self.workers.worker(worker).map(|w| w.id.clone()),
+            SlotOn::Worker(worker) => {
+                let worker = self.workers.worker(worker);
+                worker.map(|worker| Box::new(worker.id.clone()))
+            }
             SlotOn::Pending(_) | SlotOn::New => None,
         };
         Some(What::Boot {
-            type_index: slot.base.type_index?,
+            type_index: u32::try_from(slot.base.type_index?).ok()?,
             instance,
         })
     }
@@ -203,7 +210,7 @@ impl Core {
             What::Line => self.in_line(case, from, now),
             What::Call => one(Reason::CallInFlight),
             What::Starting(instance) => one(Reason::Starting {
-                instance: instance.clone(),
+                instance: (**instance).clone(),
             }),
             What::Boot {
                 type_index,
@@ -211,11 +218,11 @@ impl Core {
             } => self
                 .config
                 .types
-                .get(*type_index)
+                .get(*type_index as usize)
                 .map_or_else(Vec::new, |t| {
                     one(Reason::WaitingForBoot {
                         type_name: t.name.clone(),
-                        instance: instance.clone(),
+                        instance: instance.as_deref().cloned(),
                         last_error: None,
                     })
                 }),
@@ -297,12 +304,12 @@ pub(crate) fn bound_to_full(instance: &InstanceId) -> Reason {
 /// What follows from the verdict, none if the room decides.
 fn standing(case: &Case, now: Instant) -> Option<What> {
     if let Some(instance) = case.starting_on() {
-        return Some(What::Starting(instance.clone()));
+        return Some(What::Starting(Box::new(instance.clone())));
     }
     Some(match &case.standing {
         Standing::Settled(reason) if **reason == Reason::NotWaiting => What::Nothing,
         Standing::Settled(reason) => match &**reason {
-            Reason::Starting { instance } => What::Starting(instance.clone()),
+            Reason::Starting { instance } => What::Starting(Box::new(instance.clone())),
             _ => What::Other(reason.clone()),
         },
         Standing::Calling => What::Call,

@@ -261,10 +261,31 @@ impl Core {
                 Some(Action::GiveBack { instance })
             }
             Planned::Lock(no) | Planned::Place(no) | Planned::Start(no) => {
-                let action = self.planned_action(&planned, no)?;
-                self.emit(no, &action, now);
-                Some(action)
+                let action = self.planned_action(&planned, no);
+                if let Some(action) = &action {
+                    self.emit(no, action, now);
+                }
+                self.keep_soft(no, now);
+                action
             }
+        }
+    }
+
+    /// Forgets what was planned; the room that it was for is free with the next pass.
+    pub(crate) fn drop_planned(&mut self) {
+        for planned in std::mem::take(&mut self.planned) {
+            if let Planned::Lock(no) | Planned::Place(no) | Planned::Start(no) = planned {
+                self.soft.push(no);
+            }
+        }
+    }
+
+    /// What nothing under way relies on is promised until the next pass only.
+    fn keep_soft(&mut self, no: CaseNo, now: Instant) {
+        let booking = self.cases.get(no).and_then(|case| case.booking);
+        if booking.is_some_and(|booking| !booking.hard) {
+            self.soft.push(no);
+            self.note_boot(no, now);
         }
     }
 

@@ -160,7 +160,6 @@ impl Core {
             return Ok(());
         };
         self.slots.book(slot, no, need);
-        self.soft.push(no);
         let Some(case) = self.cases.get_mut(no) else {
             return Ok(());
         };
@@ -171,6 +170,7 @@ impl Core {
             need,
         });
         let Some(entry) = case.entry.as_ref().filter(|_| !case.entry_busy()) else {
+            self.soft.push(no);
             return Ok(());
         };
         let ready = tier == Tier::Ready;
@@ -180,7 +180,11 @@ impl Core {
             _ if self.config.records_placement => Some(Planned::Place(no)),
             _ => Some(Planned::Start(no)),
         };
-        self.planned.extend(planned);
+        match planned {
+            // What begins it relies on its room, or leaves it among the soft.
+            Some(planned) => self.planned.push_back(planned),
+            None => self.soft.push(no),
+        }
         Ok(())
     }
 

@@ -77,7 +77,7 @@ fn types_and_instances_are_told_with_what_is_wrong_with_each() {
     assert_eq!(
         instances(&why),
         [
-            "1 small full: has too few vCPUs left",
+            "1 small full: has not enough vCPUs left",
             "1 small hold: on hold, takes nothing new",
             "1 small drain: drained, takes nothing new",
             "1 large large: being destroyed",
@@ -86,7 +86,7 @@ fn types_and_instances_are_told_with_what_is_wrong_with_each() {
     assert_eq!(
         why.unblock,
         [
-            "wait until something on the instance that could run it ends",
+            "wait until something ends on the instance that could run it",
             "let hold take containers again, which is on hold",
             "a new small instance is not created: the quota is reached",
             "raise MaximumPriceFactor: medium would fit, and is 33 % dearer than it allows",
@@ -144,7 +144,7 @@ fn the_past_is_told_with_times_and_what_is_short_is_left_out() {
     drain(&mut core, at(50));
     let mut expected: Vec<String> = first.map(String::from).into();
     expected.push("2.0s for the start on i-123".into());
-    expected.push("10.0s running, or ended".into());
+    expected.push("10.0s running".into());
     assert_eq!(told(&core, 60), expected);
 }
 

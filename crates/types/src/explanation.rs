@@ -1,19 +1,23 @@
 //! Why one container waits, in full.
 
+mod text;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::duration::{option_seconds, seconds};
 use crate::{
-    ContainerState, ContainerUuid, InstanceId, Price, Reason, Resource, Resources, TypeName,
+    Container, ContainerState, ContainerUuid, InstanceId, Price, Reason, Resource, Resources,
+    TypeName,
 };
 
 /// Why one container waits: what was considered for it, why each was rejected, and what would
 /// unblock it.
 ///
 /// Everything in it is bounded: what is left out is counted. Durations count from the moment at
-/// which it was asked for, in seconds on the wire.
+/// which it was asked for, in seconds on the wire. [`std::fmt::Display`] renders all of it as some
+/// lines of text.
 ///
 /// ```
 /// use longshore_types::{ContainerState, Explanation, Reason, Resources};
@@ -82,6 +86,32 @@ impl Explanation {
             history: Vec::new(),
             history_left_out: 0,
         }
+    }
+
+    /// What the record of a container says by itself, for those that no dispatcher knows: it has
+    /// ended, or its priority is 0. None if it is to run, so that a dispatcher will read it.
+    ///
+    /// ```
+    /// use longshore_types::{Container, Explanation, ResourceRequest};
+    /// let uuid = "zzzzz-dz642-0123456789abcde".parse()?;
+    /// let mut container = Container::queued(uuid, ResourceRequest::default());
+    /// assert_eq!(Explanation::of_record(&container), None);
+    /// container.priority = 0;
+    /// let why = Explanation::of_record(&container).unwrap();
+    /// assert_eq!(why.unblock, ["raise its priority to 1 or more"]);
+    /// # Ok::<(), longshore_types::ParseUuidError>(())
+    /// ```
+    pub fn of_record(record: &Container) -> Option<Self> {
+        let of = |reason| Self::new(record.uuid, record.state, record.priority, reason);
+        if record.state.is_final() {
+            return Some(of(Reason::NotWaiting));
+        }
+        if record.state != ContainerState::Queued || record.priority >= 1 {
+            return None;
+        }
+        let mut why = of(Reason::PriorityZero);
+        why.unblock = vec!["raise its priority to 1 or more".to_owned()];
+        Some(why)
     }
 
     /// The reason as one plain sentence, with the place in line.
@@ -241,7 +271,7 @@ impl std::fmt::Display for InstanceVerdict {
             Self::Chosen => f.write_str("has the place of this container"),
             Self::HasRoom => f.write_str("has room"),
             Self::Booting => f.write_str("has room once it has booted"),
-            Self::Full { lacking } => write!(f, "has too few {lacking} left"),
+            Self::Full { lacking } => write!(f, "has not enough {lacking} left"),
             Self::Reserved { container } => write!(f, "kept free for {container}"),
             Self::Avoided => f.write_str("avoided: the last start of this container failed there"),
             Self::WrongType => f.write_str("of a type that does not fit or costs too much"),

@@ -113,20 +113,23 @@ impl Reason {
                 ContainerState::Complete => "it has ended".into(),
                 ContainerState::Cancelled => "it was cancelled".into(),
                 ContainerState::Queued | ContainerState::Locked => {
-                    "its result is being recorded".into()
+                    "it was started, and that is being recorded".into()
                 }
             };
         }
-        match position {
-            Some(position) => format!("{} of {in_line} in line: {self}", ordinal(position)),
-            None => self.to_string(),
+        match (self, position) {
+            (Self::Stopping { instance }, _) if state == ContainerState::Running => {
+                format!("it is being stopped on {instance}")
+            }
+            (_, Some(position)) => format!("{} of {in_line} in line: {self}", ordinal(position)),
+            (_, None) => self.to_string(),
         }
     }
 
     /// What is waited for, as a phrase that follows a length of time: "40 s for the boot of i-1".
     pub fn waited_for(&self) -> String {
         match self {
-            Self::NotWaiting => "running, or ended".into(),
+            Self::NotWaiting => "running".into(),
             Self::CallInFlight => "for the controller to answer".into(),
             Self::PriorityZero => "at priority 0".into(),
             Self::Starting { instance } => format!("for the start on {instance}"),

@@ -37,7 +37,8 @@ pub(super) async fn idle_cpu_percent(duration: Duration) -> anyhow::Result<f64> 
     Ok(100.0 * ratio(used.as_secs_f64(), passed.as_secs_f64()))
 }
 
-fn cpu_time() -> anyhow::Result<Duration> {
+/// The time that processors have spent on this process.
+pub(super) fn cpu_time() -> anyhow::Result<Duration> {
     let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     Ok(time.context("cannot read own processor time")?.into())
 }

@@ -94,6 +94,9 @@ impl Core {
             }
             Err(failure) => {
                 self.cache.finish_call(uuid, None, now);
+                if let Some(instance) = promised(&call) {
+                    self.pool.break_promise(instance, uuid, now);
+                }
                 self.handle_overload(failure.kind, now);
                 self.reread_after(&failure, uuid);
                 self.scheduler.action_failed(&action, &failure.error, now);
@@ -213,6 +216,10 @@ impl Core {
         self.cache
             .begin_call(uuid, now)
             .map_err(|busy| busy.to_string())?;
+        if let Some(instance) = promised(&call) {
+            let until = now + self.config.request_timeout;
+            self.pool.promise(instance, uuid, until, now);
+        }
         let asked = Asked::Action(uuid, call.clone(), action.clone());
         self.request(
             self.config.request_timeout,
@@ -279,5 +286,14 @@ impl Core {
     fn not_done(&mut self, action: Action, error: String, now: Instant) {
         self.scheduler.action_failed(&action, &error, now);
         self.notice(Notice::NotDone { action, error });
+    }
+}
+
+/// The instance that a container is started on if this call succeeds.
+fn promised(call: &Call) -> Option<&InstanceId> {
+    match call {
+        Call::Lock { planned, .. } => planned.as_ref(),
+        Call::Place { instance, .. } => Some(instance),
+        _ => None,
     }
 }

@@ -13,6 +13,21 @@ use super::random::Random;
 
 const QUOTA: usize = 4;
 
+/// What a cloud and its machines do that they should not.
+#[derive(Debug, Default)]
+pub(crate) struct Habits {
+    /// Every create fails, and so.
+    pub(crate) refuses: Option<(ErrorKind, &'static str)>,
+    /// Machines do not come to answer.
+    pub(crate) never_boots: bool,
+    /// Nothing can be started on machines, and this is what they say.
+    pub(crate) starts_nothing: Option<&'static str>,
+    /// The list of machines cannot be read.
+    pub(crate) lists_nothing: bool,
+    /// Containers run for a day.
+    pub(crate) runs_long: bool,
+}
+
 #[derive(Debug)]
 struct Vm {
     instance: Instance,
@@ -25,6 +40,7 @@ pub(crate) struct Cloud {
     vms: BTreeMap<InstanceId, Vm>,
     by_token: BTreeMap<String, InstanceId>,
     pub(crate) made: u64,
+    pub(crate) habits: Habits,
     /// Every process that was ever started: which attempt, where.
     pub(crate) started: BTreeSet<(ContainerUuid, Attempt)>,
 }
@@ -88,6 +104,9 @@ impl Cloud {
     ) -> Result<Outcome, String> {
         Ok(match action {
             EffectAction::Create(request) => self.create(request, now, random),
+            EffectAction::List(_) if self.habits.lists_nothing => {
+                Outcome::Listed(Err(failure(ErrorKind::Other, "the list is out of order")))
+            }
             EffectAction::List(tags) => Outcome::Listed(Ok(self.list(tags))),
             EffectAction::Destroy(ids) => {
                 for id in ids {
@@ -115,12 +134,12 @@ impl Cloud {
         {
             return Outcome::Created(Ok(Box::new(vm.instance.clone())));
         }
+        if let Some((kind, error)) = &self.habits.refuses {
+            return Outcome::Created(Err(failure(kind.clone(), error)));
+        }
         if self.vms.len() == QUOTA {
-            return Outcome::Created(Err(CloudFailure {
-                kind: ErrorKind::QuotaExceeded(longshore_cloud::Scope::Everything),
-                may_have_acted: false,
-                error: "quota".into(),
-            }));
+            let kind = ErrorKind::QuotaExceeded(longshore_cloud::Scope::Everything);
+            return Outcome::Created(Err(failure(kind, "quota")));
         }
         self.made += 1;
         let id = InstanceId::new(format!("i-{}", self.made));
@@ -150,7 +169,8 @@ impl Cloud {
         now: Instant,
         random: &mut Random,
     ) -> Result<Outcome, String> {
-        let booted = |vm: &&mut Vm| vm.boots_at <= now;
+        let never = self.habits.never_boots;
+        let booted = |vm: &&mut Vm| vm.boots_at <= now && !never;
         let id = action.host().map(|host| host.instance.clone());
         let elsewhere = match action {
             EffectAction::Start { uuid, .. } => self.where_it_runs(*uuid),
@@ -179,8 +199,15 @@ impl Cloud {
                 vm.machine.acknowledge(&options.acks);
                 Outcome::Reported(Ok(vm.machine.report()))
             }
+            EffectAction::Start { .. } if self.habits.starts_nothing.is_some() => {
+                let error = self.habits.starts_nothing.unwrap_or_default().into();
+                Outcome::Started(StartOutcome::NotStarted { error })
+            }
             EffectAction::Start { uuid, attempt, .. } => {
-                let duration = Duration::from_millis(100 + random.below(60_000));
+                let mut duration = Duration::from_millis(100 + random.below(60_000));
+                if self.habits.runs_long {
+                    duration = Duration::from_secs(24 * 3600);
+                }
                 let outcome = vm.machine.start(*uuid, *attempt, duration, now);
                 if outcome == StartOutcome::Started {
                     if let Some(other) = elsewhere {
@@ -234,6 +261,14 @@ impl Cloud {
 
     pub(crate) fn describe(&self) -> String {
         format!("{:#?}", self.vms)
+    }
+}
+
+fn failure(kind: ErrorKind, error: &str) -> CloudFailure {
+    CloudFailure {
+        kind,
+        may_have_acted: false,
+        error: error.into(),
     }
 }
 

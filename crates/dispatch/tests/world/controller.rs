@@ -19,33 +19,31 @@ pub(crate) struct Controller {
     cancelled: BTreeSet<ContainerUuid>,
     changed: BTreeSet<ContainerUuid>,
     revision: u64,
+    /// It has too much to do to take locks.
+    pub(crate) overloaded: bool,
 }
 
 impl Controller {
     pub(crate) fn with_containers(count: u64, vcpus: u32) -> Self {
         let mut controller = Self::default();
         for i in 0..count {
-            let uuid: ContainerUuid = format!("zzzzz-dz642-{i:015}").parse().unwrap();
-            let request = ResourceRequest {
-                vcpus,
-                ram: ByteSize::mib(64),
-                ..ResourceRequest::default()
-            };
-            let container = Container {
-                uuid,
-                state: ContainerState::Queued,
-                priority: 500,
-                created_at: Timestamp(i64::try_from(i).unwrap()),
-                request,
-                supervisor: false,
-                lock_count: 0,
-                locked_by_us: false,
-                placed_on: None,
-                revision: 0,
-            };
-            controller.containers.insert(uuid, container);
+            controller.add(i, vcpus);
         }
         controller
+    }
+
+    /// Somebody submits a container.
+    pub(crate) fn add(&mut self, i: u64, vcpus: u32) {
+        let uuid: ContainerUuid = format!("zzzzz-dz642-{i:015}").parse().unwrap();
+        let request = ResourceRequest {
+            vcpus,
+            ram: ByteSize::mib(64),
+            ..ResourceRequest::default()
+        };
+        let mut container = Container::queued(uuid, request);
+        container.created_at = Timestamp(i64::try_from(i).unwrap());
+        self.containers.insert(uuid, container);
+        self.change(uuid, |_| {});
     }
 
     pub(crate) fn all_final(&self) -> bool {
@@ -109,6 +107,9 @@ impl Controller {
         let refused = || Err(failure(QueueErrorKind::Refused));
         let (state, current) = (container.state, container.attempt());
         match call {
+            Call::Lock { .. } if self.overloaded => {
+                return Err(failure(QueueErrorKind::Overloaded));
+            }
             Call::Lock { attempt, planned } => {
                 if state != ContainerState::Queued
                     || container.priority < 1
