@@ -116,7 +116,7 @@ A job file is YAML or JSON:
       time_limit: 10m
 
 Further keys of a job: env, stdin, priority (1 to 1000), retries (after a lost machine),
-keep_output, engine (process).
+keep_output, engine (process), preemptible (true, false, prefer).
 
 Run the same file again after an interruption, and it goes on where it was.")]
 pub struct RunArgs {

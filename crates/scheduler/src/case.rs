@@ -248,6 +248,8 @@ pub(crate) struct Case {
     pub(crate) touched: bool,
     /// What it has waited for.
     pub(crate) log: Log,
+    /// How many preemptible instances were taken away under it.
+    pub(crate) interruptions: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -286,6 +288,7 @@ impl Case {
             counted: Counted::default(),
             touched: false,
             log: Log::new(Instant::ZERO),
+            interruptions: 0,
         }
     }
 

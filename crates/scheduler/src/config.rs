@@ -34,6 +34,8 @@ pub struct Config {
     pub supervisor_fraction: f64,
     /// A lock that is given up for our convenience never makes `lock_count` reach this.
     pub max_dispatch_attempts: u32,
+    /// A container that prefers preemptible machines and has lost this many of them runs on others.
+    pub max_interruptions: u32,
     /// How long the first container in line waits without a place before an instance is kept
     /// free for it.
     pub reserve_after: Duration,
@@ -54,6 +56,7 @@ impl Config {
             records_placement: false,
             supervisor_fraction: 0.5,
             max_dispatch_attempts: 10,
+            max_interruptions: 2,
             reserve_after: Duration::from_secs(300),
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(300),

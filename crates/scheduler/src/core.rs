@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_types::{
-    ContainerState, ContainerUuid, ExitCause, HeldContainer, HeldPhase, InstanceId, Instant,
-    PendingView, QueueEntry, TypeName, WorkerView,
+    Container, ContainerState, ContainerUuid, ExitCause, HeldContainer, HeldPhase, InstanceId,
+    Instant, PendingView, Preemptible, QueueEntry, TypeName, WorkerView,
 };
 
 use crate::action::Action;
@@ -15,9 +15,10 @@ use crate::gone::Gone;
 use crate::history::Log;
 use crate::ids::{CaseNo, OrderKey, Slab, SlotNo, UuidKey, WorkerNo};
 use crate::pass::Planned;
-use crate::reserve::Reservation;
+use crate::reserve::Reservations;
 use crate::shape::Shapes;
 use crate::slots::Slots;
+use crate::type_choice::eligible_indexes;
 use crate::workers::Workers;
 use crate::{Config, Limits};
 
@@ -58,7 +59,7 @@ pub struct Core {
     pub(crate) type_pauses: BTreeMap<usize, Pause>,
     pub(crate) type_wakes: BTreeSet<(Instant, usize)>,
     pub(crate) pauses: BTreeSet<(Instant, UuidKey, CaseNo)>,
-    pub(crate) reservation: Reservation,
+    pub(crate) reservations: Reservations,
     /// Containers that run or are being started, and how many of them are supervisors.
     pub(crate) active: u32,
     pub(crate) active_supervisors: u32,
@@ -118,7 +119,7 @@ impl Core {
             type_pauses: BTreeMap::new(),
             type_wakes: BTreeSet::new(),
             pauses: BTreeSet::new(),
-            reservation: Reservation::default(),
+            reservations: Reservations::default(),
             active: 0,
             active_supervisors: 0,
             line: BTreeSet::new(),
@@ -132,7 +133,10 @@ impl Core {
     }
 
     /// Takes the newest record of a container.
-    pub fn upsert_entry(&mut self, entry: QueueEntry, now: Instant) {
+    pub fn upsert_entry(&mut self, mut entry: QueueEntry, now: Instant) {
+        if entry.container.request.preemptible == Preemptible::Prefer {
+            self.settle_market(&mut entry.container);
+        }
         let shape = self.shapes.acquire(&entry.container, &self.config);
         let no = self.case_no(entry.container.uuid);
         let Some(case) = self.cases.get_mut(no) else {
@@ -160,6 +164,20 @@ impl Core {
             case.shape = shape;
         }
         self.touch(no);
+    }
+
+    /// One that preemptible instances were taken from too often is to run on others, if any fit.
+    fn settle_market(&self, container: &mut Container) {
+        let interruptions = self
+            .case(container.uuid)
+            .map_or(0, |case| case.interruptions);
+        if interruptions >= self.config.max_interruptions {
+            let mut elsewhere = container.request.clone();
+            elsewhere.preemptible = Preemptible::Never;
+            if eligible_indexes(&elsewhere, &self.config).is_ok() {
+                container.request = elsewhere;
+            }
+        }
     }
 
     /// Forgets the record of a container. What workers claim of it is left alone.
@@ -226,12 +244,32 @@ impl Core {
         let no = self.workers.no(id);
         self.settle_worker(id, no);
         if let Some(old) = no.and_then(|no| self.workers.set(no, None, None)) {
+            let preemptible = self.is_preemptible(&old);
             for held in &old.containers {
+                if preemptible && held.phase.may_run() {
+                    self.interrupted(held.uuid);
+                }
                 self.drop_claim(held.uuid, id);
             }
         }
-        self.reservation.worker_gone(id, now);
+        self.reservations.worker_gone(id, now);
         self.dirty = true;
+    }
+
+    fn is_preemptible(&self, view: &WorkerView) -> bool {
+        let index = view
+            .type_name
+            .as_ref()
+            .and_then(|name| self.type_index(name));
+        index.is_some_and(|index| self.config.types[index].preemptible)
+    }
+
+    fn interrupted(&mut self, uuid: ContainerUuid) {
+        if let Some(no) = self.known(uuid)
+            && let Some(case) = self.cases.get_mut(no)
+        {
+            case.interruptions = case.interruptions.saturating_add(1);
+        }
     }
 
     /// Takes an instance that was asked for and is not known as a worker yet.

@@ -176,9 +176,8 @@ impl Core {
         case: &Case,
         shape: &Shape,
     ) -> InstanceVerdict {
-        let kept_for = self
-            .reservation_of(id)
-            .filter(|container| *container != case.uuid);
+        let kept_for = id.and_then(|id| self.reservations.kept_for(id));
+        let kept_for = kept_for.filter(|container| *container != case.uuid);
         if let (true, Some(container)) = (slot.reserved, kept_for) {
             return InstanceVerdict::Reserved { container };
         }

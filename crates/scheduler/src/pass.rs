@@ -56,7 +56,7 @@ impl Core {
             deadline(pause, "a container's pause ends"),
             deadline(type_pause, "an instance type's pause ends"),
         );
-        let reserve = self.reservation.due(self.config.reserve_after);
+        let reserve = self.reservations.due(self.config.reserve_after);
         Deadline::earliest(
             pauses,
             deadline(reserve, "an instance is kept free for the first in line"),
@@ -79,7 +79,7 @@ impl Core {
             self.dirty = true;
         }
         if self
-            .reservation
+            .reservations
             .due(self.config.reserve_after)
             .is_some_and(|at| at <= now)
         {

@@ -1,40 +1,62 @@
-//! Keeping an instance free for the first in line, and giving back what nobody in line can use.
+//! Keeping instances free for the first in line, and giving back what nobody in line can use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_types::{ContainerUuid, InstanceId, Instant};
 
+use crate::case::Case;
 use crate::core::Core;
-use crate::ids::SlotNo;
+use crate::ids::{OrderKey, SlotNo};
 use crate::pass::Planned;
 use crate::shape::{Shape, Stop};
-use crate::slots::{SlotOn, Tier};
+use crate::slots::{Slot, SlotOn, Tier};
+
+/// Those whose best type is the same stand in one line; each such line is a scope.
+pub(crate) type ScopeNo = usize;
 
 /// Who is first in line without a place, since when, and what is kept free for it.
-#[derive(Debug, Default)]
-pub(crate) struct Reservation {
-    pub(crate) head: Option<(ContainerUuid, Instant)>,
-    pub(crate) instance: Option<InstanceId>,
+#[derive(Debug)]
+struct Reservation {
+    head: ContainerUuid,
+    since: Instant,
+    instance: Option<InstanceId>,
 }
 
-impl Reservation {
-    /// When an instance is to be reserved, none if nobody waits or one is.
+/// One reservation for each scope in which somebody waits.
+#[derive(Debug, Default)]
+pub(crate) struct Reservations {
+    scopes: BTreeMap<ScopeNo, Reservation>,
+}
+
+impl Reservations {
+    /// When the next instance is to be reserved, none if nobody waits for that.
     pub(crate) fn due(&self, after: Duration) -> Option<Instant> {
-        match (&self.head, &self.instance) {
-            (Some((_, since)), None) => Some(*since + after),
-            _ => None,
-        }
+        let open = self.scopes.values().filter(|r| r.instance.is_none());
+        open.map(|r| r.since + after).min()
     }
 
     pub(crate) fn worker_gone(&mut self, id: &InstanceId, now: Instant) {
-        if self.instance.as_ref() == Some(id) {
-            self.instance = None;
-            // What it freed is given time to become an instance for the head.
-            if let Some((_, since)) = &mut self.head {
-                *since = now;
+        for reservation in self.scopes.values_mut() {
+            if reservation.instance.as_ref() == Some(id) {
+                reservation.instance = None;
+                // What it freed is given time to become an instance for the head.
+                reservation.since = now;
             }
         }
+    }
+
+    /// For whom an instance is kept free, if it is.
+    pub(crate) fn kept_for(&self, id: &InstanceId) -> Option<ContainerUuid> {
+        let mut all = self.scopes.values();
+        let kept = all.find(|r| r.instance.as_ref() == Some(id));
+        kept.map(|r| r.head)
+    }
+
+    fn instances(&self) -> impl Iterator<Item = (&Reservation, &InstanceId)> {
+        self.scopes
+            .values()
+            .filter_map(|r| Some((r, r.instance.as_ref()?)))
     }
 }
 
@@ -43,18 +65,11 @@ impl Core {
         self.workers.worker(self.workers.no(instance)?)?.slot
     }
 
-    /// For whom an instance is kept free, if it is.
-    pub(crate) fn reservation_of(&self, id: Option<&InstanceId>) -> Option<ContainerUuid> {
-        let kept = self.reservation.instance.as_ref();
-        (kept.is_some() && kept == id)
-            .then(|| self.reservation.head.map(|(uuid, _)| uuid))
-            .flatten()
-    }
-
-    /// The reserved instance, if it is ready, has room, and is this container's.
+    /// The instance that is reserved for a container, if it is ready and has room.
     pub(crate) fn reserved_slot(&self, uuid: ContainerUuid, shape: &Shape) -> Option<SlotNo> {
-        let instance = self.reservation.instance.as_ref()?;
-        if self.reservation.head.map(|(head, _)| head) != Some(uuid) {
+        let reservation = self.reservations.scopes.get(shape.types().first()?)?;
+        let instance = reservation.instance.as_ref()?;
+        if reservation.head != uuid {
             return None;
         }
         let no = self.worker_slot(instance)?;
@@ -65,49 +80,85 @@ impl Core {
     }
 
     pub(crate) fn reserve_and_give_back(&mut self, now: Instant) {
-        let unplaced = self
-            .shapes
-            .iter()
-            .filter_map(|(id, shape)| match &shape.stop {
-                Some((key, Stop::NoRoom(_))) => Some((*key, id)),
-                _ => None,
-            })
-            .min();
-        self.follow_head(
-            unplaced.and_then(|(key, _)| Some(self.cases.get(key.case)?.uuid)),
-            now,
-        );
-        let Some((_, shape)) = unplaced else {
-            return;
-        };
-        if self
-            .reservation
-            .due(self.config.reserve_after)
-            .is_some_and(|at| at <= now)
-        {
-            self.choose_reserved(shape, now);
+        let mut heads: BTreeMap<ScopeNo, (OrderKey, usize)> = BTreeMap::new();
+        for (id, shape) in self.shapes.iter() {
+            if let (Some((key, Stop::NoRoom(_))), Some(&scope)) =
+                (&shape.stop, shape.types().first())
+            {
+                let head = heads.entry(scope).or_insert((*key, id));
+                *head = (*head).min((*key, id));
+            }
         }
+        let scopes: BTreeSet<ScopeNo> = heads
+            .keys()
+            .chain(self.reservations.scopes.keys())
+            .copied()
+            .collect();
+        for scope in scopes {
+            let head = heads
+                .get(&scope)
+                .and_then(|(key, _)| self.cases.get(key.case));
+            self.follow_head(scope, head.map(|case| case.uuid), now);
+        }
+        if heads.is_empty() {
+            return;
+        }
+        self.reserve_for(heads, now);
         self.give_back();
     }
 
-    /// Starts to count anew when somebody else is first; lets go of what was kept.
-    fn follow_head(&mut self, head: Option<ContainerUuid>, now: Instant) {
-        let old = self.reservation.head.map(|(uuid, _)| uuid);
-        if old == head {
+    /// Reserves an instance for each head that has waited for long, the first in line first; never
+    /// more than half of all instances.
+    fn reserve_for(&mut self, heads: BTreeMap<ScopeNo, (OrderKey, usize)>, now: Instant) {
+        let after = self.config.reserve_after;
+        if self.reservations.due(after).is_none_or(|at| at > now) {
+            return;
+        }
+        let mut in_order: Vec<(OrderKey, usize, ScopeNo)> = heads
+            .into_iter()
+            .map(|(scope, (key, shape))| (key, shape, scope))
+            .collect();
+        in_order.sort_unstable();
+        for (_, shape, scope) in in_order {
+            let waits = self.reservations.scopes.get(&scope);
+            let due = waits.is_some_and(|r| r.instance.is_none() && r.since + after <= now);
+            if due {
+                self.choose_reserved(scope, shape, now);
+            }
+        }
+    }
+
+    /// Starts to count anew when somebody else is first in a scope; lets go of what was kept.
+    fn follow_head(&mut self, scope: ScopeNo, head: Option<ContainerUuid>, now: Instant) {
+        let old = self.reservations.scopes.get(&scope);
+        if old.map(|r| r.head) == head {
             return;
         }
         // The head that has its place on the reserved instance keeps it.
-        if let (Some(old), Some(instance)) = (old, &self.reservation.instance) {
+        if let Some(Reservation {
+            head: old,
+            instance: Some(instance),
+            ..
+        }) = old
+        {
             let slot = self.worker_slot(instance);
-            let placed = self.case(old).and_then(|c| c.booking);
+            let placed = self.case(*old).and_then(|c| c.booking);
             if placed.is_some_and(|b| Some(b.slot) == slot && !b.hard) {
                 return;
             }
         }
-        self.reservation.head = head.map(|uuid| (uuid, now));
-        if let Some(instance) = self.reservation.instance.take() {
+        let old = self.reservations.scopes.remove(&scope);
+        if let Some(instance) = old.and_then(|r| r.instance) {
             self.set_reserved(&instance, false);
             self.dirty = true;
+        }
+        if let Some(head) = head {
+            let reservation = Reservation {
+                head,
+                since: now,
+                instance: None,
+            };
+            self.reservations.scopes.insert(scope, reservation);
         }
     }
 
@@ -118,15 +169,19 @@ impl Core {
     }
 
     /// Keeps the instance free that has least left to do: one that the head can use, if any.
-    fn choose_reserved(&mut self, shape: usize, now: Instant) {
+    fn choose_reserved(&mut self, scope: ScopeNo, shape: usize, now: Instant) {
         let Some(shape) = self.shapes.shape(shape) else {
             return;
         };
         let quota = self.quota_is_short(shape.types());
-        let best = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.base.open && slot.base.tier <= Tier::Booting)
+        let open = || {
+            let open = |slot: &Slot| slot.base.open && slot.base.tier <= Tier::Booting;
+            self.slots.iter().filter(move |(_, slot)| open(slot))
+        };
+        let kept = self.reservations.instances().count();
+        let allowed = kept == 0 || kept < open().count() / 2;
+        let best = open()
+            .filter(|(_, slot)| allowed && !slot.reserved)
             .filter_map(|(_, slot)| {
                 let usable = slot
                     .base
@@ -141,17 +196,15 @@ impl Core {
             })
             .min()
             .map(|(_, _, instance)| instance.clone());
-        match best {
-            Some(instance) => {
-                self.set_reserved(&instance, true);
-                self.reservation.instance = Some(instance);
+        if let Some(instance) = &best {
+            self.set_reserved(instance, true);
+        }
+        if let Some(reservation) = self.reservations.scopes.get_mut(&scope) {
+            if best.is_none() {
+                // Looked for again after another while.
+                reservation.since = now;
             }
-            // Looked for again after another while.
-            None => {
-                if let Some((_, since)) = &mut self.reservation.head {
-                    *since = now;
-                }
-            }
+            reservation.instance = best;
         }
     }
 
@@ -180,13 +233,17 @@ impl Core {
             .collect();
         let unused = (0..self.config.types.len()).filter(|index| !wanted.contains(index));
         let empty = unused.flat_map(|index| self.slots.empty_ready(index));
-        let reserved = self.reservation.instance.iter().filter_map(|instance| {
-            let no = self.worker_slot(instance)?;
-            let slot = self.slots.slot(no)?;
-            let of_use = slot.base.type_index.is_some_and(|t| self.head_can_use(t));
-            let ready = slot.base.open && slot.base.tier == Tier::Ready && slot.load() == 0;
-            (ready && !of_use).then_some(no)
-        });
+        let reserved = self
+            .reservations
+            .instances()
+            .filter_map(|(kept, instance)| {
+                let no = self.worker_slot(instance)?;
+                let slot = self.slots.slot(no)?;
+                let can_use = |t| self.can_use(kept.head, t);
+                let of_use = slot.base.type_index.is_some_and(can_use);
+                let ready = slot.base.open && slot.base.tier == Tier::Ready && slot.load() == 0;
+                (ready && !of_use).then_some(no)
+            });
         let instances = reserved.chain(empty).filter_map(|no| {
             let SlotOn::Worker(worker) = self.slots.slot(no)?.on else {
                 return None;
@@ -199,8 +256,8 @@ impl Core {
         self.planned.extend(planned);
     }
 
-    fn head_can_use(&self, type_index: usize) -> bool {
-        let head = self.reservation.head.and_then(|(uuid, _)| self.case(uuid));
-        head.is_some_and(|case| self.shapes.types(case.shape).contains(&type_index))
+    fn can_use(&self, container: ContainerUuid, type_index: usize) -> bool {
+        let types = |case: &Case| self.shapes.types(case.shape).contains(&type_index);
+        self.case(container).is_some_and(types)
     }
 }

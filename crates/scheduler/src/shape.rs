@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_types::{
-    ByteSize, Container, GpuRequest, GpuStack, Instant, ResourceRequest, Resources,
+    ByteSize, Container, GpuRequest, GpuStack, Instant, Preemptible, ResourceRequest, Resources,
 };
 
 use crate::Config;
@@ -14,7 +14,7 @@ use crate::type_choice::{eligible_indexes, need};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ShapeKey {
     supervisor: bool,
-    preemptible: bool,
+    preemptible: Preemptible,
     vcpus: u32,
     sizes: [ByteSize; 5],
     gpu: Option<(GpuStack, String, Vec<String>, u32, ByteSize)>,

@@ -32,8 +32,10 @@ pub enum Unsatisfiable {
 /// The types that satisfy a container, best first: the cheapest, and every other one up to its
 /// price times the price factor.
 ///
-/// Ordered by price, then more RAM, more vCPUs, more scratch, then name. An error says which
-/// types come nearest and what each of them lacks.
+/// Ordered by price, then more RAM, more vCPUs, more scratch, then name. For a container that
+/// prefers preemptible machines, those of the preemptible types come first, then the others, each
+/// up to the cheapest of their own market times the factor. An error says which types come nearest
+/// and what each of them lacks.
 ///
 /// ```
 /// use longshore_scheduler::{Config, type_choice::eligible};
@@ -76,14 +78,17 @@ pub(crate) enum Fit {
 pub(crate) fn considered(request: &ResourceRequest, config: &Config) -> Vec<(usize, Fit)> {
     let eligible = eligible_indexes(request, config).unwrap_or_default();
     let need = need(request, config);
-    let cheapest = eligible.first().map(|&index| config.types[index].price);
-    let cap = cheapest.map(|price| price.scaled(config.maximum_price_factor));
+    let fitting: Vec<(usize, &InstanceType)> = eligible
+        .iter()
+        .map(|&index| (index, &config.types[index]))
+        .collect();
+    let caps = [false, true].map(|market| cap(&fitting, market, config));
     let mut rest: Vec<(usize, Fit)> = (0..config.types.len())
         .filter(|index| !eligible.contains(index))
         .map(|index| {
             let t = &config.types[index];
             let lacks = lacks(request, &need, t);
-            let fit = match cap {
+            let fit = match caps[usize::from(t.preemptible)] {
                 Some(cap) if lacks.is_empty() => Fit::TooDear(percent_above(t.price, cap)),
                 _ => Fit::Lacks(lacks),
             };
@@ -131,15 +136,26 @@ pub(crate) fn eligible_indexes(
     let mut fitting: Vec<(usize, &InstanceType)> = types
         .filter(|(_, t)| lacks(request, &need, t).is_empty())
         .collect();
-    fitting.sort_by(|(_, a), (_, b)| preference(a, b));
-    let Some((_, cheapest)) = fitting.first() else {
+    if fitting.is_empty() {
         return Err(Unsatisfiable::NoneFits {
             nearest: nearest(request, &need, config),
         });
-    };
-    let cap = cheapest.price.scaled(config.maximum_price_factor);
-    fitting.retain(|(_, t)| t.price <= cap);
+    }
+    // One market, unless either will do.
+    fitting.sort_by(|(_, a), (_, b)| {
+        let market = b.preemptible.cmp(&a.preemptible);
+        market.then_with(|| preference(a, b))
+    });
+    let caps = [false, true].map(|market| cap(&fitting, market, config));
+    fitting.retain(|(_, t)| caps[usize::from(t.preemptible)].is_some_and(|cap| t.price <= cap));
     Ok(fitting.into_iter().map(|(index, _)| index).collect())
+}
+
+/// The highest price that is allowed in a market, none if nothing fits there.
+fn cap(fitting: &[(usize, &InstanceType)], preemptible: bool, config: &Config) -> Option<Price> {
+    let of_market = fitting.iter().filter(|(_, t)| t.preemptible == preemptible);
+    let cheapest = of_market.map(|(_, t)| t.price).min()?;
+    Some(cheapest.scaled(config.maximum_price_factor))
 }
 
 /// What a container is granted: what it asks for, and what its supervisor and the reserve need.
@@ -215,7 +231,7 @@ fn lacks(request: &ResourceRequest, need: &Resources, t: &InstanceType) -> Vec<S
     if need.vcpus > has.vcpus {
         lacks.push(short(Resource::Vcpus));
     }
-    if request.preemptible != t.preemptible {
+    if !request.preemptible.allows(t.preemptible) {
         lacks.push(format!("is {}", t.market()));
     }
     match (&request.gpu, &t.gpu) {

@@ -63,7 +63,12 @@ fn any_request() -> impl Strategy<Value = ResourceRequest> {
         count(),
         sizes,
         prop::option::weighted(0.3, gpu),
-        prop::bool::weighted(0.2),
+        prop::sample::select(vec![
+            Preemptible::Never,
+            Preemptible::Never,
+            Preemptible::Only,
+            Preemptible::Prefer,
+        ]),
     )
         .prop_map(
             |(vcpus, [ram, keep_cache_ram, scratch, image, keep_cache_disk], gpu, preemptible)| {
@@ -165,7 +170,7 @@ fn satisfies(request: &ResourceRequest, need: &Resources, t: &InstanceType) -> b
     need.scratch <= has.scratch
         && need.ram <= has.ram
         && need.vcpus <= has.vcpus
-        && request.preemptible == t.preemptible
+        && request.preemptible.allows(t.preemptible)
         && gpus
 }
 
@@ -178,15 +183,23 @@ proptest! {
         let fits: Vec<&InstanceType> = config.types.iter().filter(|t| satisfies(&request, &need, t)).collect();
         match eligible(&request, &config) {
             Ok(chosen) => {
-                let cheapest = fits.iter().map(|t| t.price).min().unwrap();
-                let cap = cheapest.scaled(config.maximum_price_factor);
-                let within = fits.iter().filter(|t| t.price <= cap).count();
-                prop_assert_eq!(chosen.len(), within);
-                prop_assert!(chosen.iter().all(|t| satisfies(&request, &need, t) && t.price <= cap));
-                prop_assert_eq!(chosen[0].price, cheapest);
+                // Each market by itself, the preemptible one first.
+                let split = chosen.iter().filter(|t| t.preemptible).count();
+                for (market, chosen) in [(true, &chosen[..split]), (false, &chosen[split..])] {
+                    let fits = || fits.iter().filter(|t| t.preemptible == market);
+                    let Some(cheapest) = fits().map(|t| t.price).min() else {
+                        prop_assert!(chosen.is_empty());
+                        continue;
+                    };
+                    let cap = cheapest.scaled(config.maximum_price_factor);
+                    let within = fits().filter(|t| t.price <= cap).count();
+                    prop_assert_eq!(chosen.len(), within);
+                    prop_assert!(chosen.iter().all(|t| satisfies(&request, &need, t) && t.price <= cap));
+                    prop_assert_eq!(chosen[0].price, cheapest);
+                }
                 let key = |t: &InstanceType| {
                     let has = t.resources();
-                    (t.price, std::cmp::Reverse((has.ram, has.vcpus, has.scratch)), t.name.clone())
+                    (!t.preemptible, t.price, std::cmp::Reverse((has.ram, has.vcpus, has.scratch)), t.name.clone())
                 };
                 prop_assert!(chosen.is_sorted_by_key(|t| key(t)));
             }

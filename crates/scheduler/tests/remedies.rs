@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_scheduler::{Core, Input};
 use longshore_types::*;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use support::any::any_input;
 use support::*;
 
@@ -81,45 +84,105 @@ fn apply(
                 core.upsert_worker(idle(&format!("new{m}"), type_name.as_str()), now);
             }
         }
+        Reason::Unsatisfiable { .. } => {
+            record.container.request = request(1);
+            core.upsert_entry(record, now);
+        }
+        // Only time: this is long after it.
+        Reason::Pausing { .. } => {}
         // The controller, or what was just begun, has to answer; or nothing waits.
         Reason::CallInFlight
         | Reason::Starting { .. }
         | Reason::Ready { .. }
-        | Reason::Unsatisfiable { .. }
-        | Reason::Pausing { .. }
         | Reason::NotWaiting => return false,
     }
     true
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(how_many(600)))]
+/// A core that was told all of it, and has asked for all that it wants. Of what it begins, a part
+/// fails at once.
+fn core_of(input: &Input, failing: bool) -> Core {
+    let now = input.now;
+    let mut core = Core::new(input.config.clone());
+    core.set_limits(input.limits.clone(), now);
+    for entry in &input.entries {
+        core.upsert_entry(entry.clone(), now);
+    }
+    for worker in &input.workers {
+        core.upsert_worker(worker.clone(), now);
+    }
+    for pending in &input.pendings {
+        core.upsert_pending(pending.clone(), now);
+    }
+    let actions = drain(&mut core, now);
+    if failing {
+        for action in actions.iter().filter(|action| action.uuid().is_some()) {
+            core.action_failed(action, "refused", now);
+        }
+        drain(&mut core, now);
+    }
+    core
+}
 
-    #[test]
-    fn what_a_reason_names_makes_the_entry_move(input in any_input()) {
-        let now = input.now;
-        for entry in &input.entries {
-            let uuid = entry.container.uuid;
-            let mut core = Core::new(input.config.clone());
-            core.set_limits(input.limits.clone(), now);
-            for other in &input.entries {
-                core.upsert_entry(other.clone(), now);
-            }
-            for worker in &input.workers {
-                core.upsert_worker(worker.clone(), now);
-            }
-            for pending in &input.pendings {
-                core.upsert_pending(pending.clone(), now);
-            }
-            drain(&mut core, now);
-            let before = core.reason(uuid, now).unwrap();
-            let later = now + Duration::from_secs(10);
-            if apply(&mut core, &input, entry, &before, later) {
-                let actions = drain(&mut core, later);
-                let acted = actions.iter().any(|action| action.uuid() == Some(uuid));
-                let after = core.reason(uuid, later).unwrap();
-                prop_assert!(acted || after != before, "{} waits on: {:?}", uuid, before);
-            }
+/// Does what the reason of each entry names and wants it to move. Returns the reasons met.
+fn every_entry_moves(input: &Input, failing: bool) -> Result<BTreeSet<String>, TestCaseError> {
+    let mut met = BTreeSet::new();
+    for entry in &input.entries {
+        let uuid = entry.container.uuid;
+        let mut core = core_of(input, failing);
+        let before = core.reason(uuid, input.now).unwrap();
+        let kind = serde_json::to_value(&before).unwrap();
+        met.insert(kind["reason"].as_str().unwrap().to_owned());
+        let later = input.now + Duration::from_secs(10);
+        if apply(&mut core, input, entry, &before, later) {
+            let actions = drain(&mut core, later);
+            let acted = actions.iter().any(|action| action.uuid() == Some(uuid));
+            let after = core.reason(uuid, later).unwrap();
+            prop_assert!(acted || after != before, "{} waits on: {:?}", uuid, before);
         }
     }
+    Ok(met)
+}
+
+#[test]
+fn what_a_reason_names_makes_the_entry_move() {
+    let met = RefCell::new(BTreeSet::new());
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(how_many(600))
+    });
+    let tried = runner.run(&(any_input(), any::<bool>()), |(input, failing)| {
+        met.borrow_mut().extend(every_entry_moves(&input, failing)?);
+        Ok(())
+    });
+    if let Err(error) = tried {
+        panic!("{error}");
+    }
+    // All but `ready`, which is true only until the actions are drained.
+    let all = [
+        "call_in_flight",
+        "container_limit",
+        "may_run_on",
+        "no_room",
+        "not_accepting",
+        "not_waiting",
+        "pausing",
+        "priority_zero",
+        "starting",
+        "stopping",
+        "supervisor_limit",
+        "unsatisfiable",
+        "waiting_for_boot",
+    ];
+    let met = met.into_inner();
+    let missing: Vec<&str> = all
+        .into_iter()
+        .filter(|kind| !met.contains(*kind))
+        .collect();
+    assert!(missing.is_empty(), "never met: {missing:?}");
+    assert_eq!(
+        met.len(),
+        all.len(),
+        "a reason that the list does not have: {met:?}"
+    );
 }

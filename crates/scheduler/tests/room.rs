@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use longshore_scheduler::{Core, Limits};
+use longshore_scheduler::{Action, Config, Core, Limits};
 use longshore_types::*;
 use support::*;
 
@@ -416,4 +416,132 @@ fn what_nothing_satisfies_does_not_take_the_turn_of_the_first_in_line() {
     core.upsert_entry(huge, at(2));
     assert_eq!(briefs(&mut core, at(2)), ["lock 2"]);
     assert_eq!(core.poll_timeout(), Some(due));
+}
+
+/// One spot type beside the others.
+fn with_spot() -> Config {
+    let mut config = config();
+    let mut spot = instance_type("spot", 2, 0.03);
+    spot.preemptible = true;
+    config.types.push(spot);
+    config
+}
+
+fn preferring(entry: QueueEntry) -> QueueEntry {
+    with(entry, |c| {
+        c.request = request(2);
+        c.request.preemptible = Preemptible::Prefer;
+    })
+}
+
+#[test]
+fn who_prefers_preemptible_machines_falls_back_while_they_are_held_off_and_returns() {
+    let mut core = Core::new(with_spot());
+    core.upsert_entry(preferring(queued(1)), at(0));
+    assert_eq!(briefs(&mut core, at(0)), ["create spot"]);
+    let create = Action::Create {
+        type_name: "spot".into(),
+    };
+    core.action_failed(&create, "no capacity", at(0));
+    let mut limits = Limits::default();
+    let held = limits
+        .create_blocked
+        .insert("spot".into(), "no capacity".into());
+    assert_eq!(held, None);
+    core.set_limits(limits, at(0));
+    assert_eq!(briefs(&mut core, at(0)), ["create small"]);
+    core.upsert_pending(pending(1, "small"), at(0));
+    assert_eq!(briefs(&mut core, at(0)), ["lock 1"]);
+    // The hold-off is over: the next one returns to them.
+    core.set_limits(Limits::default(), at(60));
+    core.upsert_entry(preferring(queued(2)), at(60));
+    assert_eq!(briefs(&mut core, at(60)), ["create spot"]);
+}
+
+#[test]
+fn one_that_was_interrupted_too_often_runs_on_what_is_not_taken_away() {
+    let spot = with_spot().types.pop().unwrap();
+    let small = config().types.remove(0);
+    for (taken, then) in [
+        (vec![&spot], "create spot"),
+        (vec![&spot, &spot], "create small"),
+        // What is lost otherwise is no interruption.
+        (vec![&spot, &small, &small], "create spot"),
+    ] {
+        let mut core = Core::new(with_spot());
+        let mut attempt = 0;
+        for t in &taken {
+            attempt += 1;
+            let id = format!("i-{attempt}");
+            let mut record = preferring(running(1, &id));
+            record.container.lock_count = attempt;
+            core.upsert_entry(record, at(0));
+            let view = WorkerView::idle(id.as_str(), t, at(0));
+            core.upsert_worker(holding(view, 1, attempt, HeldPhase::Running), at(0));
+            assert_eq!(briefs(&mut core, at(0)), Vec::<String>::new());
+            core.remove_worker(&id.as_str().into(), at(5));
+            assert!(briefs(&mut core, at(5))[0].starts_with("lost 1#"));
+        }
+        let mut again = preferring(queued(1));
+        again.container.lock_count = attempt;
+        core.upsert_entry(again, at(9));
+        assert_eq!(briefs(&mut core, at(9)), [then], "{}", taken.len());
+        let why = core.explain(uuid(1), at(9)).unwrap();
+        assert_eq!(why.types[0].name.as_str(), &then["create ".len()..]);
+    }
+}
+
+/// The instances that are kept free for somebody else, as a container is told.
+fn kept(core: &Core, n: u32, seconds: u64) -> Vec<String> {
+    let why = core.explain(uuid(n), at(seconds)).unwrap();
+    let reserved = why
+        .instances
+        .iter()
+        .filter_map(|group| match &group.verdict {
+            InstanceVerdict::Reserved { container } => Some(format!(
+                "{} for {}",
+                group.examples[0],
+                &container.as_str()[25..]
+            )),
+            _ => None,
+        });
+    reserved.collect()
+}
+
+#[test]
+fn each_scope_has_a_reservation_of_its_own_and_half_of_the_instances_stay_free() {
+    for (others, expected) in [(2, vec!["a for 01", "b for 02"]), (1, vec!["a for 01"])] {
+        let mut config = config();
+        config.maximum_price_factor = 1.0;
+        let mut core = Core::new(config);
+        core.set_limits(at_quota(), at(0));
+        let busy = [
+            ("a", "medium", 11),
+            ("b", "large", 12),
+            ("c", "small", 13),
+            ("d", "small", 14),
+        ];
+        for (id, name, n) in busy.into_iter().take(2 + others) {
+            core.upsert_entry(running(n, id), at(0));
+            let view = holding(idle(id, name), n, 1, HeldPhase::Running);
+            core.upsert_worker(view, at(0));
+        }
+        // Two lines: those of 4 vCPUs, and those of 8.
+        for (n, vcpus) in [(1, 4), (2, 8), (8, 8), (9, 4)] {
+            core.upsert_entry(sized(queued(n), vcpus), at(0));
+        }
+        drain(&mut core, at(0));
+        assert_eq!(core.poll_timeout().unwrap().at, at(300));
+        let told = |core: &Core, seconds| [kept(core, 9, seconds), kept(core, 8, seconds)].concat();
+        drain(&mut core, at(299));
+        assert_eq!(told(&core, 299), Vec::<String>::new());
+        drain(&mut core, at(300));
+        assert_eq!(told(&core, 300), expected, "with {others} others");
+        // What ran there ends: the first of both lines have their places.
+        for (id, name, n) in busy.into_iter().take(2) {
+            core.remove_entry(uuid(n), at(310));
+            core.upsert_worker(probed(idle(id, name), 310), at(310));
+        }
+        assert_eq!(briefs(&mut core, at(310)), ["lock 1 a", "lock 2 b"]);
+    }
 }

@@ -89,8 +89,37 @@ fn preemptible_has_to_be_equal_both_ways() {
     config.types[0].preemptible = true;
     let mut ask = request(1);
     assert_eq!(names(&ask, &config), ["medium"]);
-    ask.preemptible = true;
+    ask.preemptible = Preemptible::Only;
     assert_eq!(names(&ask, &config), ["small"]);
+}
+
+#[test]
+fn who_prefers_preemptible_types_has_them_first_and_each_market_has_its_cap() {
+    let mut config = config();
+    config.maximum_price_factor = 1.5;
+    for (name, vcpus, price) in [
+        ("spot", 2, 0.03),
+        ("spot-dear", 2, 0.05),
+        ("spot-small", 1, 0.01),
+    ] {
+        let mut t = instance_type(name, vcpus, price);
+        t.preemptible = true;
+        config.types.push(t);
+    }
+    let mut ask = request(2);
+    ask.preemptible = Preemptible::Prefer;
+    assert_eq!(names(&ask, &config), ["spot", "small"]);
+    ask.preemptible = Preemptible::Only;
+    assert_eq!(names(&ask, &config), ["spot"]);
+    ask.preemptible = Preemptible::Never;
+    assert_eq!(names(&ask, &config), ["small"]);
+    // Where one market has nothing, the other one does.
+    ask.preemptible = Preemptible::Prefer;
+    ask.vcpus = 8;
+    assert_eq!(names(&ask, &config), ["large"]);
+    config.types.retain(|t| t.preemptible);
+    ask.vcpus = 1;
+    assert_eq!(names(&ask, &config), ["spot-small"]);
 }
 
 #[test]

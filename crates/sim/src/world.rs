@@ -429,7 +429,7 @@ impl World {
             vcpus: job.vcpus,
             ram: job.ram,
             scratch: job.scratch,
-            preemptible: job.preemptible,
+            preemptible: job.preemptible.into(),
             ..ResourceRequest::default()
         };
         self.controller.submit(Container {

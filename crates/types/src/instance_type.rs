@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{ByteSize, Price, Resources, TypeName};
 
@@ -142,6 +143,96 @@ impl InstanceType {
     }
 }
 
+/// Whether a container is to run on preemptible machines: `false`, `true` or `"prefer"` on the
+/// wire.
+///
+/// ```
+/// use longshore_types::Preemptible;
+/// assert_eq!("prefer".parse(), Ok(Preemptible::Prefer));
+/// assert_eq!(Preemptible::from(true), Preemptible::Only);
+/// assert_eq!(serde_json::to_string(&Preemptible::Never).unwrap(), "false");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "which types fit is by this; a new one must not compile unnoticed"
+)]
+pub enum Preemptible {
+    /// On no preemptible machine.
+    #[default]
+    Never,
+    /// On preemptible machines only.
+    Only,
+    /// On preemptible machines while they are to be had, else on others.
+    Prefer,
+}
+
+impl Preemptible {
+    /// Whether a machine of a type may do.
+    pub fn allows(self, preemptible: bool) -> bool {
+        self == Self::Prefer || preemptible == (self == Self::Only)
+    }
+}
+
+impl From<bool> for Preemptible {
+    fn from(only: bool) -> Self {
+        if only { Self::Only } else { Self::Never }
+    }
+}
+
+/// A text that says nothing about preemptible machines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of true, false and prefer")]
+pub struct ParsePreemptibleError(String);
+
+impl std::str::FromStr for Preemptible {
+    type Err = ParsePreemptibleError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "false" => Ok(Self::Never),
+            "true" => Ok(Self::Only),
+            "prefer" => Ok(Self::Prefer),
+            other => Err(ParsePreemptibleError(other.chars().take(64).collect())),
+        }
+    }
+}
+
+impl fmt::Display for Preemptible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Never => "false",
+            Self::Only => "true",
+            Self::Prefer => "prefer",
+        })
+    }
+}
+
+impl Serialize for Preemptible {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Never => to.serialize_bool(false),
+            Self::Only => to.serialize_bool(true),
+            Self::Prefer => to.serialize_str("prefer"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Preemptible {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Wire {
+            Bool(bool),
+            Text(String),
+        }
+        match Wire::deserialize(from)? {
+            Wire::Bool(only) => Ok(only.into()),
+            Wire::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
 /// What a container asks of the machine it runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -160,6 +251,27 @@ pub struct ResourceRequest {
     pub keep_cache_disk: ByteSize,
     /// GPUs, if any.
     pub gpu: Option<GpuRequest>,
-    /// Whether it is to run on a preemptible machine (and on no other).
-    pub preemptible: bool,
+    /// Whether it is to run on preemptible machines.
+    pub preemptible: Preemptible,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preemptible_goes_over_the_wire_and_back() {
+        for (value, wire) in [
+            (Preemptible::Never, "false"),
+            (Preemptible::Only, "true"),
+            (Preemptible::Prefer, "\"prefer\""),
+        ] {
+            assert_eq!(serde_json::to_string(&value).unwrap(), wire);
+            assert_eq!(serde_json::from_str::<Preemptible>(wire).unwrap(), value);
+            assert_eq!(value.to_string().parse(), Ok(value));
+        }
+        assert!(serde_json::from_str::<Preemptible>("\"sometimes\"").is_err());
+        let old: ResourceRequest = serde_json::from_str("{\"preemptible\": true}").unwrap();
+        assert_eq!(old.preemptible, Preemptible::Only);
+    }
 }

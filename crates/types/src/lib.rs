@@ -28,7 +28,10 @@ pub use explanation::{
 };
 pub use host_key::{HostKey, HostKeyVerdict};
 pub use id::{Attempt, ContainerUuid, InstanceId, ParseUuidError, TypeName};
-pub use instance_type::{Gpu, GpuRequest, GpuStack, InstanceType, Market, ResourceRequest};
+pub use instance_type::{
+    Gpu, GpuRequest, GpuStack, InstanceType, Market, ParsePreemptibleError, Preemptible,
+    ResourceRequest,
+};
 pub use price::{InvalidPrice, Price};
 pub use reason::Reason;
 pub use report::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use longshore_runner_api::StartDocument;
-use longshore_types::{ByteSize, Resource, ResourceRequest, Resources};
+use longshore_types::{ByteSize, Preemptible, Resource, ResourceRequest, Resources};
 use sha2::{Digest, Sha256};
 
 use super::schema::{Command, Document, ForEach, Settings};
@@ -229,6 +229,7 @@ impl<'a> Expander<'a> {
                 vcpus: needs.vcpus,
                 ram: needs.ram,
                 scratch: needs.scratch,
+                preemptible: *settings.preemptible.good().unwrap_or(&Preemptible::Never),
                 ..ResourceRequest::default()
             },
             priority: *settings.priority.good().unwrap_or(&DEFAULT_PRIORITY),

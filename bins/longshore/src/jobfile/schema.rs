@@ -3,11 +3,11 @@
 //! Everything is looked at, so that all problems are found at once; what is wrong becomes
 //! [`Field::Bad`], which later steps leave alone.
 
-use longshore_types::{ByteSize, MAX_PRIORITY, parse_duration};
+use longshore_types::{ByteSize, MAX_PRIORITY, Preemptible, parse_duration};
 
 use crate::text::excerpt;
 use crate::yaml::problem::{Position, Problems};
-use crate::yaml::tree::{Entry, Node, Value};
+use crate::yaml::tree::{Entry, Node, Scalar, Value};
 use crate::yaml::value::{
     Field, Text, boolean, list, mapping, nearest, number, size, text, text_field, texts,
 };
@@ -34,10 +34,11 @@ pub(crate) const JOB_KEYS: &[&str] = &[
     "keep_output",
     "for_each",
     "engine",
+    "preemptible",
 ];
 const RESOURCE_KEYS: &[&str] = &["vcpus", "ram", "scratch"];
 /// Keys that the format has and this version does not support.
-const LATER_KEYS: &[&str] = &["preemptible", "image", "mounts", "outputs", "gpus"];
+const LATER_KEYS: &[&str] = &["image", "mounts", "outputs", "gpus"];
 const LATER_ENGINES: &[&str] = &["podman", "docker", "singularity"];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,7 @@ pub(super) struct Settings<'n> {
     pub(super) process_limit: Field<u32>,
     pub(super) retries: Field<u32>,
     pub(super) keep_output: Field<bool>,
+    pub(super) preemptible: Field<Preemptible>,
     pub(super) for_each: Field<ForEach<'n>>,
 }
 
@@ -94,6 +96,7 @@ impl<'n> Settings<'n> {
             process_limit: self.process_limit.or(defaults.process_limit),
             retries: self.retries.or(defaults.retries),
             keep_output: self.keep_output.or(defaults.keep_output),
+            preemptible: self.preemptible.or(defaults.preemptible),
             for_each: self.for_each,
         }
     }
@@ -186,6 +189,7 @@ fn settings<'n>(node: &'n Node<'_>, is_default: bool, problems: &mut Problems) -
             "keep_output" => s.keep_output = boolean(value, problems),
             "for_each" => s.for_each = Field::new(for_each(value, problems), value.at),
             "engine" => engine(value, problems),
+            "preemptible" => s.preemptible = preemptible(value, problems),
             key if RESOURCE_KEYS.contains(&key) => {
                 problems.add(*at, format!("{key:?} belongs under \"resources\""));
             }
@@ -273,6 +277,19 @@ fn engine(node: &Node<'_>, problems: &mut Problems) {
             );
         }
     }
+}
+
+fn preemptible(node: &Node<'_>, problems: &mut Problems) -> Field<Preemptible> {
+    let value = match node.value() {
+        Value::Scalar(Scalar { text, .. }) => text.parse::<Preemptible>().ok(),
+        _ => None,
+    };
+    if value.is_none() {
+        let found = node.describe();
+        let message = format!("expected true, false or prefer, found {found}");
+        problems.add(node.at, message);
+    }
+    Field::new(value, node.at)
 }
 
 fn time_limit(node: &Node<'_>, problems: &mut Problems) -> Field<u64> {

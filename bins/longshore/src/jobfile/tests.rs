@@ -325,12 +325,7 @@ jobs:
 
 #[test]
 fn what_comes_later_is_said_to_come_later() {
-    for key in [
-        "preemptible: true",
-        "image: debian",
-        "mounts: []",
-        "outputs: [a]",
-    ] {
+    for key in ["image: debian", "mounts: []", "outputs: [a]"] {
         let name = key.split(':').next().unwrap();
         refused(
             format!("jobs: [{{name: a, command: b, {key}}}]"),
@@ -681,4 +676,24 @@ proptest! {
             Err(problems) => prop_assert!(!problems.is_empty()),
         }
     }
+}
+
+#[test]
+fn preemptible_is_true_false_or_prefer() {
+    let text = "
+defaults: {preemptible: prefer}
+jobs:
+  - {name: a, command: b}
+  - {name: c, command: d, preemptible: false}
+  - {name: e, command: f, preemptible: true}
+";
+    let asked: Vec<String> = jobs(text)
+        .iter()
+        .map(|job| job.request.preemptible.to_string())
+        .collect();
+    assert_eq!(asked, ["prefer", "false", "true"]);
+    refused(
+        "jobs: [{name: a, command: b, preemptible: sometimes}]",
+        &["1:43 expected true, false or prefer, found the text \"sometimes\""],
+    );
 }

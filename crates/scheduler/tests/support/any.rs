@@ -9,7 +9,7 @@ use super::*;
 pub(crate) fn any_entry(n: u32) -> impl Strategy<Value = QueueEntry> {
     let state = prop::sample::select(ContainerState::ALL.to_vec());
     let place = prop::option::of(0..4u32);
-    let numbers = (0i64..3, 0i64..3, 0u32..3, 0u64..3, 1u32..9);
+    let numbers = (0i64..3, 0i64..3, 0u32..3, 0u64..3, 1u32..10);
     (state, place, numbers, any::<[bool; 3]>()).prop_map(
         move |(state, place, (priority, created_at, lock_count, as_of, vcpus), flags)| QueueEntry {
             container: Container {
@@ -66,29 +66,39 @@ pub(crate) fn any_input() -> impl Strategy<Value = Input> {
     let workers: Vec<_> = (0..4).map(any_worker).collect();
     let limit = prop::option::of(0u32..6);
     let quota = prop::bool::ANY;
-    let pendings = 0u64..3;
-    (entries, workers, limit, quota, any::<[bool; 2]>(), pendings).prop_map(
-        |(entries, workers, max_containers, quota, flags, pendings)| {
-            let mut limits = Limits {
-                max_containers,
-                absence_is_evidence: flags[0],
-                ..Limits::default()
-            };
-            let config = if flags[1] { config() } else { arvados() };
-            if quota {
-                for t in &config.types {
-                    limits.create_blocked.insert(t.name.clone(), "quota".into());
-                    limits.quota_blocked.insert(t.name.clone());
-                }
-            }
-            Input {
-                config,
-                limits,
-                entries,
-                workers,
-                pendings: (0..pendings).map(|id| pending(id, "small")).collect(),
-                now: at(5),
-            }
-        },
+    let (pendings, accept_new) = (0u64..3, 0u32..12);
+    (
+        entries,
+        workers,
+        limit,
+        quota,
+        any::<[bool; 2]>(),
+        pendings,
+        accept_new,
     )
+        .prop_map(
+            |(entries, workers, max_containers, quota, flags, pendings, accept_new)| {
+                let mut limits = Limits {
+                    max_containers,
+                    absence_is_evidence: flags[0],
+                    accept_new: accept_new > 0,
+                    ..Limits::default()
+                };
+                let config = if flags[1] { config() } else { arvados() };
+                if quota {
+                    for t in &config.types {
+                        limits.create_blocked.insert(t.name.clone(), "quota".into());
+                        limits.quota_blocked.insert(t.name.clone());
+                    }
+                }
+                Input {
+                    config,
+                    limits,
+                    entries,
+                    workers,
+                    pendings: (0..pendings).map(|id| pending(id, "small")).collect(),
+                    now: at(5),
+                }
+            },
+        )
 }
