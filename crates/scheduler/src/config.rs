@@ -5,6 +5,48 @@ use std::time::Duration;
 
 use longshore_types::{ByteSize, InstanceType, TypeName};
 
+/// Where a container is placed if there is more than one place for it, and which type of instance
+/// is created for it.
+///
+/// Whatever it is: ready instances come before booting ones, those before creates under way, those
+/// before a new instance. `docs/scheduling.md` compares them by cost and wait.
+///
+/// ```
+/// use longshore_scheduler::{Config, Packing};
+/// let mut config = Config::new(vec![]);
+/// assert_eq!(config.packing, Packing::Fullest);
+/// config.packing = Packing::CheapestShare;
+/// assert_eq!(Packing::from_name("best-fit"), Some(Packing::BestFit));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Packing {
+    /// The instance with the most containers, then the cheapest; new: the cheapest type that fits.
+    #[default]
+    Fullest,
+    /// The instance that has the least left afterwards of what the container takes the largest
+    /// share of; new: the cheapest type that fits.
+    BestFit,
+    /// The instance as with `Fullest`; new: of the types up to the price factor the one that costs
+    /// least for each of the equal containers that wait and fit on it together.
+    CheapestShare,
+}
+
+impl Packing {
+    /// The names that configurations use.
+    const NAMES: [(&str, Self); 3] = [
+        ("fullest", Self::Fullest),
+        ("best-fit", Self::BestFit),
+        ("cheapest-share", Self::CheapestShare),
+    ];
+
+    /// The policy of this name, none if there is none.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, packing)| *packing)
+    }
+}
+
 /// Settings that hold for the life of a scheduler.
 ///
 /// ```
@@ -34,6 +76,8 @@ pub struct Config {
     pub supervisor_fraction: f64,
     /// A lock that is given up for our convenience never makes `lock_count` reach this.
     pub max_dispatch_attempts: u32,
+    /// How instances are filled.
+    pub packing: Packing,
     /// A container that prefers preemptible machines and has lost this many of them runs on others.
     pub max_interruptions: u32,
     /// How long the first container in line waits without a place before an instance is kept
@@ -56,6 +100,7 @@ impl Config {
             records_placement: false,
             supervisor_fraction: 0.5,
             max_dispatch_attempts: 10,
+            packing: Packing::default(),
             max_interruptions: 2,
             reserve_after: Duration::from_secs(300),
             first_pause: Duration::from_secs(1),

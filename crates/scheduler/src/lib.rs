@@ -148,7 +148,7 @@ pub mod type_choice;
 mod workers;
 
 pub use crate::action::Action;
-pub use crate::config::{Config, Limits};
+pub use crate::config::{Config, Limits, Packing};
 pub use crate::core::Core;
 pub use crate::plan::{Input, Plan, plan};
 pub use crate::type_choice::Unsatisfiable;

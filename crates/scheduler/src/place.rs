@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use longshore_types::{ContainerState, Instant, Resources};
 
+use crate::Packing;
 use crate::case::Booking;
 use crate::core::Core;
 use crate::ids::{NameKey, OrderKey, SlotNo};
@@ -150,11 +151,11 @@ impl Core {
         let uuid = case.uuid;
         let eligible = shape.eligible.as_ref().ok();
         let found = eligible
-            .and_then(|eligible| self.slots.find(eligible, &need, avoid))
+            .and_then(|eligible| self.slots.find(eligible, &need, avoid, self.config.packing))
             .or_else(|| self.reserved_slot(uuid, shape));
         let slot = match found {
             Some(slot) => slot,
-            None => self.new_slot(shape, now)?,
+            None => self.new_slot(key, shape, now)?,
         };
         let Some(tier) = self.slots.slot(slot).map(|s| s.base.tier) else {
             return Ok(());
@@ -189,9 +190,8 @@ impl Core {
     }
 
     /// A slot on an instance to be created, of the best type that can be.
-    fn new_slot(&mut self, shape: &Shape, now: Instant) -> Result<SlotNo, Stop> {
-        let free = |index: &&usize| self.create_blocked(**index, now).is_none();
-        if let Some(&index) = shape.types().iter().find(free) {
+    fn new_slot(&mut self, key: &OrderKey, shape: &Shape, now: Instant) -> Result<SlotNo, Stop> {
+        if let Some(index) = self.type_to_create(key, shape, now) {
             self.planned.push_back(Planned::Create(index));
             // The next pass keeps it only if the create was begun.
             self.dirty_types.insert(index);
@@ -205,6 +205,30 @@ impl Core {
             .filter(|why| seen.insert(*why))
             .collect();
         Err(Stop::NoRoom(causes.join("; ")))
+    }
+
+    fn type_to_create(&self, key: &OrderKey, shape: &Shape, now: Instant) -> Option<usize> {
+        let free = |index: &&usize| self.create_blocked(**index, now).is_none();
+        let mut free = shape.types().iter().filter(free).copied();
+        let first = free.next()?;
+        if self.config.packing != Packing::CheapestShare {
+            return Some(first);
+        }
+        let waiting = shape.queue.range(key..).take(MAX_TOGETHER).count();
+        // Of which market one is, is not a matter of the price.
+        let market = self.config.types[first].preemptible;
+        let types = std::iter::once(first).chain(free).map(|index| {
+            let t = &self.config.types[index];
+            let fit = times_in(&shape.need, &t.resources()) as usize;
+            (index, t, fit.min(waiting).max(1))
+        });
+        let of_market = types.filter(|(_, t, _)| t.preemptible == market);
+        of_market
+            .reduce(|best, other| {
+                let cheaper = other.1.price.times(best.2) < best.1.price.times(other.2);
+                if cheaper { other } else { best }
+            })
+            .map(|(index, ..)| index)
     }
 
     pub(crate) fn add_new_slot(&mut self, type_index: usize) -> SlotNo {
@@ -223,6 +247,9 @@ impl Core {
         no
     }
 }
+
+/// So many equal containers are looked at for one new instance.
+const MAX_TOGETHER: usize = 256;
 
 /// How often something fits into some room.
 fn times_in(need: &Resources, room: &Resources) -> u32 {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_types::{ByteSize, Resources};
 
+use crate::Packing;
 use crate::apply::{FEW, merge};
 use crate::ids::{CaseNo, NameKey, Slab, SlotNo, WorkerNo};
 use crate::shape::Eligible;
@@ -133,6 +134,27 @@ impl Level {
 #[derive(Debug, Default)]
 struct Shelf {
     levels: BTreeMap<Reverse<u32>, Level>,
+}
+
+/// How much of what is needed most of, in millionths of the capacity, is left on a slot afterwards.
+fn share_left(need: &Resources, slot: &Slot) -> u64 {
+    let (spare, whole) = (slot.spare(), slot.base.capacity);
+    let millionths = |part: u64, whole: u64| {
+        let share = u128::from(part) * 1_000_000 / u128::from(whole.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    };
+    let kinds = [
+        (need.vcpus.into(), spare.vcpus.into(), whole.vcpus.into()),
+        (need.ram.0, spare.ram.0, whole.ram.0),
+        (need.scratch.0, spare.scratch.0, whole.scratch.0),
+        (need.gpus.into(), spare.gpus.into(), whole.gpus.into()),
+    ];
+    let most = kinds
+        .into_iter()
+        .max_by_key(|(need, _, whole)| millionths(*need, *whole));
+    most.map_or(0, |(need, spare, whole)| {
+        millionths(spare.saturating_sub(need), whole)
+    })
 }
 
 /// All slots, with the index over those that are open.
@@ -264,6 +286,7 @@ impl Slots {
         types: &Eligible,
         need: &Resources,
         avoid: Option<SlotNo>,
+        packing: Packing,
     ) -> Option<SlotNo> {
         if !self.arrivals.is_empty() && need.fits_in(&self.arrivals_room) {
             self.shelve();
@@ -277,9 +300,13 @@ impl Slots {
             } else {
                 &types.indexes
             };
-            let found = self.find_in(types, need, tier, avoid);
+            let find_in = match packing {
+                Packing::BestFit => Self::tightest_in,
+                Packing::Fullest | Packing::CheapestShare => Self::find_in,
+            };
+            let found = find_in(self, types, need, tier, avoid);
             if avoid.is_some() && found.is_none() {
-                return self.find_in(types, need, tier, None);
+                return find_in(self, types, need, tier, None);
             }
             found
         })
@@ -307,6 +334,34 @@ impl Slots {
                 if let Some(no) = level.fitting(need).find_map(other) {
                     best = Some((*load, no));
                     break;
+                }
+            }
+        }
+        best.map(|(_, no)| no)
+    }
+
+    /// The slot with the least left afterwards of what is needed most of.
+    fn tightest_in(
+        &self,
+        types: &[usize],
+        need: &Resources,
+        tier: Tier,
+        avoid: Option<SlotNo>,
+    ) -> Option<SlotNo> {
+        let mut best: Option<(u64, SlotNo)> = None;
+        for &type_index in types {
+            let levels = self.shelves[type_index][tier as usize].levels.values();
+            for bucket in levels.flat_map(|level| level.fitting(need)) {
+                let other = bucket
+                    .iter()
+                    .map(|(_, no)| *no)
+                    .find(|no| Some(*no) != avoid);
+                let Some((no, slot)) = other.and_then(|no| Some((no, self.slots.get(no)?))) else {
+                    continue;
+                };
+                let left = share_left(need, slot);
+                if best.is_none_or(|(least, _)| left < least) {
+                    best = Some((left, no));
                 }
             }
         }

@@ -9,7 +9,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_scheduler::type_choice::{compare_versions, eligible, need};
-use longshore_scheduler::{Action, Config, Core, Input, Limits, Unsatisfiable, plan};
+use longshore_scheduler::{Action, Config, Core, Input, Limits, Packing, Unsatisfiable, plan};
 use longshore_types::*;
 use proptest::prelude::*;
 use support::*;
@@ -142,6 +142,11 @@ fn any_config() -> impl Strategy<Value = Config> {
             config.keep_buffers_per_vcpu = buffers;
             config.records_placement = records;
             config.supervisor_fraction = fraction;
+            config.packing = match buffers % 3 {
+                0 => Packing::Fullest,
+                1 => Packing::BestFit,
+                _ => Packing::CheapestShare,
+            };
             config
         })
 }

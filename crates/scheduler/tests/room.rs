@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use longshore_scheduler::{Action, Config, Core, Limits};
+use longshore_scheduler::{Action, Config, Core, Limits, Packing};
 use longshore_types::*;
 use support::*;
 
@@ -543,5 +543,49 @@ fn each_scope_has_a_reservation_of_its_own_and_half_of_the_instances_stay_free()
             core.upsert_worker(probed(idle(id, name), 310), at(310));
         }
         assert_eq!(briefs(&mut core, at(310)), ["lock 1 a", "lock 2 b"]);
+    }
+}
+
+#[test]
+fn packing_decides_where_it_goes_and_what_is_created() {
+    let filled = |core: &mut Core| {
+        // One has two containers and much room, the other has one and just enough.
+        core.upsert_entry(running(11, "roomy"), at(0));
+        core.upsert_entry(running(12, "roomy"), at(0));
+        core.upsert_entry(running(13, "tight"), at(0));
+        let roomy = holding(idle("roomy", "large"), 11, 1, HeldPhase::Running);
+        core.upsert_worker(holding(roomy, 12, 1, HeldPhase::Running), at(0));
+        core.upsert_worker(
+            holding(idle("tight", "small"), 13, 1, HeldPhase::Running),
+            at(0),
+        );
+        core.upsert_entry(sized(queued(1), 1), at(0));
+    };
+    for (packing, expected) in [
+        (Packing::Fullest, "lock 1 roomy"),
+        (Packing::BestFit, "lock 1 tight"),
+        (Packing::CheapestShare, "lock 1 roomy"),
+    ] {
+        let mut config = config();
+        (config.packing, config.maximum_price_factor) = (packing, 100.0);
+        let mut core = Core::new(config);
+        filled(&mut core);
+        assert_eq!(briefs(&mut core, at(0)), [expected], "{packing:?}");
+    }
+    for (packing, waiting, expected) in [
+        (Packing::Fullest, 4, vec!["create small"; 4]),
+        (Packing::CheapestShare, 1, vec!["create small"]),
+        (Packing::CheapestShare, 3, vec!["create small"; 3]),
+        // Four of them share a large one, which costs less than four small ones.
+        (Packing::CheapestShare, 4, vec!["create large"]),
+    ] {
+        let mut config = config();
+        (config.packing, config.maximum_price_factor) = (packing, 100.0);
+        config.types[2].price = Price::from_units(0.35).unwrap();
+        let mut core = Core::new(config);
+        for n in 0..waiting {
+            core.upsert_entry(sized(queued(n), 2), at(0));
+        }
+        assert_eq!(briefs(&mut core, at(0)), expected, "{packing:?} {waiting}");
     }
 }

@@ -1,6 +1,6 @@
 //! Small worlds of every kind, for properties.
 
-use longshore_scheduler::{Input, Limits};
+use longshore_scheduler::{Input, Limits, Packing};
 use longshore_types::*;
 use proptest::prelude::*;
 
@@ -84,7 +84,12 @@ pub(crate) fn any_input() -> impl Strategy<Value = Input> {
                     accept_new: accept_new > 0,
                     ..Limits::default()
                 };
-                let config = if flags[1] { config() } else { arvados() };
+                let mut config = if flags[1] { config() } else { arvados() };
+                config.packing = match pendings {
+                    0 => Packing::Fullest,
+                    1 => Packing::BestFit,
+                    _ => Packing::CheapestShare,
+                };
                 if quota {
                     for t in &config.types {
                         limits.create_blocked.insert(t.name.clone(), "quota".into());

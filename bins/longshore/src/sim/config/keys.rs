@@ -46,6 +46,7 @@ pub(super) const CONTAINERS: Keys = Keys {
         "MaximumPriceFactor",
         "ReserveExtraRAM",
         "LocalKeepBlobBuffersPerVCPU",
+        "Packing",
         "CloudVMs",
     ],
     ignored: &[

@@ -9,7 +9,7 @@ use longshore_types::{ByteSize, InstanceType, Price};
 
 use super::Settings;
 use super::keys::{self, Keys};
-use super::scalar::{assign, decimal, duration, has_gpus};
+use super::scalar::{assign, decimal, duration, has_gpus, packing};
 use crate::text::{clean, excerpt};
 use crate::yaml::problem::{Position, Problems};
 use crate::yaml::tree::{Entry, Node, Value};
@@ -132,6 +132,7 @@ impl Reading {
                         scheduler.maximum_price_factor = factor;
                     }
                 }
+                "Packing" => assign(packing(value, problems), &mut scheduler.packing),
                 "ReserveExtraRAM" => {
                     assign(size(value, problems), &mut scheduler.reserve_extra_ram);
                 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use longshore_scheduler::Packing;
 use longshore_sim::TIME_MAX;
 use longshore_types::parse_duration;
 
 use crate::text::excerpt;
 use crate::yaml::problem::Problems;
-use crate::yaml::tree::{Node, Value};
+use crate::yaml::tree::{Node, Scalar, Value};
 use crate::yaml::value::{Field, Text, text};
 
 /// Leaves the target as it is where the value is wrong.
@@ -60,4 +61,17 @@ pub(super) fn decimal(
         problems.add(node.at, message);
     }
     number
+}
+
+pub(super) fn packing(node: &Node<'_>, problems: &mut Problems) -> Field<Packing> {
+    let named = match node.value() {
+        Value::Scalar(Scalar { text, .. }) => Packing::from_name(text),
+        _ => None,
+    };
+    if named.is_none() {
+        let found = node.describe();
+        let message = format!("expected fullest, best-fit or cheapest-share, found {found}");
+        problems.add(node.at, message);
+    }
+    Field::new(named, node.at)
 }

@@ -362,6 +362,17 @@ fn of_containers() -> Vec<Effect> {
             steady(),
             instances,
         ),
+        with(
+            effect(
+                &of("Packing"),
+                ["fullest", "cheapest-share"],
+                Less,
+                burst(40),
+                instances,
+            ),
+            "InstanceTypes: {small: {VCPUs: 1, RAM: 4GiB, Price: 1}, \
+             large: {VCPUs: 8, RAM: 32GiB, Price: 1.4}}",
+        ),
         effect(
             &simulation("BootTime"),
             ["10s", "3m"],
