@@ -64,6 +64,8 @@ pub enum Command {
     List(ListArgs),
     /// Show all that is known of a job
     Show(ShowArgs),
+    /// Say why a job waits: what was considered for it, and what would get it going
+    Explain(ShowArgs),
     /// Print what a job wrote
     Logs(LogsArgs),
     /// End jobs, or keep them from being started
@@ -249,7 +251,7 @@ pub struct ListArgs {
     pub json: bool,
 }
 
-/// What `longshore show` is told.
+/// What `longshore show` and `longshore explain` are told.
 #[derive(Clone, Debug, Args)]
 pub struct ShowArgs {
     /// The name of a job (the newest with that name), its UUID, or the end of that

@@ -1,5 +1,6 @@
 //! The commands that ask the service: what they print is for people, or JSON with `--json`.
 
+mod explain;
 mod instance;
 mod list;
 mod logs;
@@ -19,6 +20,7 @@ use crate::service::Client;
 use crate::service::client::encode;
 use crate::service::view::JobView;
 
+pub use explain::explain;
 pub use instance::instance;
 pub use list::list;
 pub use logs::logs;

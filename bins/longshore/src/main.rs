@@ -39,6 +39,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Ending> {
         Command::Submit(args) => command::submit(args, &locate()?),
         Command::List(args) => command::list(args, &locate()?),
         Command::Show(args) => command::show(args, &locate()?),
+        Command::Explain(args) => command::explain(args, &locate()?),
         Command::Logs(args) => command::logs(args, &locate()?),
         Command::Cancel(args) => command::cancel(args, &locate()?),
         Command::Instance(args) => command::instance(args, &locate()?),

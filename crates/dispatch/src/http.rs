@@ -177,7 +177,15 @@ async fn container(State(api): Shared, request: Request<Body>) -> Answer {
         let uuid = uuid.parse().map_err(|_| not_found())?;
         let (entry, now) = api.management.dispatcher.entry(uuid).await.map_err(gone)?;
         let entry = entry.ok_or_else(not_found)?;
-        Ok(json(&show::entry(&entry, &api.management.types, now)))
+        let mut shown = show::entry(&entry, &api.management.types, now);
+        let why = api
+            .management
+            .dispatcher
+            .explain(uuid)
+            .await
+            .map_err(gone)?;
+        shown["scheduling_explanation"] = json!(why);
+        Ok(json(&shown))
     })
     .await
 }

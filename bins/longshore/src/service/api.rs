@@ -59,6 +59,7 @@ pub(super) fn router(local: Local, token: Token) -> Router {
         .route("/batches/{id}/abandon", post(abandon_batch))
         .route("/jobs", get(list))
         .route("/jobs/{uuid}", get(job))
+        .route("/jobs/{uuid}/explain", get(explain))
         .route("/jobs/{uuid}/cancel", post(cancel))
         .route("/jobs/{uuid}/output/{stream}", get(output))
         .route_layer(from_fn_with_state(api.clone(), authorize))
@@ -192,6 +193,10 @@ async fn job(State(api): Shared, Path(uuid): Path<String>) -> Answer {
         Ok(json(&value))
     })
     .await
+}
+
+async fn explain(State(api): Shared, Path(uuid): Path<String>) -> Answer {
+    answer(async { one(&api.local.explain(known(&uuid)?).await.map_err(failed)?) }).await
 }
 
 async fn cancel(State(api): Shared, Path(uuid): Path<String>) -> Answer {

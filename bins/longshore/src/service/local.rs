@@ -14,7 +14,9 @@ use longshore_dispatch::runtime::{Handle, OutputError};
 use longshore_queue::{Queue as _, QueueError, QueueErrorKind};
 use longshore_runner_api::StartDocument;
 use longshore_runner_api::command::OutputStream;
-use longshore_types::{ContainerUuid, error_chain};
+use longshore_types::{
+    Container, ContainerUuid, Explanation, Reason, ResourceRequest, error_chain,
+};
 use tokio::sync::Semaphore;
 
 use super::view::{BatchView, JobView, NewBatchView, NewJobView, OutputView};
@@ -108,6 +110,23 @@ impl Local {
             view.reason = reason.filter(|text| !text.is_empty());
         }
         Ok((view, document))
+    }
+
+    /// Why a job waits, in full.
+    pub(super) async fn explain(&self, uuid: ContainerUuid) -> Result<Explanation, QueueError> {
+        // Without a dispatcher the record still says something.
+        if let Ok(Some(why)) = self.dispatcher.explain(uuid).await {
+            return Ok(why);
+        }
+        let job = self.store.job(uuid).await?.ok_or_else(|| unknown(uuid))?;
+        let mut record = Container::queued(uuid, ResourceRequest::default());
+        (record.state, record.priority) = (job.state, job.priority);
+        Ok(Explanation::of_record(&record).unwrap_or_else(|| {
+            let (state, priority) = (record.state, record.priority);
+            let mut why = Explanation::new(uuid, state, priority, Reason::NotAccepting);
+            why.unblock = vec!["the dispatcher has to read it: ask again in a moment".into()];
+            why
+        }))
     }
 
     pub(super) async fn cancel_batch(&self, id: u64, abandon: bool) -> Result<usize, QueueError> {

@@ -86,6 +86,7 @@ fn commands_say_what_to_do_where_no_service_runs() {
         &["list"][..],
         &["submit", "--", "true"],
         &["show", "a"],
+        &["explain", "a"],
         &["logs", "a"],
         &["cancel", "a"],
         &["instance", "list"],
@@ -360,7 +361,10 @@ fn the_management_api_has_the_codes_and_bodies_of_its_contract() {
         &format!("GET /arvados/v1/dispatch/container?container_uuid={uuid}"),
         &management,
     );
-    assert_eq!(json(&one.body)["container"]["uuid"], uuid);
+    let one = json(&one.body);
+    assert_eq!(one["container"]["uuid"], uuid);
+    assert_eq!(one["scheduling_reason"]["reason"], "no_room");
+    assert_eq!(one["scheduling_explanation"]["position"], 1);
     let instance = wait_for("the instance to run something", || {
         let reply = ask("GET /arvados/v1/dispatch/instances", &management);
         let instance = json(&reply.body)["items"][0].clone();
@@ -404,6 +408,74 @@ fn the_management_api_has_the_codes_and_bodies_of_its_contract() {
             .is_empty()
             .then_some(())
     });
+    service.stop();
+    clean(&world);
+}
+
+#[test]
+fn a_job_that_waits_is_explained() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    let vcpus = longshore::provider::this_machine()
+        .unwrap()
+        .resources()
+        .vcpus;
+    let all = vcpus.to_string();
+    let submit = |name: &str, command: &[&str]| {
+        let mut arguments = vec!["submit", "--vcpus", &all, "--name", name, "--"];
+        arguments.extend(command);
+        world.run(&arguments).expect(0);
+    };
+    let explain = |name: &str| world.run(&["explain", name]).expect(0).out;
+    let explained = |name: &str, wanted: &str| {
+        wait_for(wanted, || {
+            let text = explain(name);
+            text.contains(wanted).then_some(text)
+        })
+    };
+
+    // It runs; the second finds no room.
+    submit("first", &["sleep", "1000"]);
+    let text = explained("first", "\nit runs\n");
+    assert!(
+        text.contains("Its time so far:") && text.contains(" running, from "),
+        "{text}"
+    );
+    submit("second", &["true"]);
+    let text = explained("second", "1st of 1 in line: waiting for room");
+    for said in [
+        "What would unblock it:\n  - wait until something ends on the instance that could run it\n",
+        "MaxInstances 1 is reached: raise it, or wait until one of them is given back",
+        "has not enough vCPUs left",
+        "for room (the limit of 1 instances is reached",
+    ] {
+        assert!(text.contains(said), "{said:?} is missing in\n{text}");
+    }
+    let told = json(&world.run(&["explain", "--json", "second"]).expect(0).out);
+    assert_eq!(told["reason"]["reason"], "no_room");
+    assert_eq!(
+        (&told["position"], &told["in_line"]),
+        (&1.into(), &1.into())
+    );
+
+    // An operator holds the machine: what is on it ends, and nothing follows.
+    let id = told["instances"][0]["examples"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    world.run(&["instance", "hold", &id]).expect(0);
+    explained(
+        "second",
+        &format!("let {id} take containers again, which is on hold"),
+    );
+    world.run(&["cancel", "first"]).expect(0);
+    explained("first", "\nit was cancelled\n");
+    world.run(&["instance", "run", &id]).expect(0);
+    explained("second", "\nit has ended\n");
+    world
+        .run(&["explain", "third"])
+        .expect(2)
+        .complains(&["there is no job"]);
     service.stop();
     clean(&world);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use longshore_types::{
-    Container, ContainerState, InstanceType, Instant, PendingView, Timestamp, TypeName,
+    Container, ContainerState, InstanceType, Instant, PendingView, Reason, Timestamp, TypeName,
 };
 use serde_json::{Value, json};
 
@@ -42,6 +42,7 @@ pub(super) fn entry(entry: &EntryView, types: &Types, now: Instant) -> Value {
         "instance_types": types,
         "first_seen_at": at(entry.first_seen, now).to_string(),
         "scheduling_status": status(entry),
+        "scheduling_reason": entry.reason,
     })
 }
 
@@ -93,7 +94,11 @@ fn status(entry: &EntryView) -> String {
     ) {
         return String::new();
     }
-    let reason = entry.reason.as_ref().map(ToString::to_string);
+    let reason = entry
+        .reason
+        .as_ref()
+        .filter(|reason| **reason != Reason::NotWaiting)
+        .map(ToString::to_string);
     match (entry.position, reason) {
         (Some(position), Some(reason)) => format!("{position} in line: {reason}"),
         (_, reason) => reason.unwrap_or_default(),
