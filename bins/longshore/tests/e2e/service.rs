@@ -364,7 +364,7 @@ fn the_management_api_has_the_codes_and_bodies_of_its_contract() {
     let one = json(&one.body);
     assert_eq!(one["container"]["uuid"], uuid);
     assert_eq!(one["scheduling_reason"]["reason"], "no_room");
-    assert_eq!(one["scheduling_explanation"]["position"], 1);
+    assert_eq!(one["scheduling_explanation"]["reason"]["reason"], "no_room");
     let instance = wait_for("the instance to run something", || {
         let reply = ask("GET /arvados/v1/dispatch/instances", &management);
         let instance = json(&reply.body)["items"][0].clone();
