@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use longshore_runner_api::StartDocument;
-use longshore_types::{ByteSize, MAX_PRIORITY, ResourceRequest};
+use longshore_types::{ByteSize, MAX_PRIORITY, Preemptible, ResourceRequest};
 use serde_json::{Map, Value};
 
 use crate::NewJob;
@@ -104,7 +104,7 @@ fn job(given: &Map<String, Value>) -> Result<NewJob, String> {
         ram: ByteSize(number(constraints, "ram", DEFAULT_RAM.0)?),
         keep_cache_ram: ByteSize(number(constraints, "keep_cache_ram", 0)?),
         keep_cache_disk: ByteSize(number(constraints, "keep_cache_disk", 0)?),
-        preemptible: flag(scheduling, "preemptible"),
+        preemptible: preemptible(scheduling)?,
         ..ResourceRequest::default()
     };
     let name = given
@@ -183,6 +183,15 @@ fn number(object: Object<'_>, name: &str, default: u64) -> Result<u64, String> {
         Some(value) => value
             .as_u64()
             .ok_or_else(|| format!("{name} is no whole number of 0 or more")),
+    }
+}
+
+/// `true`, `false`, or, beyond what Arvados has, `"prefer"`.
+fn preemptible(scheduling: Object<'_>) -> Result<Preemptible, String> {
+    match scheduling.and_then(|object| object.get("preemptible")) {
+        None | Some(Value::Null) => Ok(Preemptible::Never),
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|_| "preemptible is none of true, false and \"prefer\"".to_owned()),
     }
 }
 
