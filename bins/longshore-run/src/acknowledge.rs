@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use longshore_types::{Attempt, ContainerUuid};
 
-use crate::cgroup::Cgroup;
 use crate::directory::{DirectoryLock, RunDirectory};
 use crate::lock::{self, Holder};
+use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::system::sync_directory;
 
@@ -56,8 +56,8 @@ pub(crate) fn acknowledge(
 fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
     let path = directory.lock_file(entry.uuid);
     Ok(match lock::holder(&path)? {
-        Holder::Nobody => match Cgroup::of(entry) {
-            Some(cgroup) => cgroup.end(Duration::ZERO),
+        Holder::Nobody => match Remains::of(entry) {
+            Some(remains) => remains.end(Duration::ZERO),
             None => true,
         },
         Holder::Supervisor(_) => {

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use longshore_runner_api::command::{MAX_ACKS, MAX_WAIT, OutputStream, ReportOptions};
+use longshore_runner_api::command::{
+    GuardOptions, MAX_ACKS, MAX_WAIT, OutputStream, ReportOptions,
+};
 use longshore_runner_api::report::{MAX_TEXT, parse_acks};
 use longshore_types::{Attempt, ContainerUuid};
 
@@ -19,6 +21,9 @@ Supervises containers on this machine.
   longshore-run --list                                     what runs, for people
   longshore-run --output stdout|stderr [--last BYTES | --from BYTE --length BYTES]
                 --attempt N UUID
+  longshore-run --guard SECONDS [--guard-results SECONDS] [--power-off COMMAND]
+                                                           power this machine off when no command
+                                                           came and nothing ran for so long
   longshore-run --version | --help
 
 Options may have one dash or two. SIGNAL 9 ends the container's processes at once, 0 only asks
@@ -44,6 +49,7 @@ pub(crate) enum Command {
         attempt: Option<Attempt>,
     },
     Report(ReportOptions),
+    Guard(GuardOptions),
     List,
     Output {
         stream: OutputStream,
@@ -64,6 +70,8 @@ struct Given {
     last: Option<u64>,
     from: Option<u64>,
     length: Option<u64>,
+    guard_results: Option<Duration>,
+    power_off: Option<String>,
     uuid: Option<ContainerUuid>,
 }
 
@@ -73,6 +81,7 @@ enum Mode {
     Detach,
     Kill(u8),
     Report,
+    Guard(Duration),
     List,
     Output(OutputStream),
 }
@@ -114,7 +123,18 @@ fn option(
 ) -> Result<(), String> {
     let plain = !matches!(
         name,
-        "kill" | "attempt" | "wait-ms" | "known" | "ack" | "output" | "last" | "from" | "length"
+        "kill"
+            | "attempt"
+            | "wait-ms"
+            | "known"
+            | "ack"
+            | "output"
+            | "last"
+            | "from"
+            | "length"
+            | "guard"
+            | "guard-results"
+            | "power-off"
     );
     if plain && inline.is_some() {
         return Err(format!("--{name} takes no value"));
@@ -143,6 +163,17 @@ fn option(
             let stream = OutputStream::ALL.into_iter().find(|s| s.as_str() == text);
             given.modes.push(Mode::Output(stream.ok_or(wrong(&text))?));
         }
+        "guard" => {
+            let text = value()?;
+            given
+                .modes
+                .push(Mode::Guard(seconds(&text).ok_or(wrong(&text))?));
+        }
+        "guard-results" => {
+            let text = value()?;
+            given.guard_results = Some(seconds(&text).ok_or(wrong(&text))?);
+        }
+        "power-off" => given.power_off = Some(value()?),
         "attempt" => {
             let text = value()?;
             given.attempt = Some(Attempt(text.parse().map_err(|_| wrong(&text))?));
@@ -174,6 +205,14 @@ fn option(
     Ok(())
 }
 
+/// A time that a guard waits: a second at least, a year at most.
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: u64 = text.parse().ok()?;
+    (1..=366 * 24 * 3600)
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
+}
+
 fn command(mut given: Given) -> Result<Command, String> {
     let mode = match (given.modes.pop(), given.modes.pop()) {
         (Some(mode), None) => mode,
@@ -201,6 +240,13 @@ fn command(mut given: Given) -> Result<Command, String> {
             acks: given.acks.take().unwrap_or_default(),
             wait: Duration::from_millis(given.wait_ms.unwrap_or(0)).min(MAX_WAIT),
             known: given.known.take().unwrap_or_default(),
+        }),
+        Mode::Guard(after) => Command::Guard(GuardOptions {
+            after,
+            after_with_results: given
+                .guard_results
+                .unwrap_or(GuardOptions::default().after_with_results),
+            power_off: given.power_off.take(),
         }),
         Mode::List => Command::List,
         Mode::Output(stream) => Command::Output {

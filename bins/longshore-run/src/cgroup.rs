@@ -28,6 +28,8 @@ pub(crate) use place::Home;
 pub(crate) struct Cgroup {
     /// One in each hierarchy that is used; the first is the best for ending everything.
     groups: Vec<PathBuf>,
+    /// Those that a container engine makes beside them, in all other hierarchies.
+    others: Vec<PathBuf>,
 }
 
 /// The groups of a job that is about to be started.
@@ -46,9 +48,18 @@ impl Cgroup {
         let name = format!("{}{}", prefix(entry), std::process::id());
         let places = place::places(home);
         let paths: Vec<PathBuf> = places.iter().map(|place| place.join(&name)).collect();
-        entry.note_cgroups(&paths).ok()?;
+        let others = match home {
+            Home::Own => Vec::new(),
+            Home::Root => place::mount_points(),
+        };
+        let others = others.iter().map(|place| place.join(&name));
+        let others: Vec<PathBuf> = others.filter(|path| !paths.contains(path)).collect();
+        entry
+            .note_cgroups(&[paths.as_slice(), &others].concat())
+            .ok()?;
+        let groups = Vec::new();
         let mut made = Made {
-            cgroup: Self { groups: Vec::new() },
+            cgroup: Self { groups, others },
             limits: AppliedLimits::all(Means::Nothing),
             memory: None,
         };
@@ -59,6 +70,9 @@ impl Cgroup {
                 _ => {}
             }
             limit::apply(&path, document, &mut made.limits, &mut made.memory);
+            if home == Home::Own {
+                limit::end_together(&path);
+            }
             made.cgroup.groups.push(path);
         }
         (!made.cgroup.groups.is_empty()).then_some(made)
@@ -74,7 +88,8 @@ impl Cgroup {
                 && path.join("cgroup.procs").exists()
         };
         let groups: Vec<_> = entry.state().cgroups.into_iter().filter(ours).collect();
-        (!groups.is_empty()).then_some(Self { groups })
+        let others = Vec::new();
+        (!groups.is_empty()).then_some(Self { groups, others })
     }
 
     /// The group that a child can be born into, if there is one in the unified hierarchy; its
@@ -108,7 +123,6 @@ impl Cgroup {
     }
 
     /// The name of the groups from the root of every hierarchy; only for those at [`Home::Root`].
-    #[expect(dead_code, reason = "for engines, which follow")]
     pub(crate) fn name(&self) -> Option<String> {
         let first = self.groups.first()?;
         let name = first.file_name()?.to_str()?;
@@ -133,7 +147,8 @@ impl Cgroup {
         let since = Instant::now();
         loop {
             // All of them, also after one that cannot be removed.
-            let left = self.groups.iter().filter(|group| !remove(group)).count();
+            let all = self.groups.iter().chain(&self.others);
+            let left = all.filter(|group| !remove(group)).count();
             if left == 0 {
                 return true;
             }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use longshore_runner_api::StartDocument;
 use longshore_runner_api::command::OutputStream;
-use longshore_types::{AppliedLimits, ExitCause};
+use longshore_types::{AppliedLimits, ExitCause, Means};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -22,7 +22,8 @@ use crate::rlimit::Rlimits;
 use crate::spool::Entry;
 use crate::system::{fork, fork_into, reset_signals};
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Descriptors below this number are the job's own business.
 const LOWEST_LOCK_DESCRIPTOR: i32 = 700;
 /// The longest text about a failed start, in bytes.
@@ -58,6 +59,46 @@ pub(crate) fn spawn(
         let program = document.command.first().map_or("", String::as_str);
         cannot_run(program, &error)
     })
+}
+
+/// Starts a client of a container engine as the job of an attempt, in none of its groups.
+pub(crate) fn spawn_client(
+    entry: &Entry,
+    document: &StartDocument,
+    mut command: Command,
+    is_start: bool,
+    lock: &File,
+) -> Result<Pid, ExitCause> {
+    let not_started = |error: String| ExitCause::NotStarted { error };
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.current_dir("/");
+    if is_start {
+        command.stdin(standard_input(document).map_err(not_started)?);
+        command.stdout(output(entry, OutputStream::Stdout).map_err(not_started)?);
+        command.stderr(output(entry, OutputStream::Stderr).map_err(not_started)?);
+    } else {
+        let errors = File::create(entry.engine_errors())
+            .map_err(|error| not_started(format!("cannot write the engine's errors: {error}")))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors);
+    }
+    let frame = Frame {
+        lock,
+        cgroup: None,
+        limits: AppliedLimits::all(Means::Engine),
+    };
+    let started = start(&mut command, document, &frame);
+    started
+        .map(|spawned| spawned.pid)
+        .map_err(|error| match cannot_run(&program, &error) {
+            ExitCause::CannotRun { code, error } => ExitCause::CannotRun {
+                code,
+                error: format!("{error} on this machine, so that it can run no containers"),
+            },
+            other => other,
+        })
 }
 
 /// Whether the job or the machine is to blame for it that a program cannot be executed.
@@ -96,12 +137,8 @@ fn command(entry: &Entry, document: &StartDocument) -> Result<Command, String> {
     set_environment(&mut command, entry, document);
     command.current_dir(working_directory(entry, document)?);
     command.stdin(standard_input(document)?);
-    let output = |stream| {
-        let file = entry.open_output(stream);
-        file.map_err(|error| format!("cannot open the file for {}: {error}", stream.as_str()))
-    };
-    command.stdout(output(OutputStream::Stdout)?);
-    command.stderr(output(OutputStream::Stderr)?);
+    command.stdout(output(entry, OutputStream::Stdout)?);
+    command.stderr(output(entry, OutputStream::Stderr)?);
     Ok(command)
 }
 
@@ -205,6 +242,11 @@ fn prepare(parent: Pid, lock: &File, rlimits: &Rlimits) -> std::io::Result<()> {
     reset_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
+}
+
+fn output(entry: &Entry, stream: OutputStream) -> Result<File, String> {
+    let file = entry.open_output(stream);
+    file.map_err(|error| format!("cannot open the file for {}: {error}", stream.as_str()))
 }
 
 fn set_environment(command: &mut Command, entry: &Entry, document: &StartDocument) {

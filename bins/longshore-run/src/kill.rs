@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use longshore_types::{Attempt, ContainerUuid};
 use nix::unistd::Pid;
 
-use crate::cgroup::Cgroup;
 use crate::complain;
 use crate::directory::RunDirectory;
 use crate::lock::{self, Holder};
+use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::supervisor::{ASK_SIGNAL, NOW_SIGNAL};
 use crate::system::{PidFd, sync_directory};
@@ -81,8 +81,8 @@ fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
         Holder::Other => lock::content_attempt(&path) == Some(entry.attempt),
     };
     // What a dead supervisor left behind needs no asking.
-    if orphaned && let Some(cgroup) = Cgroup::of(entry) {
-        return Ok(cgroup.end(Duration::ZERO) && lock::holder(&path)? == Holder::Nobody);
+    if orphaned && let Some(remains) = Remains::of(entry) {
+        return Ok(remains.end(Duration::ZERO) && lock::holder(&path)? == Holder::Nobody);
     }
     if holder == Holder::Nobody {
         return Ok(true);

@@ -32,9 +32,10 @@
 //! |---|---|---|
 //! | `lock/directory` | the directory lock | nothing |
 //! | `lock/UUID.lock` | held as long as anything of the container may run | its supervisor; a report, if nobody holds it |
-//! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/` | an acknowledgement |
+//! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/`, `engine` (what a container engine complained of) | an acknowledgement |
 //! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number |
 //! | `trash/` | entries that are being removed | the acknowledgement, or the next one |
+//! | `guard/` | when to power the machine off, when a command last came, the guard's lock | nothing |
 //! | `broken` | why the machine should get no more work | the operator |
 //!
 //! # Locks
@@ -66,11 +67,14 @@ mod acknowledge;
 mod arguments;
 mod cgroup;
 mod directory;
+mod engine;
+mod guard;
 mod job;
 mod kill;
 mod lock;
 mod output;
 mod reaper;
+mod remains;
 mod report;
 mod rlimit;
 mod scan;
@@ -108,22 +112,36 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8> {
     match command {
-        Command::Help => say(arguments::HELP),
-        Command::Version => say(concat!("longshore-run ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Start { uuid, attempt } => start::start(&RunDirectory::open()?, uuid, attempt),
+        Command::Help => return say(arguments::HELP),
+        Command::Version => return say(concat!("longshore-run ", env!("CARGO_PKG_VERSION"), "\n")),
+        _ => {}
+    }
+    let directory = RunDirectory::open()?;
+    guard::contact(&directory);
+    let code = run_in(&directory, command);
+    // It may have waited for a minute.
+    guard::contact(&directory);
+    code
+}
+
+fn run_in(directory: &RunDirectory, command: Command) -> Result<u8> {
+    match command {
+        Command::Help | Command::Version => Ok(0),
+        Command::Start { uuid, attempt } => start::start(directory, uuid, attempt),
         Command::Kill {
             signal,
             uuid,
             attempt,
-        } => kill::kill(&RunDirectory::open()?, uuid, attempt, signal),
-        Command::Report(options) => report::report(&RunDirectory::open()?, &options),
-        Command::List => report::list(&RunDirectory::open()?),
+        } => kill::kill(directory, uuid, attempt, signal),
+        Command::Report(options) => report::report(directory, &options),
+        Command::List => report::list(directory),
+        Command::Guard(options) => guard::guard(directory, &options),
         Command::Output {
             stream,
             part,
             uuid,
             attempt,
-        } => output::output(&RunDirectory::open()?, uuid, attempt, stream, part),
+        } => output::output(directory, uuid, attempt, stream, part),
     }
 }
 

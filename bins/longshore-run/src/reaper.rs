@@ -3,9 +3,11 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use longshore_runner_api::StartDocument;
+use longshore_runner_api::command::OutputStream;
 use longshore_types::{AppliedLimits, ExitCause, Means, Timestamp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,9 +17,11 @@ use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Home, MemoryWatch};
+use crate::engine::Engine;
 use crate::job::{self, Frame, Spawned};
 use crate::lock::Lock;
 use crate::spool::Entry;
+use crate::supervisor::REMOVE_PATIENCE;
 use crate::system::{now, wait_any};
 
 /// A asks B to send TERM to the job.
@@ -41,6 +45,10 @@ pub(crate) enum Message {
         /// Whether its memory was used up.
         out_of_memory: bool,
     },
+    /// The container of the job is gone, says its engine.
+    Removed,
+    /// Its engine does not say how the job ended.
+    Unseen,
 }
 
 /// How a process ended.
@@ -51,12 +59,27 @@ pub(crate) enum How {
 }
 
 struct Reaper<'a> {
+    entry: &'a Entry,
+    document: &'a StartDocument,
+    lock: &'a Lock,
     socket: UnixStream,
     signals: &'a SignalFd,
     cgroup: Option<Cgroup>,
     memory: Option<MemoryWatch>,
-    /// The job, until it has been waited for; so its id, and its group's, cannot be reused.
+    limits: AppliedLimits,
+    engine: Option<(Engine, Stage)>,
+    /// The job, or the engine's client for it, until it has been waited for; so its id, and its
+    /// group's, cannot be reused.
     job: Option<Pid>,
+    /// Whether the job was asked to end.
+    asked: bool,
+}
+
+/// What an engine's client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Creating,
+    Running,
 }
 
 /// Runs the job to its end and ends what it leaves behind. To be called in B, as a subreaper.
@@ -67,27 +90,39 @@ pub(crate) fn run(
     socket: UnixStream,
     signals: &SignalFd,
 ) {
-    let (cgroup, memory, limits) = match Cgroup::create(entry, document, Home::Own) {
+    let mut engine = Engine::of_document(entry, document);
+    let home = match &engine {
+        None => Some(Home::Own),
+        Some(engine) => engine.takes_groups().then_some(Home::Root),
+    };
+    let made = home.and_then(|home| Cgroup::create(entry, document, home));
+    let (cgroup, memory, mut limits) = match made {
         Some(made) => (Some(made.cgroup), made.memory, made.limits),
         None => (None, None, AppliedLimits::all(Means::Nothing)),
     };
-    let frame = Frame {
-        lock: lock.file(),
-        cgroup: cgroup.as_ref(),
-        limits,
-    };
-    let spawned = job::spawn(entry, document, &frame);
+    if let Some(engine) = &mut engine {
+        // A group that does not limit RAM is none for an engine, which can do that itself.
+        let name = cgroup.as_ref().and_then(Cgroup::name);
+        engine.put_into(name.filter(|_| document.ram.is_none() || limits.ram.is_whole()));
+        if engine.enforces_limits() {
+            limits = AppliedLimits::all(Means::Engine);
+        }
+    }
     let mut reaper = Reaper {
+        entry,
+        document,
+        lock,
         socket,
         signals,
         cgroup,
         memory,
+        limits,
+        engine: engine.map(|engine| (engine, Stage::Creating)),
         job: None,
+        asked: false,
     };
-    match spawned {
-        Ok(Spawned { pid, limits }) => {
-            reaper.job = Some(pid);
-            reaper.tell(&Message::Started { at: now(), limits });
+    match reaper.begin() {
+        Ok(()) => {
             let orphaned = reaper.watch();
             reaper.end_all();
             if orphaned {
@@ -103,6 +138,86 @@ pub(crate) fn run(
 }
 
 impl Reaper<'_> {
+    /// Starts the job, or has its container made.
+    fn begin(&mut self) -> Result<(), ExitCause> {
+        if let Some((engine, _)) = &self.engine {
+            let noted = self.entry.note_engine(engine);
+            noted.map_err(|error| ExitCause::NotStarted {
+                error: format!("cannot note the container of the engine: {error}"),
+            })?;
+            check_mounts(self.document).map_err(|error| ExitCause::NotStarted { error })?;
+            let create = engine.create(self.entry, self.document);
+            return self.spawn_client(create, false);
+        }
+        let frame = Frame {
+            lock: self.lock.file(),
+            cgroup: self.cgroup.as_ref(),
+            limits: self.limits,
+        };
+        let Spawned { pid, limits } = job::spawn(self.entry, self.document, &frame)?;
+        self.job = Some(pid);
+        self.limits = limits;
+        self.tell_started();
+        Ok(())
+    }
+
+    fn tell_started(&mut self) {
+        let limits = self.limits;
+        self.tell(&Message::Started { at: now(), limits });
+    }
+
+    fn spawn_client(&mut self, command: Command, is_start: bool) -> Result<(), ExitCause> {
+        let (entry, document) = (self.entry, self.document);
+        let pid = job::spawn_client(entry, document, command, is_start, self.lock.file())?;
+        self.job = Some(pid);
+        Ok(())
+    }
+
+    /// The engine's client has ended: what follows.
+    fn go_on(&mut self, how: How) {
+        let Some((engine, stage)) = self.engine.clone() else {
+            return self.tell_ended(how, false);
+        };
+        let went_on = match stage {
+            Stage::Running => return self.tell_container_ended(&engine),
+            Stage::Creating if how == How::Exited(0) && !self.asked => {
+                self.engine = Some((engine.clone(), Stage::Running));
+                let started = self.spawn_client(engine.start(self.document), true);
+                if started.is_ok() {
+                    self.tell_started();
+                }
+                started
+            }
+            Stage::Creating => Err(engine.not_created(&self.entry.engine_errors())),
+        };
+        if let Err(cause) = went_on {
+            self.tell(&Message::NotStarted { cause });
+        }
+    }
+
+    fn tell_container_ended(&mut self, engine: &Engine) {
+        let Some(ended) = engine.inspect() else {
+            return self.tell(&Message::Unseen);
+        };
+        if !ended.started {
+            let command = self.document.command.first().map_or("", String::as_str);
+            let errors = self.entry.output(OutputStream::Stderr);
+            let cause = engine.not_run(&ended, command, &errors);
+            return self.tell(&Message::NotStarted { cause });
+        }
+        // A shell's way to tell of signals is also that of the engines.
+        self.tell_ended(How::Exited(ended.code), ended.out_of_memory);
+    }
+
+    fn tell_ended(&mut self, how: How, out_of_memory: bool) {
+        let used_up = self.memory.as_ref().is_some_and(MemoryWatch::was_used_up);
+        self.tell(&Message::Ended {
+            how,
+            at: now(),
+            out_of_memory: out_of_memory || used_up,
+        });
+    }
+
     /// Returns when everything is to be ended; `true` if the supervisor is gone.
     fn watch(&mut self) -> bool {
         loop {
@@ -131,7 +246,8 @@ impl Reaper<'_> {
         }
     }
 
-    fn ask_to_end(&self) {
+    fn ask_to_end(&mut self) {
+        self.asked = true;
         if let Some(job) = self.job {
             // Its group is its own, unless it has not got as far as making one.
             if killpg(job, Signal::SIGTERM).is_err() {
@@ -142,7 +258,26 @@ impl Reaper<'_> {
         }
     }
 
+    /// Ends the engine's client, which could go on and start the container, and removes that.
+    fn remove_container(&mut self) {
+        let Some((engine, _)) = self.engine.clone() else {
+            return;
+        };
+        self.asked = true;
+        while let Some(client) = self.job {
+            let _ = kill(client, Signal::SIGKILL);
+            let mut ready = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut ready, 100_u16);
+            drain(self.signals);
+            self.reap();
+        }
+        if engine.remove(REMOVE_PATIENCE) {
+            self.tell(&Message::Removed);
+        }
+    }
+
     fn end_all(&mut self) {
+        self.remove_container();
         let signals = self.signals;
         let cgroup = self.cgroup.take();
         end_all(signals, cgroup.as_ref(), || self.reap());
@@ -162,12 +297,7 @@ impl Reaper<'_> {
         });
         if let Some(how) = ended {
             self.job = None;
-            let used_up = self.memory.as_ref().map(MemoryWatch::was_used_up);
-            self.tell(&Message::Ended {
-                how,
-                at: now(),
-                out_of_memory: used_up == Some(true),
-            });
+            self.go_on(how);
         }
         others
     }
@@ -178,6 +308,16 @@ impl Reaper<'_> {
         // If the supervisor is gone the next read says so.
         let _ = self.socket.write_all(&line);
     }
+}
+
+/// Docker would make a directory in the place of a source that is missing.
+fn check_mounts(document: &StartDocument) -> Result<(), String> {
+    for mount in &document.mounts {
+        if let Err(error) = std::fs::metadata(&mount.source) {
+            return Err(format!("cannot mount {}: {error}", mount.source));
+        }
+    }
+    Ok(())
 }
 
 /// Waits for every child that has ended; says whether there are others.

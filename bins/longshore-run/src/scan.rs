@@ -11,14 +11,14 @@ use longshore_types::{
     Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, ReportedState, RunnerReport,
 };
 
-use crate::cgroup::Cgroup;
 use crate::complain;
 use crate::directory::RunDirectory;
 use crate::lock::{self, Holder, Lock};
+use crate::remains::Remains;
 use crate::spool::{Entry, newest_entry};
 
 /// How long ending what a dead supervisor left behind may take.
-const CGROUP_PATIENCE: Duration = Duration::from_millis(500);
+const REMAINS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a reaper may take to notice that its supervisor is dead and to end everything.
 const REAPER_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a report may wait for the directory lock, which it needs only to tidy up.
@@ -154,8 +154,8 @@ fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>>
     if lock::holder(lock_file)? != Holder::Other {
         return Ok(None);
     }
-    if let Some(cgroup) = Cgroup::of(entry) {
-        cgroup.end(CGROUP_PATIENCE);
+    if let Some(remains) = Remains::of(entry) {
+        remains.end(REMAINS_PATIENCE);
     }
     let since = Instant::now();
     while lock::holder(lock_file)? == Holder::Other {
@@ -169,8 +169,8 @@ fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>>
 
 /// The supervisor died without a result, and nothing holds its lock.
 fn lost(entry: &Entry) -> ReportedState {
-    if let Some(cgroup) = Cgroup::of(entry)
-        && !cgroup.end(CGROUP_PATIENCE)
+    if let Some(remains) = Remains::of(entry)
+        && !remains.end(REMAINS_PATIENCE)
     {
         return ReportedState::Stale;
     }

@@ -7,11 +7,14 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use longshore_runner_api::DEFAULT_OUTPUT_LIMIT;
 use longshore_runner_api::command::OutputStream;
-use longshore_types::{Attempt, ContainerUuid, Exit, Timestamp};
+use longshore_types::{Attempt, ByteSize, ContainerUuid, Exit, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{DirectoryLock, RunDirectory};
+use crate::engine::Engine;
+use crate::output::Text;
 use crate::system::sync_directory;
 
 /// The file that all is noted in.
@@ -26,6 +29,8 @@ enum Note {
     /// What earlier versions wrote.
     Cgroup(PathBuf),
     Cgroups(Vec<PathBuf>),
+    Engine(Engine),
+    OutputLimit(ByteSize),
     Started(Timestamp),
     Finished(Exit),
 }
@@ -35,6 +40,10 @@ enum Note {
 pub(crate) struct State {
     /// Where its control groups are, or were to be.
     pub(crate) cgroups: Vec<PathBuf>,
+    /// The container that an engine runs, or was to run.
+    pub(crate) engine: Option<Engine>,
+    /// How much of each output stream is kept, if not the usual amount.
+    pub(crate) output_limit: Option<ByteSize>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) result: Option<Exit>,
 }
@@ -115,10 +124,15 @@ impl Entry {
             .open(self.output(stream))
     }
 
+    /// How many bytes a stream has for its reader.
     pub(crate) fn output_bytes(&self, stream: OutputStream) -> u64 {
-        self.output(stream)
-            .symlink_metadata()
-            .map_or(0, |metadata| metadata.len())
+        let text = Text::open(&self.output(stream), self.output_limit());
+        text.map_or(0, |text| text.len())
+    }
+
+    /// How much of each output stream is kept.
+    pub(crate) fn output_limit(&self) -> ByteSize {
+        self.state().output_limit.unwrap_or(DEFAULT_OUTPUT_LIMIT)
     }
 
     /// What is noted about the attempt; nothing where nothing can be read.
@@ -138,6 +152,8 @@ impl Entry {
             match serde_json::from_slice(line) {
                 Ok(Note::Cgroup(path)) => state.cgroups.push(path),
                 Ok(Note::Cgroups(paths)) => state.cgroups.extend(paths),
+                Ok(Note::Engine(engine)) => state.engine = Some(engine),
+                Ok(Note::OutputLimit(limit)) => state.output_limit = Some(limit),
                 Ok(Note::Started(at)) => state.started_at = Some(at),
                 Ok(Note::Finished(exit)) => state.result = Some(exit),
                 Err(_) => {}
@@ -149,6 +165,21 @@ impl Entry {
     /// Remembers the control groups, before they are made.
     pub(crate) fn note_cgroups(&self, paths: &[PathBuf]) -> std::io::Result<()> {
         self.note(&Note::Cgroups(paths.to_vec())).map(drop)
+    }
+
+    /// Remembers how much of each output stream is kept, if that is not the usual amount.
+    pub(crate) fn note_output_limit(&self, limit: ByteSize) -> std::io::Result<()> {
+        self.note(&Note::OutputLimit(limit)).map(drop)
+    }
+
+    /// Remembers the container of an engine, before it is made.
+    pub(crate) fn note_engine(&self, engine: &Engine) -> std::io::Result<()> {
+        self.note(&Note::Engine(engine.clone()))?.sync_data()
+    }
+
+    /// Where the client of an engine says what went wrong before there was a container.
+    pub(crate) fn engine_errors(&self) -> PathBuf {
+        self.path.join("engine")
     }
 
     /// Remembers when the job was started, for the case that no result is ever written.

@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::ForkResult;
 
-use crate::cgroup::Cgroup;
 use crate::directory::RunDirectory;
 use crate::lock::Lock;
+use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::supervisor::{self, Claim, READY};
 use crate::system::fork;
@@ -25,7 +25,7 @@ const DOCUMENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the directory lock may take.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long ending what an older attempt left behind may take.
-const CGROUP_PATIENCE: Duration = Duration::from_millis(500);
+const REMAINS_PATIENCE: Duration = Duration::from_millis(500);
 
 enum Claimed {
     Ours(Entry, Lock),
@@ -98,8 +98,8 @@ fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Res
 /// Ends what a lost supervision of an older attempt may have left, or refuses the newer one.
 fn end_older(directory: &RunDirectory, uuid: ContainerUuid) -> Result<()> {
     if let Some(older) = spool::newest_entry(directory, uuid)?
-        && let Some(cgroup) = Cgroup::of(&older)
-        && !cgroup.end(CGROUP_PATIENCE)
+        && let Some(remains) = Remains::of(&older)
+        && !remains.end(REMAINS_PATIENCE)
     {
         bail!(
             "something of attempt {} of {uuid} still runs",

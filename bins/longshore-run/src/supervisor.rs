@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use longshore_runner_api::command::OutputStream;
-use longshore_runner_api::{StartDocument, StartReply};
+use longshore_runner_api::{DEFAULT_OUTPUT_LIMIT, StartDocument, StartReply};
 use longshore_types::{AppliedLimits, Exit, ExitCause, Timestamp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -18,7 +18,9 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use crate::cgroup::Cgroup;
+use crate::engine::Engine;
 use crate::lock::{Lock, SupervisorMark};
+use crate::output;
 use crate::reaper::{self, ASK_TO_END, END_NOW, How, Message};
 use crate::spool::Entry;
 use crate::system::{fork, now};
@@ -35,8 +37,14 @@ const LEAVE_SIGNAL: Signal = Signal::SIGTERM;
 /// What the supervisor writes when it exists, holds the lock and has said so on disk.
 pub(crate) const READY: &[u8] = b"+";
 
+/// How often it is looked whether an output stream has grown beyond its limit.
+const OUTPUT_PERIOD: Duration = Duration::from_millis(250);
+
 /// How often recording the result is tried; with the pauses about five minutes.
 const RECORD_TRIES: u32 = 70;
+
+/// How long an engine may take to remove a container before it is asked again.
+pub(crate) const REMOVE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// An attempt that is ours to run: its lock is held and its entry is on disk.
 #[derive(Debug)]
@@ -62,6 +70,10 @@ struct Supervisor<'a> {
     end_at: Option<Instant>,
     ended: Option<ExitCause>,
     limits: Option<AppliedLimits>,
+    /// When the output is looked at again.
+    cut_at: Instant,
+    /// Whether the engine has said that its container is gone.
+    removed: bool,
 }
 
 /// Is the supervisor, in a process of its own, until the lock may be released.
@@ -130,6 +142,11 @@ impl<'a> Supervisor<'a> {
         mark: SupervisorMark,
     ) -> Result<(Self, SupervisorMark)> {
         let (socket, far) = UnixStream::pair()?;
+        // If it cannot be noted the output is cut without a mark.
+        let limit = claim.document.output_limit;
+        if limit != DEFAULT_OUTPUT_LIMIT {
+            let _ = claim.entry.note_output_limit(limit);
+        }
         match fork().context("cannot fork")? {
             ForkResult::Parent { child } => {
                 drop(far);
@@ -148,6 +165,8 @@ impl<'a> Supervisor<'a> {
                     end_at: None,
                     ended: None,
                     limits: None,
+                    cut_at: Instant::now() + OUTPUT_PERIOD,
+                    removed: false,
                 };
                 Ok((supervisor, mark))
             }
@@ -182,8 +201,9 @@ impl<'a> Supervisor<'a> {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let next = self.time_limit().into_iter().chain(self.end_at).min();
-        next.map_or(PollTimeout::NONE, |next| {
+        let cut_at = self.started.map(|_| self.cut_at);
+        let next = self.time_limit().into_iter().chain(self.end_at);
+        next.chain(cut_at).min().map_or(PollTimeout::NONE, |next| {
             let left = next.saturating_duration_since(Instant::now());
             // Rounded up, so that it is not polled in a circle; long ones in several turns.
             let left = left.min(Duration::from_secs(3600)) + Duration::from_millis(1);
@@ -205,9 +225,22 @@ impl<'a> Supervisor<'a> {
         if self.time_limit().is_some_and(|limit| limit <= now) {
             self.ask_to_end(ExitCause::TimeLimit);
         }
+        if self.cut_at <= now {
+            self.cut_output();
+            self.cut_at = now + OUTPUT_PERIOD;
+        }
         if self.end_at.is_some_and(|end| end <= now) {
             self.end_at = None;
             self.send(END_NOW);
+        }
+    }
+
+    /// Keeps the output within its limit.
+    fn cut_output(&self) {
+        for stream in OutputStream::ALL {
+            // What cannot be cut now is tried again soon.
+            let path = self.claim.entry.output(stream);
+            let _ = output::cut(&path, self.claim.document.output_limit);
         }
     }
 
@@ -277,7 +310,13 @@ impl<'a> Supervisor<'a> {
                 // Wakes those who wait for news.
                 let _ = self.claim.lock.write(&self.content);
             }
-            Message::NotStarted { cause } => self.ended = Some(cause),
+            Message::NotStarted { cause } => {
+                self.ended = Some(self.asked.take().unwrap_or(cause));
+            }
+            Message::Removed => self.removed = true,
+            Message::Unseen => {
+                self.ended = Some(self.asked.take().unwrap_or(ExitCause::SupervisorLost))
+            }
             Message::Ended {
                 how,
                 at,
@@ -304,8 +343,21 @@ impl<'a> Supervisor<'a> {
         alive
     }
 
+    /// Waits until the engine has removed the container: as long as it may run the lock is held.
+    fn end_container(&self) {
+        let Some(engine) = Engine::left_by(&self.claim.entry).filter(|_| !self.removed) else {
+            return;
+        };
+        let mut pause = Duration::from_millis(100);
+        while !engine.remove(REMOVE_PATIENCE) {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
     /// Ends what the reaper has left, if it was ended itself, and records the result.
     fn finish(&mut self) {
+        self.end_container();
         let cgroup = Cgroup::of(&self.claim.entry);
         reaper::end_all(&self.signals, cgroup.as_ref(), || {
             reaper::reap_with(|_, _| {})
@@ -313,6 +365,7 @@ impl<'a> Supervisor<'a> {
         if let Some(cgroup) = cgroup {
             cgroup.end(Duration::from_secs(1));
         }
+        self.cut_output();
         let lost = || self.asked.clone().unwrap_or(ExitCause::SupervisorLost);
         let entry = &self.claim.entry;
         let cause = self.ended.clone().unwrap_or_else(lost);

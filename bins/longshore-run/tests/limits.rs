@@ -1,5 +1,10 @@
 //! A container gets what it asked for and no more, and its end is told as it was.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot do its part fails at once"
+)]
+
 mod common;
 
 use std::path::Path;
@@ -197,4 +202,34 @@ fn what_is_not_there_or_cannot_be_executed_ends_as_in_a_shell() {
         }
         fixture.assert_clean(&[uuid]);
     }
+}
+
+#[test]
+fn output_without_end_is_cut_in_the_middle_while_it_is_written() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let mut document =
+        shell("echo first; yes 'one of very many lines' | head -c 300000000; echo last");
+    document.output_limit = ByteSize::mib(2);
+    fixture.start(uuid, 1, &document);
+    let path = fixture.entry(uuid, 1).join("stdout");
+    let exit = fixture.finished(uuid, 1);
+    assert_eq!(exit.cause, ExitCause::Exited { code: 0 });
+    let used = std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512;
+    assert!(used < 3 << 20, "{used} bytes");
+    let text = fixture.stdout(uuid, 1);
+    assert_eq!(text.len() as u64, exit.stdout_bytes);
+    assert!(text.starts_with("first\n") && text.ends_with("last\n"));
+    let marks: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("[longshore: "))
+        .collect();
+    let [mark] = marks[..] else {
+        panic!("{marks:?}")
+    };
+    assert!(
+        mark.ends_with("left out here; the limit is 2 MiB a stream]"),
+        "{mark}"
+    );
+    fixture.assert_clean(&[uuid]);
 }

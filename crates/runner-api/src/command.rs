@@ -5,6 +5,7 @@
 //! | `P --detach --stdin-config --attempt N UUID` | starts a container from the [`StartDocument`](crate::StartDocument) on standard input, prints a [`StartReply`](crate::StartReply) | [`EXIT_OK`], [`EXIT_KNOWN_ATTEMPT`], else not started |
 //! | `P --kill SIGNAL --attempt N UUID` | signals the supervisor, waits up to 1 s | [`EXIT_OK`] if it is gone, 1 if not |
 //! | `P --report …` | prints a [report](crate::report) | [`EXIT_OK`] |
+//! | `P --guard SECONDS …` | keeps a guard on the machine, which powers it off when it is left alone | [`EXIT_OK`] |
 //! | `P --output STREAM --attempt N UUID` | prints what the container wrote | [`EXIT_OK`] |
 //! | `P --output STREAM --from N --length N --attempt N UUID` | prints a part of what it has written until now | [`EXIT_OK`] |
 //!
@@ -108,6 +109,52 @@ pub fn report(runner: &str, options: &ReportOptions) -> String {
     for (i, (uuid, attempt)) in options.acks.iter().take(MAX_ACKS).enumerate() {
         let separator = if i == 0 { " --ack " } else { "," };
         let _ = write!(line, "{separator}{uuid}:{attempt}");
+    }
+    line
+}
+
+/// When a machine that nobody looks after is powered off.
+///
+/// A dispatcher says so where it has rented the machine, and only there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardOptions {
+    /// After this time without any command of a dispatcher and without a container.
+    pub after: Duration,
+    /// After this time, if there are results that no dispatcher has acknowledged.
+    pub after_with_results: Duration,
+    /// What powers it off, for a POSIX shell; none means the usual commands.
+    pub power_off: Option<String>,
+}
+
+impl Default for GuardOptions {
+    /// An hour; six with results; the usual commands.
+    fn default() -> Self {
+        Self {
+            after: Duration::from_secs(3600),
+            after_with_results: Duration::from_secs(6 * 3600),
+            power_off: None,
+        }
+    }
+}
+
+/// The line that puts a guard on the machine, or changes what an earlier one is to do.
+///
+/// ```
+/// use longshore_runner_api::command::{GuardOptions, guard};
+/// let line = guard("/r", &GuardOptions::default());
+/// assert_eq!(line, "'/r' --guard 3600 --guard-results 21600");
+/// ```
+pub fn guard(runner: &str, options: &GuardOptions) -> String {
+    let (after, results) = (
+        options.after.as_secs(),
+        options.after_with_results.as_secs(),
+    );
+    let mut line = format!(
+        "{} --guard {after} --guard-results {results}",
+        quote(runner)
+    );
+    if let Some(power_off) = &options.power_off {
+        let _ = write!(line, " --power-off {}", quote(power_off));
     }
     line
 }

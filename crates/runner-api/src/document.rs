@@ -25,6 +25,35 @@ pub enum Engine {
     /// As a plain process in a session of its own.
     #[default]
     Process,
+    /// In a container of Podman, by its command line.
+    Podman,
+    /// In a container of Docker, by its command line.
+    Docker,
+}
+
+/// What network a container of an engine has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Network {
+    /// None.
+    #[default]
+    None,
+    /// That of its machine.
+    Host,
+}
+
+/// A file or directory of the machine that a container of an engine sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Absolute path on the machine.
+    pub source: String,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Whether the container may change it.
+    #[serde(default)]
+    pub writable: bool,
 }
 
 /// What a container is to run; JSON on the standard input of the start command.
@@ -49,6 +78,15 @@ pub struct StartDocument {
     /// Absolute path of the file that becomes standard input; none means an empty one.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// The image of its container; with an engine that has images, and only then.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// What its container sees of the machine; as the image.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// The network of its container; a process without an engine has that of its machine.
+    #[serde(default)]
+    pub network: Network,
     /// It is ended after this many milliseconds.
     #[serde(default)]
     pub time_limit_ms: Option<u64>,
@@ -100,6 +138,15 @@ pub enum DocumentError {
     /// A text in it has a NUL byte, which no argument or variable can hold.
     #[error("{0} has a NUL byte")]
     Nul(&'static str),
+    /// An engine needs an image, and a process has none.
+    #[error("the start document has an image without an engine for it, or an engine without one")]
+    Image,
+    /// The name of its image cannot be one.
+    #[error("the image of the start document is not the name of an image")]
+    ImageName,
+    /// A path of a mount has a colon, which the engines take for an end.
+    #[error("a path of a mount in the start document has a colon")]
+    Colon,
     /// A limit in it leaves nothing to run with.
     #[error("the {0} of the start document is too small")]
     TooSmall(&'static str),
@@ -118,6 +165,9 @@ impl StartDocument {
             env: BTreeMap::new(),
             cwd: None,
             stdin: None,
+            image: None,
+            mounts: Vec::new(),
+            network: Network::None,
             time_limit_ms: None,
             ram: None,
             vcpus: None,
@@ -147,6 +197,31 @@ impl StartDocument {
         Ok(bytes)
     }
 
+    fn check_container(&self) -> Result<(), DocumentError> {
+        if (self.engine == Engine::Process) != self.image.is_none() {
+            return Err(DocumentError::Image);
+        }
+        if self
+            .image
+            .as_ref()
+            .is_some_and(|image| !is_image_name(image))
+        {
+            return Err(DocumentError::ImageName);
+        }
+        for path in self.mounts.iter().flat_map(|m| [&m.source, &m.target]) {
+            if path.contains('\0') {
+                return Err(DocumentError::Nul("a path of a mount"));
+            }
+            if path.contains(':') {
+                return Err(DocumentError::Colon);
+            }
+            if !path.starts_with('/') {
+                return Err(DocumentError::NotAbsolute("path of a mount"));
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), DocumentError> {
         let has_nul = |text: &String| text.contains('\0');
         if self.version != START_DOCUMENT_VERSION {
@@ -167,6 +242,7 @@ impl StartDocument {
                 "a variable of the environment has no valid name or",
             ));
         }
+        self.check_container()?;
         if self.cwd.iter().chain(&self.stdin).any(has_nul) {
             return Err(DocumentError::Nul("a path"));
         }
@@ -185,6 +261,19 @@ impl StartDocument {
         }
         Ok(())
     }
+}
+
+/// Whether a text can be the name of an image: an engine must not take it for an option.
+///
+/// ```
+/// use longshore_runner_api::is_image_name;
+/// assert!(is_image_name("docker.io/library/busybox:1.36"));
+/// assert!(!is_image_name("--privileged") && !is_image_name("a b") && !is_image_name(""));
+/// ```
+pub fn is_image_name(text: &str) -> bool {
+    let first = text.as_bytes().first();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "./:@_-".contains(c);
+    first.is_some_and(u8::is_ascii_alphanumeric) && text.len() <= 512 && text.chars().all(plain)
 }
 
 /// The line that a successful start prints, one JSON object.
@@ -231,6 +320,11 @@ mod tests {
             r#"{"version":1,"command":["a"],"stdin":""}"#,
             r#"{"version":1,"command":["a"],"output_limit":1000}"#,
             r#"{"version":1,"command":["a"],"process_limit":0}"#,
+            r#"{"version":1,"command":["a"],"engine":"podman"}"#,
+            r#"{"version":1,"command":["a"],"image":"b"}"#,
+            r#"{"version":1,"command":["a"],"engine":"docker","image":"-v"}"#,
+            r#"{"version":1,"command":["a"],"engine":"docker","image":"b","mounts":[{"source":"/a:","target":"/b"}]}"#,
+            r#"{"version":1,"command":["a"],"engine":"docker","image":"b","mounts":[{"source":"a","target":"/b"}]}"#,
         ] {
             assert!(StartDocument::from_json(bad.as_bytes()).is_err(), "{bad}");
         }

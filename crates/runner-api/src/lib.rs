@@ -17,5 +17,6 @@ pub mod report;
 
 pub use document::{
     DEFAULT_OUTPUT_LIMIT, DEFAULT_PROCESS_LIMIT, DocumentError, Engine, MAX_DOCUMENT_BYTES,
-    MIN_OUTPUT_LIMIT, START_DOCUMENT_VERSION, StartDocument, StartReply,
+    MIN_OUTPUT_LIMIT, Mount, Network, START_DOCUMENT_VERSION, StartDocument, StartReply,
+    is_image_name,
 };

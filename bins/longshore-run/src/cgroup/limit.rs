@@ -56,8 +56,6 @@ pub(super) fn apply(
             // Swap is counted apart here, so there is none.
             true => {
                 let _ = write("memory.swap.max", "0".into());
-                // What has lost a part is no longer what was asked for.
-                let _ = write("memory.oom.group", "1".into());
                 write("memory.max", ram)
             }
             false => {
@@ -88,6 +86,12 @@ pub(super) fn apply(
     if is_there("pids.max") && write("pids.max", document.process_limit.to_string()) {
         limits.processes = means;
     }
+}
+
+/// Has the kernel end all of a group if it has to end a part: what has lost a part is no longer
+/// what was asked for. Not where an engine's own processes are in the group.
+pub(super) fn end_together(group: &Path) {
+    let _ = std::fs::write(group.join("memory.oom.group"), "1");
 }
 
 /// Takes back what [`apply`] noted for a group.
@@ -164,6 +168,7 @@ mod tests {
         let mut memory = None;
         apply(group.path(), &document, &mut limits, &mut memory);
         assert_eq!(limits, AppliedLimits::all(Means::CgroupV2));
+        end_together(group.path());
         let said = |name: &str| std::fs::read_to_string(group.path().join(name)).unwrap();
         assert_eq!(said("memory.max"), (64 << 20).to_string());
         assert_eq!(said("memory.swap.max"), "0");

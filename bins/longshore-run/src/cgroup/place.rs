@@ -16,7 +16,6 @@ pub(crate) enum Home {
     /// Below the runner's own, so that whatever holds for that holds for the job, where possible.
     Own,
     /// At the same place of every hierarchy, so that a container engine can be told where it is.
-    #[expect(dead_code, reason = "for engines, which follow")]
     Root,
 }
 
@@ -61,6 +60,21 @@ pub(super) fn places(home: Home) -> Vec<PathBuf> {
         }
     }
     places
+}
+
+/// Where all hierarchies of version 1 are mounted.
+pub(super) fn mount_points() -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let controllers = groups
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .flat_map(|names| names.split(','))
+        .filter(|name| !name.is_empty());
+    controllers
+        .filter_map(|controller| hierarchy(&mounts, &groups, controller))
+        .map(|hierarchy| hierarchy.mount_point)
+        .collect()
 }
 
 /// The place for groups that limit RAM, if the unified hierarchy can have any.

@@ -27,6 +27,7 @@ pub(crate) struct Fixture {
     directory: tempfile::TempDir,
     /// Who runs the runner, if not the user of the test.
     user: Option<u32>,
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Fixture {
@@ -38,6 +39,7 @@ impl Fixture {
         Self {
             directory,
             user: None,
+            variables: Vec::new(),
         }
     }
 
@@ -50,6 +52,11 @@ impl Fixture {
             fixture.user = Some(nobody);
         }
         fixture
+    }
+
+    /// Sets a variable for the runner.
+    pub(crate) fn set(&mut self, name: &'static str, value: PathBuf) {
+        self.variables.push((name, value));
     }
 
     /// The runner's directory.
@@ -70,6 +77,7 @@ impl Fixture {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use longshore_runner_api::StartDocument;
+use longshore_runner_api::{Engine, Mount, StartDocument, is_image_name};
 use longshore_types::{ByteSize, Preemptible, Resource, ResourceRequest, Resources};
 use sha2::{Digest, Sha256};
 
@@ -282,9 +282,16 @@ impl<'a> Expander<'a> {
             self.problems.add(at, message);
             return None;
         }
-        document.cwd = self.path(&settings.cwd, item)?;
+        self.container(&mut document, settings, item)?;
+        document.cwd = match document.engine {
+            Engine::Process => self.path(&settings.cwd, item)?,
+            _ => self.path_inside(&settings.cwd, item)?,
+        };
         document.stdin = self.path(&settings.stdin, item)?;
         document.time_limit_ms = settings.time_limit_ms.good().copied();
+        if let Some(limit) = settings.output_limit.good() {
+            document.output_limit = *limit;
+        }
         if let Some(limit) = settings.process_limit.good() {
             document.process_limit = *limit;
         }
@@ -347,6 +354,98 @@ impl<'a> Expander<'a> {
              put it into a file"
         );
         self.problems.add(at, message);
+        None
+    }
+
+    /// What a container engine needs to know, if there is one.
+    fn container(
+        &mut self,
+        document: &mut StartDocument,
+        settings: &Settings<'_>,
+        item: Option<&Item<'_>>,
+    ) -> Option<()> {
+        if settings.engine == Field::Bad {
+            return None;
+        }
+        document.engine = settings.engine.good().copied().unwrap_or_default();
+        let at = [
+            settings.image.at(),
+            settings.mounts.at(),
+            settings.network.at(),
+        ];
+        if document.engine == Engine::Process {
+            let Some(at) = at.into_iter().flatten().next() else {
+                return Some(());
+            };
+            let message = "only a container has this; say which engine runs it: podman or docker";
+            self.problems.add(at, message);
+            return None;
+        }
+        let Some(image) = settings.image.good() else {
+            if settings.image == Field::Absent {
+                let at = settings.engine.at()?;
+                self.problems.add(at, "this engine needs an \"image\"");
+            }
+            return None;
+        };
+        let name = fill(image.text, item, |item| &item.full);
+        if !is_image_name(&name) {
+            let message = format!("{:?} cannot be the name of an image", excerpt(&name));
+            self.problems.add(image.at, message);
+            return None;
+        }
+        document.image = Some(name);
+        for mount in settings.mounts.good().into_iter().flatten() {
+            document.mounts.push(self.mount(*mount, item)?);
+        }
+        document.network = settings.network.good().copied().unwrap_or_default();
+        Some(())
+    }
+
+    /// `SOURCE:TARGET`, with `:rw` if the container may change it.
+    fn mount(&mut self, template: Text<'_>, item: Option<&Item<'_>>) -> Option<Mount> {
+        let text = fill(template.text, item, |item| &item.full);
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, writable) = match parts.as_slice() {
+            [source, target] | [source, target, "ro"] => (source, target, false),
+            [source, target, "rw"] => (source, target, true),
+            _ => (&"", &"", false),
+        };
+        let source = self.directory.join(source);
+        let is_good = !parts.first().is_none_or(|source| source.is_empty())
+            && target.starts_with('/')
+            && text.len() < MAX_PATH;
+        let (Some(source), true) = (source.to_str(), is_good) else {
+            let message = format!(
+                "{:?} is no mount; write SOURCE:/TARGET, and :rw behind it if the container may \
+                 change it",
+                excerpt(&text)
+            );
+            self.problems.add(template.at, message);
+            return None;
+        };
+        Some(Mount {
+            source: source.to_owned(),
+            target: (*target).to_owned(),
+            writable,
+        })
+    }
+
+    /// An absolute path in a container, if there is a good one; else as [`Self::path`].
+    fn path_inside(
+        &mut self,
+        field: &Field<Text<'_>>,
+        item: Option<&Item<'_>>,
+    ) -> Option<Option<String>> {
+        let Some(template) = field.good() else {
+            return Some(None);
+        };
+        let text = fill(template.text, item, |item| &item.full);
+        if text.starts_with('/') && text.len() < MAX_PATH {
+            return Some(Some(text));
+        }
+        let message = "this is a path in the container; begin it with a slash";
+        self.problems.add(template.at, message);
         None
     }
 

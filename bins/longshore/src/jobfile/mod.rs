@@ -18,9 +18,11 @@
 //! ```
 //!
 //! Further keys of a job: `env`, `stdin` (a file), `priority` (1 to 1000, default 500),
-//! `process_limit` (processes and threads at once), `retries` (after a lost machine, default 3),
-//! `keep_output`, `engine` (`process`), `preemptible` (`true`, `false`, or `prefer`: on preemptible
-//! machines while they are to be had). Without `cwd` a job runs in a fresh directory.
+//! `process_limit` (processes and threads at once), `output_limit` (of each stream), `retries` (after
+//! a lost machine, default 3), `keep_output`, `engine` (`process`, `podman`, `docker`), with an
+//! engine of containers `image`, `mounts` and `network`, and `preemptible` (`true`, `false`, or
+//! `prefer`: on preemptible machines while they are to be had). Without `cwd` a job runs in a fresh
+//! directory.
 //!
 //! In the texts of a job with `for_each`, `{item}` is the item and `{index}` its number from 1.
 //! Items of a pattern are absolute paths, except in the name, where they are as the pattern found

@@ -3,6 +3,7 @@
 //! Everything is looked at, so that all problems are found at once; what is wrong becomes
 //! [`Field::Bad`], which later steps leave alone.
 
+use longshore_runner_api::{Engine, MIN_OUTPUT_LIMIT, Network};
 use longshore_types::{ByteSize, MAX_PRIORITY, Preemptible, parse_duration};
 
 use crate::text::excerpt;
@@ -30,16 +31,22 @@ pub(crate) const JOB_KEYS: &[&str] = &[
     "priority",
     "time_limit",
     "process_limit",
+    "output_limit",
     "retries",
     "keep_output",
     "for_each",
     "engine",
+    "image",
+    "mounts",
+    "network",
     "preemptible",
 ];
 const RESOURCE_KEYS: &[&str] = &["vcpus", "ram", "scratch"];
 /// Keys that the format has and this version does not support.
-const LATER_KEYS: &[&str] = &["image", "mounts", "outputs", "gpus"];
-const LATER_ENGINES: &[&str] = &["podman", "docker", "singularity"];
+const LATER_KEYS: &[&str] = &["outputs", "gpus"];
+const ENGINES: &[&str] = &["process", "podman", "docker"];
+const LATER_ENGINES: &[&str] = &["singularity"];
+const NETWORKS: &[&str] = &["none", "host"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Command<'n> {
@@ -69,10 +76,15 @@ pub(super) struct Settings<'n> {
     pub(super) priority: Field<i64>,
     pub(super) time_limit_ms: Field<u64>,
     pub(super) process_limit: Field<u32>,
+    pub(super) output_limit: Field<ByteSize>,
     pub(super) retries: Field<u32>,
     pub(super) keep_output: Field<bool>,
     pub(super) preemptible: Field<Preemptible>,
     pub(super) for_each: Field<ForEach<'n>>,
+    pub(super) engine: Field<Engine>,
+    pub(super) image: Field<Text<'n>>,
+    pub(super) mounts: Field<Vec<Text<'n>>>,
+    pub(super) network: Field<Network>,
 }
 
 impl<'n> Settings<'n> {
@@ -94,10 +106,15 @@ impl<'n> Settings<'n> {
             priority: self.priority.or(defaults.priority),
             time_limit_ms: self.time_limit_ms.or(defaults.time_limit_ms),
             process_limit: self.process_limit.or(defaults.process_limit),
+            output_limit: self.output_limit.or(defaults.output_limit),
             retries: self.retries.or(defaults.retries),
             keep_output: self.keep_output.or(defaults.keep_output),
             preemptible: self.preemptible.or(defaults.preemptible),
             for_each: self.for_each,
+            engine: self.engine.or(defaults.engine),
+            image: self.image.or(defaults.image),
+            mounts: self.mounts.or(defaults.mounts),
+            network: self.network.or(defaults.network),
         }
     }
 }
@@ -185,10 +202,14 @@ fn settings<'n>(node: &'n Node<'_>, is_default: bool, problems: &mut Problems) -
             }
             "time_limit" => s.time_limit_ms = time_limit(value, problems),
             "process_limit" => s.process_limit = number(value, 1..=MAX_PROCESSES, problems),
+            "output_limit" => s.output_limit = output_limit(value, problems),
             "retries" => s.retries = number(value, 0..=MAX_RETRIES, problems),
             "keep_output" => s.keep_output = boolean(value, problems),
             "for_each" => s.for_each = Field::new(for_each(value, problems), value.at),
-            "engine" => engine(value, problems),
+            "engine" => s.engine = Field::new(engine(value, problems), value.at),
+            "image" => s.image = text_field(value, problems),
+            "mounts" => s.mounts = Field::new(mounts(value, problems), value.at),
+            "network" => s.network = Field::new(network(value, problems), value.at),
             "preemptible" => s.preemptible = preemptible(value, problems),
             key if RESOURCE_KEYS.contains(&key) => {
                 problems.add(*at, format!("{key:?} belongs under \"resources\""));
@@ -262,21 +283,62 @@ fn env<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Vec<(Text<'n>, Text<'
     variables
 }
 
-fn engine(node: &Node<'_>, problems: &mut Problems) {
-    match text(node, "the name of an engine", problems).map(|t| t.text) {
-        None | Some("process") => {}
-        Some(later) if LATER_ENGINES.contains(&later) => problems.add(
-            node.at,
-            format!("the engine {later:?} is not supported by this version; use \"process\""),
-        ),
-        Some(other) => {
-            let other = excerpt(other);
-            problems.add(
-                node.at,
-                format!("there is no engine {other:?}; use \"process\""),
-            );
+fn engine(node: &Node<'_>, problems: &mut Problems) -> Option<Engine> {
+    let name = text(node, "the name of an engine", problems)?.text;
+    match name {
+        "process" => return Some(Engine::Process),
+        "podman" => return Some(Engine::Podman),
+        "docker" => return Some(Engine::Docker),
+        later if LATER_ENGINES.contains(&later) => {
+            let known = ENGINES.join(", ");
+            let message =
+                format!("the engine {later:?} is not supported by this version; there are {known}");
+            problems.add(node.at, message);
         }
+        other => unknown_value("engine", other, node.at, ENGINES, problems),
     }
+    None
+}
+
+fn network(node: &Node<'_>, problems: &mut Problems) -> Option<Network> {
+    let name = text(node, "\"none\" or \"host\"", problems)?.text;
+    match name {
+        "none" => return Some(Network::None),
+        "host" => return Some(Network::Host),
+        other => unknown_value("network", other, node.at, NETWORKS, problems),
+    }
+    None
+}
+
+fn mounts<'n>(node: &'n Node<'_>, problems: &mut Problems) -> Option<Vec<Text<'n>>> {
+    let items = list(node, "a list of mounts like \"data:/data:ro\"", problems)?;
+    texts(items, "a mount like \"data:/data:ro\"", problems)
+}
+
+/// Complains about a value, and says which one may be meant.
+fn unknown_value(
+    what: &str,
+    value: &str,
+    at: Position,
+    known: &[&'static str],
+    problems: &mut Problems,
+) {
+    let advice = match nearest(value, known) {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    let shown = excerpt(value);
+    problems.add(at, format!("there is no {what} {shown:?}; {advice}"));
+}
+
+fn output_limit(node: &Node<'_>, problems: &mut Problems) -> Field<ByteSize> {
+    let limit = size(node, problems);
+    if limit.good().is_some_and(|limit| *limit < MIN_OUTPUT_LIMIT) {
+        let message = format!("an output limit must be at least {MIN_OUTPUT_LIMIT}");
+        problems.add(node.at, message);
+        return Field::Bad;
+    }
+    limit
 }
 
 fn preemptible(node: &Node<'_>, problems: &mut Problems) -> Field<Preemptible> {

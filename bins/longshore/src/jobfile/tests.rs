@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
+use longshore_runner_api::{Engine, Mount, Network};
 use longshore_types::ByteSize;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -325,7 +326,7 @@ jobs:
 
 #[test]
 fn what_comes_later_is_said_to_come_later() {
-    for key in ["image: debian", "mounts: []", "outputs: [a]"] {
+    for key in ["outputs: [a]"] {
         let name = key.split(':').next().unwrap();
         refused(
             format!("jobs: [{{name: a, command: b, {key}}}]"),
@@ -334,21 +335,97 @@ fn what_comes_later_is_said_to_come_later() {
             )],
         );
     }
-    for engine in ["podman", "docker", "singularity"] {
-        refused(
-            format!("defaults: {{engine: {engine}}}\njobs: [{{name: a, command: b}}]"),
-            &[&*format!(
-                "1:20 the engine {engine:?} is not supported by this version; use \"process\""
-            )],
-        );
-    }
+    refused(
+        "defaults: {engine: singularity}\njobs: [{name: a, command: b}]",
+        &[
+            "1:20 the engine \"singularity\" is not supported by this version; \
+           there are process, podman, docker",
+        ],
+    );
     refused(
         "jobs: [{name: a, command: b, engine: dcoker, <<: {}}]",
         &[
-            "1:38 there is no engine \"dcoker\"; use \"process\"",
+            "1:38 there is no engine \"dcoker\"; did you mean \"docker\"?",
             "1:46 merging with \"<<\" is not supported; use \"defaults\"",
         ],
     );
+}
+
+#[test]
+fn a_container_has_an_image_mounts_and_a_network() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let content = "defaults: {engine: podman, image: 'busybox:1', mounts: ['.:/here:rw', \
+                   '/etc:/e']}\njobs: [{name: a, command: b, cwd: /here, network: host, \
+                   process_limit: 9, output_limit: 2MiB}, {name: c, command: d, image: e}]";
+    let file = in_directory(directory.path(), content.as_bytes()).unwrap();
+    let document = &file.jobs[0].document;
+    assert_eq!(document.image.as_deref(), Some("busybox:1"));
+    assert_eq!(
+        (document.engine, document.network),
+        (Engine::Podman, Network::Host)
+    );
+    assert_eq!(document.cwd.as_deref(), Some("/here"));
+    assert_eq!(document.process_limit, 9);
+    assert_eq!(document.output_limit, ByteSize::mib(2));
+    let mount = |source: String, target: &str, writable| Mount {
+        source,
+        target: target.into(),
+        writable,
+    };
+    assert_eq!(
+        document.mounts,
+        [
+            mount(format!("{}/.", root.display()), "/here", true),
+            mount("/etc".into(), "/e", false)
+        ]
+    );
+    let other = &file.jobs[1].document;
+    assert_eq!(other.image.as_deref(), Some("e"));
+    assert_eq!(
+        (other.network, &other.mounts),
+        (Network::None, &document.mounts)
+    );
+}
+
+#[test]
+fn what_a_container_cannot_be_is_refused() {
+    let with = |keys: &str| format!("jobs: [{{name: a, command: b, {keys}}}]");
+    refused(
+        with("engine: podman"),
+        &["1:38 this engine needs an \"image\""],
+    );
+    refused(
+        with("image: x"),
+        &["1:37 only a container has this; say which engine runs it: podman or docker"],
+    );
+    refused(
+        with("engine: docker, image: --privileged"),
+        &["1:53 \"--privileged\" cannot be the name of an image"],
+    );
+    refused(
+        with("engine: docker, image: x, network: hots"),
+        &["1:65 there is no network \"hots\"; did you mean \"host\"?"],
+    );
+    refused(
+        with("output_limit: 1000"),
+        &["1:44 an output limit must be at least 1 MiB"],
+    );
+    refused(
+        with("engine: docker, image: x, cwd: y"),
+        &["1:61 this is a path in the container; begin it with a slash"],
+    );
+    for mount in ["/a", "/a:b", ":/b", "/a:/b:rx", "/a:/b:rw:z"] {
+        let [complaint] = &complaints(with(&format!(
+            "engine: docker, image: x, mounts: ['{mount}']"
+        )))[..] else {
+            panic!("{mount}")
+        };
+        assert!(
+            complaint.contains("is no mount; write SOURCE:/TARGET"),
+            "{complaint}"
+        );
+    }
 }
 
 #[test]
