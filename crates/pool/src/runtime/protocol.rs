@@ -82,6 +82,8 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     /// The line that prints at most `length` bytes of an output stream from the byte `from` on,
     /// as far as it is written; none where the runner cannot do that, and nobody can follow the
     /// output of what still runs.
+    ///
+    /// No example: the pool calls it, and it is like [`RunnerProtocol::output`].
     fn output_window(
         &self,
         uuid: ContainerUuid,
