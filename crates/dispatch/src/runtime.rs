@@ -1,7 +1,7 @@
 //! The event loop around [`Core`](crate::Core), on tokio.
 //!
 //! [`Dispatcher::start`] spawns the one task that owns the core. Everybody else sends it messages
-//! through the [`Dispatcher`] and reads the [`Snapshot`] that it publishes.
+//! through the [`Dispatcher`] and reads the [`Snapshot`](crate::Snapshot) that it publishes.
 
 mod ask;
 mod event_loop;
@@ -122,7 +122,7 @@ impl Dispatcher {
     }
 
     /// Begins nothing new and gives every instance back once nothing is left on it. Returns at
-    /// once; [`Snapshot::wound_down`] says when it is done.
+    /// once; [`Snapshot::wound_down`](crate::Snapshot::wound_down) says when it is done.
     pub async fn wind_down(&self) -> Result<(), Ended> {
         self.messages
             .send(Message::WindDown)
