@@ -1,6 +1,6 @@
 //! Why something waits, and where it stands in line.
 
-use longshore_types::{ContainerState, ContainerUuid, Instant, Reason};
+use longshore_types::{ContainerState, ContainerUuid, InstanceId, Instant, Reason};
 
 use crate::case::{Case, Standing};
 use crate::core::Core;
@@ -25,18 +25,7 @@ impl Core {
             Standing::Settled(reason) => (**reason).clone(),
             Standing::Calling => Reason::CallInFlight,
             Standing::Paused => pausing(case, now),
-            Standing::Bound(instance) if case.booking.is_some() => Reason::Ready {
-                instance: instance.clone(),
-            },
-            Standing::Bound(instance) => Reason::NoRoom {
-                types: self
-                    .workers
-                    .get(instance)
-                    .and_then(|w| w.type_name.clone())
-                    .into_iter()
-                    .collect(),
-                create_blocked_by: format!("it is bound to {instance}, which is full"),
-            },
+            Standing::Bound(instance) => self.bound_reason(uuid, case, instance),
             Standing::Waiting => self.waiting_reason(case)?,
             Standing::Absent => return None,
         })
@@ -57,6 +46,36 @@ impl Core {
         self.line
             .iter()
             .filter_map(|key| Some(self.cases.get(key.case)?.uuid))
+    }
+
+    /// Why what can only start on one instance is not started there, if anything is in its way.
+    fn bound_reason(&self, uuid: ContainerUuid, case: &Case, instance: &InstanceId) -> Reason {
+        let no_room = |why: &str| Reason::NoRoom {
+            types: self
+                .workers
+                .get(instance)
+                .and_then(|w| w.type_name.clone())
+                .into_iter()
+                .collect(),
+            create_blocked_by: format!("it is bound to {instance}, {why}"),
+        };
+        let Some(booking) = case.booking else {
+            return no_room("which is full");
+        };
+        let slot = self.slots.slot(booking.slot);
+        let fits = slot.is_some_and(|slot| booking.need.fits_in(&slot.unused()));
+        let waits = self
+            .known(uuid)
+            .is_some_and(|no| self.waits_for_another(no));
+        if !self.limits.accept_new {
+            Reason::NotAccepting
+        } else if booking.over || !fits || waits {
+            no_room("where room is kept for what may still start there")
+        } else {
+            Reason::Ready {
+                instance: instance.clone(),
+            }
+        }
     }
 
     fn waiting_reason(&self, case: &Case) -> Option<Reason> {
