@@ -164,7 +164,7 @@ impl Machine {
     fn perform(&mut self, action: &EffectAction, now: Instant) -> Outcome {
         match action {
             EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-            EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+            EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
             EffectAction::Start { uuid, attempt, .. } => {
                 self.container = Some(Running {
                     uuid: *uuid,
@@ -226,7 +226,7 @@ fn describe(action: &EffectAction) -> String {
         EffectAction::Destroy(ids) => format!("destroy {ids:?}"),
         EffectAction::SetTags(id, tags) => format!("set tags of {id}: {tags:?}"),
         EffectAction::Boot(host) => format!("probe whether {} has booted", host.instance),
-        EffectAction::Deploy(host) => format!("put the runner on {}", host.instance),
+        EffectAction::Deploy(host, _) => format!("put the runner on {}", host.instance),
         EffectAction::Report(host, options) => {
             format!(
                 "ask {} what runs; acknowledge {:?}",

@@ -289,6 +289,10 @@ pub struct Capabilities {
     pub consistent_listing: bool,
     /// [`InstanceSet::verify_host_key`] can tell.
     pub host_keys: bool,
+    /// Each instance is a machine of its own that costs money while it is on, so that one which
+    /// nobody looks after any more is to power itself off. Never where instances are parts of a
+    /// machine that others use, as those of a loopback driver are.
+    pub rented: bool,
     /// The most ids in one [`InstanceSet::destroy`]; 0 means no limit.
     pub destroy_batch: usize,
     /// The most changes in one [`InstanceSet::set_tags`]; 0 means no limit.
@@ -326,6 +330,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_host_keys(mut self) -> Self {
         self.host_keys = true;
+        self
+    }
+
+    /// With [`Capabilities::rented`].
+    #[must_use]
+    pub fn with_rented(mut self) -> Self {
+        self.rented = true;
         self
     }
 

@@ -85,6 +85,8 @@ pub enum Misfortune {
     NeverBoot,
     /// It is no more, from one moment to the next, and no listing ever says so.
     Vanish,
+    /// It is off: it runs nothing, and is shown as stopping until it is destroyed.
+    PowerOff,
     /// It gets another address.
     ChangeAddress,
     /// The provider takes it away, after a notice that is so much earlier if there is one; a

@@ -75,6 +75,8 @@ pub struct FakeInstance {
     pub(crate) late_tags: Option<Arc<Tags>>,
     pub(crate) never_boots: bool,
     pub(crate) lingers: bool,
+    /// Whether it powered itself off, and nobody has destroyed it since.
+    pub(crate) is_off: bool,
     pub(crate) comes_back: Option<std::time::Duration>,
     /// Of the request that made it.
     pub(crate) fingerprint: u64,

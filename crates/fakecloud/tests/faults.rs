@@ -199,6 +199,18 @@ fn misfortunes_befall_an_instance() {
 }
 
 #[test]
+fn an_instance_that_is_off_stays_until_it_is_destroyed() {
+    let lab = Lab::new(Settings::instant().with_stopping(SECOND * 10));
+    let id = lab.made("a").id;
+    assert!(lab.cloud.strike(&id, Misfortune::PowerOff));
+    lab.pass(SECOND * 3_600);
+    assert_eq!(lab.list()[0].state, InstanceState::Stopping);
+    assert_eq!(lab.destroy(&[id]), [Ok(())]);
+    lab.pass(SECOND * 11);
+    assert!(lab.list().iter().all(|i| i.state == InstanceState::Gone));
+}
+
+#[test]
 fn an_instance_is_interrupted_with_and_without_notice() {
     let lab = Lab::new(Settings::instant().with_stopping(SECOND * 10));
     let warned = lab.create(&preemptible("a")).unwrap().id;

@@ -39,7 +39,7 @@ fn anything() -> impl Strategy<Value = Do> {
         1 => any::<u8>().prop_map(Do::Cancel),
         1 => (0..8_u8, 0..20_u8).prop_map(|(kind, fault)| Do::Inject(kind, fault)),
         1 => Just(Do::Release),
-        1 => (0..30_u8, 0..8_u8).prop_map(|(i, what)| Do::Strike(i, what)),
+        1 => (0..30_u8, 0..9_u8).prop_map(|(i, what)| Do::Strike(i, what)),
         4 => (0..20_000_u32).prop_map(Do::Wait),
     ]
 }
@@ -243,6 +243,7 @@ fn misfortune(n: u8) -> Misfortune {
         4 => Misfortune::LingerStopping,
         5 => Misfortune::ComeBack(Duration::from_secs(3)),
         6 => Misfortune::LoseTags,
+        7 => Misfortune::PowerOff,
         _ => Misfortune::GarbleTags,
     }
 }

@@ -100,7 +100,7 @@ fn boot_all(core: &mut Core, count: usize, now: Instant) {
         };
         let outcome = match &effect.action {
             EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-            EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+            EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
             EffectAction::Report(_, options) if options.wait.is_zero() => {
                 let digest = "a0b1c2d3e4f5a6b7".into();
                 Outcome::Reported(Ok(RunnerReport {

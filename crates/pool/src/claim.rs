@@ -213,7 +213,7 @@ impl Core {
     ///             Outcome::Listed(Ok(vec![found]))
     ///         }
     ///         EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-    ///         EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+    ///         EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
     ///         EffectAction::Report(..) => {
     ///             let state = ReportedState::Running { started_at: None };
     ///             let container = ContainerReport { uuid, attempt: Attempt(1), state };

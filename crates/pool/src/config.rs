@@ -122,6 +122,11 @@ pub struct Config {
     /// are one. While instances cannot be listed nobody is given up, however long that takes:
     /// nothing could be destroyed.
     pub timeout_outage: Duration,
+    /// The dead-man switch: an instance powers itself off once no dispatcher has sent it a command
+    /// for so long and nothing runs there; zero means never. Only where the provider rents
+    /// machines ([`Capabilities::rented`]); see [`Config::guard`] for what else it keeps on.
+    /// Default: 3600 s.
+    pub timeout_unattended: Duration,
     /// A destroy is repeated after this while the instance is still listed. Default: 10 s.
     pub timeout_shutdown: Duration,
     /// From one TERM to the next. Default: 5 s.
@@ -182,6 +187,7 @@ impl Config {
             timeout_booting: seconds(600),
             timeout_probe: seconds(600),
             timeout_outage: seconds(3600),
+            timeout_unattended: seconds(3600),
             timeout_shutdown: seconds(10),
             timeout_signal: seconds(5),
             timeout_term: seconds(120),

@@ -56,7 +56,7 @@ const MAX_ALARMS: usize = 1000;
 ///             Outcome::Created(Ok(Box::new(made)))
 ///         }
 ///         EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-///         EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+///         EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
 ///         EffectAction::Start { .. } => {
 ///             runs = true;
 ///             Outcome::Started(StartOutcome::Started)

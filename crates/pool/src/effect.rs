@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::{CreateRequest, ErrorKind, Instance, Tags};
-use longshore_runner_api::command::{OutputStream, ReportOptions};
+use longshore_runner_api::command::{GuardOptions, OutputStream, ReportOptions};
 use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
 
 /// The number of an effect, unique within one core.
@@ -97,8 +97,9 @@ pub enum EffectAction {
     SetTags(InstanceId, Tags),
     /// Run the boot probe command.
     Boot(Host),
-    /// Put the runner on the instance unless it is there.
-    Deploy(Host),
+    /// Put the runner on the instance unless it is there, and have it keep the dead-man switch
+    /// there, if one is given.
+    Deploy(Host, Option<GuardOptions>),
     /// Ask the runner for a report.
     Report(Host, ReportOptions),
     /// Start an attempt of a container.
@@ -296,7 +297,7 @@ impl EffectAction {
             }
             Self::SetTags(..) => Outcome::TagsSet(Err(cloud(error))),
             Self::Boot(_) => Outcome::Booted(Err(host(error))),
-            Self::Deploy(_) => Outcome::Deployed(Err(host(error))),
+            Self::Deploy(..) => Outcome::Deployed(Err(host(error))),
             Self::Report(..) => Outcome::Reported(Err(host(error))),
             Self::Start { .. } => Outcome::Started(StartOutcome::Unknown { error }),
             Self::Kill { .. } => Outcome::Killed(KillOutcome::Unknown { error }),
@@ -330,7 +331,7 @@ impl EffectAction {
             Self::Destroy(_) => "destroy",
             Self::SetTags(..) => "tags",
             Self::Boot(_) => "boot",
-            Self::Deploy(_) => "deploy",
+            Self::Deploy(..) => "deploy",
             Self::Report(..) => "report",
             Self::Start { .. } => "start",
             Self::Kill { .. } => "kill",
@@ -343,7 +344,7 @@ impl EffectAction {
     /// The instance that it needs to reach, if it needs to reach one.
     pub fn host(&self) -> Option<&Host> {
         match self {
-            Self::Boot(host) | Self::Deploy(host) | Self::Report(host, _) => Some(host),
+            Self::Boot(host) | Self::Deploy(host, _) | Self::Report(host, _) => Some(host),
             Self::Start { host, .. } | Self::Kill { host, .. } | Self::Collect { host, .. } => {
                 Some(host)
             }

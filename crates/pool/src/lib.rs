@@ -73,6 +73,7 @@ mod destroy;
 mod effect;
 mod event;
 mod finish;
+mod guard;
 mod hearing;
 mod holdoff;
 mod intake;

@@ -54,7 +54,10 @@ impl Core {
             Step::Boot => (EffectAction::Boot(host), WorkerFlight::Boot),
             Step::Deploy => {
                 timeout = self.config.transfer_timeout;
-                (EffectAction::Deploy(host), WorkerFlight::Deploy)
+                (
+                    EffectAction::Deploy(host, self.config.guard()),
+                    WorkerFlight::Deploy,
+                )
             }
             Step::Report => {
                 let options = self.report_options(id);

@@ -97,8 +97,8 @@ impl Config {
     /// [`Core::new`](crate::Core::new) takes whatever it is given and does not panic, but a pool
     /// with settings that are refused here does not do what anybody wants. A zero means "no limit"
     /// for `max_instances`, `max_creates_in_flight` and `max_probes_per_second`, "reports are
-    /// asked for, not waited for" for `report_wait`, and "at once" for `consistency_grace` and
-    /// `create_grace`; every other duration is 1 ms to 366 days.
+    /// asked for, not waited for" for `report_wait`, "at once" for `consistency_grace` and
+    /// `create_grace`, and "never" for `timeout_unattended`; every other duration is 1 ms to 366 days.
     pub fn validate(&self) -> Result<(), InvalidSettings> {
         InvalidSettings::check(self.problems())
     }
@@ -180,6 +180,12 @@ impl Config {
                 MAX_DURATION,
             ),
             ("create_grace", self.create_grace, zero, MAX_DURATION),
+            (
+                "timeout_unattended",
+                self.timeout_unattended,
+                zero,
+                MAX_DURATION,
+            ),
         ];
         let positive = [
             ("probe_interval", self.probe_interval),

@@ -404,7 +404,7 @@ proptest! {
                             Outcome::Created(Ok(Box::new(made)))
                         }
                         EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-                        EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+                        EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
                         EffectAction::Report(..) => report(vec![]),
                         action => gone(action).unwrap_or_else(|| action.lost("test")),
                     };

@@ -186,7 +186,7 @@ impl World {
                 let booted = self.machines[&host.instance].booted;
                 Outcome::Booted(if booted { Ok(()) } else { Err(badly()) })
             }
-            EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+            EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
             EffectAction::Report(host, options) => {
                 let machine = self.machines.get_mut(&host.instance).unwrap();
                 for (uuid, attempt) in &options.acks {
@@ -636,7 +636,7 @@ fn not_done(action: &EffectAction) -> Outcome {
         EffectAction::Console(..) => Outcome::Console(Err(cloud())),
         EffectAction::Disconnect(_) => Outcome::Disconnected,
         EffectAction::Boot(_) => Outcome::Booted(Err(unreachable())),
-        EffectAction::Deploy(_) => Outcome::Deployed(Err(unreachable())),
+        EffectAction::Deploy(..) => Outcome::Deployed(Err(unreachable())),
         EffectAction::Report(..) => Outcome::Reported(Err(unreachable())),
         EffectAction::Start { .. } => {
             let error = "refused".into();

@@ -67,7 +67,7 @@ impl Fleet {
                 EffectAction::Boot(_) if silent => Some(Outcome::Booted(Err(unreachable()))),
                 EffectAction::Report(..) if silent => Some(Outcome::Reported(Err(unreachable()))),
                 EffectAction::Boot(_) => Some(Outcome::Booted(Ok(()))),
-                EffectAction::Deploy(_) => Some(Outcome::Deployed(Ok(()))),
+                EffectAction::Deploy(..) => Some(Outcome::Deployed(Ok(()))),
                 EffectAction::Report(host, _) => {
                     let n: usize = host
                         .instance

@@ -73,7 +73,7 @@ impl Hall {
             EffectAction::List(_) => self.listing(),
             EffectAction::Boot(_) if self.machines.unwell => Outcome::Booted(Err(badly())),
             EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-            EffectAction::Deploy(_) => Outcome::Deployed(Ok(())),
+            EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),
             EffectAction::Report(host, _) => {
                 let number: usize = host.instance.as_str()[2..].parse().unwrap();
                 let busy = self.machines.busy.then(|| running(number, 1));

@@ -539,7 +539,7 @@ fn a_failed_boot_probe_never_ends_what_runs_on_an_adopted_worker() {
     rig.adopted("a");
     rig.pass(seconds(3000), |action| match action {
         EffectAction::Boot(_) => Some(Outcome::Booted(Err(badly()))),
-        EffectAction::Deploy(_) => Some(Outcome::Deployed(Ok(()))),
+        EffectAction::Deploy(..) => Some(Outcome::Deployed(Ok(()))),
         EffectAction::Report(..) => Some(report(vec![running(1, 1)])),
         _ => None,
     });
@@ -1490,7 +1490,7 @@ fn an_adopted_worker_that_runs_something_and_falls_silent_does_not_stay_for_ever
                 Some(Outcome::Booted(Err(unreachable())))
             }
             EffectAction::Boot(_) => Some(Outcome::Booted(Err(badly()))),
-            EffectAction::Deploy(_) => Some(Outcome::Deployed(Ok(()))),
+            EffectAction::Deploy(..) => Some(Outcome::Deployed(Ok(()))),
             EffectAction::Report(..) => containers.clone().map(report),
             _ => None,
         }

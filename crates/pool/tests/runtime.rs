@@ -18,7 +18,7 @@ use longshore_exec::{
 };
 use longshore_pool::runtime::*;
 use longshore_pool::{Effect, EffectAction, EffectId, Host, KillOutcome, Outcome, StartOutcome};
-use longshore_runner_api::command::{OutputStream, ReportOptions};
+use longshore_runner_api::command::{GuardOptions, OutputStream, ReportOptions};
 use longshore_types::*;
 
 /// What the host does with a command.
@@ -542,7 +542,7 @@ async fn the_runner_is_copied_unless_it_is_there_whole_and_safe() {
         let mut shell = shell(fake.clone());
         shell.runner = Some(runner());
         let outcome = shell
-            .perform(&effect(1, EffectAction::Deploy(host("admin"))))
+            .perform(&effect(1, EffectAction::Deploy(host("admin"), None)))
             .await;
         assert_eq!(
             matches!(outcome, Outcome::Deployed(Ok(()))),
@@ -559,9 +559,38 @@ async fn the_runner_is_copied_unless_it_is_there_whole_and_safe() {
     }
     let fake = FakeHost::replies(vec![]);
     let outcome = shell(fake)
-        .perform(&effect(1, EffectAction::Deploy(host("admin"))))
+        .perform(&effect(1, EffectAction::Deploy(host("admin"), None)))
         .await;
     assert_eq!(outcome, Outcome::Deployed(Ok(())), "nothing to copy");
+}
+
+#[tokio::test]
+async fn a_machine_without_a_switch_is_used_and_one_that_may_not_have_heard_is_told_again() {
+    let guard = || Some(GuardOptions::default());
+    for (reply, fine) in [
+        (says("", 0), true),
+        (
+            Reply::Says("", "only root can", Some(ExitStatus::Code(1))),
+            true,
+        ),
+        (Reply::Says("", "", None), false),
+        (Reply::Refuses(Phase::Command, true), false),
+    ] {
+        let fake = FakeHost::replies(vec![reply]);
+        let deploy = EffectAction::Deploy(host("admin"), guard());
+        let outcome = shell(fake.clone()).perform(&effect(1, deploy)).await;
+        assert_eq!(outcome == Outcome::Deployed(Ok(())), fine, "{outcome:?}");
+        let line = "exec sudo '/opt/run' --guard 3600 --guard-results 21600";
+        assert_eq!(fake.lines(), [line]);
+    }
+    // Without the runner there is nobody to be told.
+    let fake = FakeHost::replies(vec![says("", 1), says("disk full", 1)]);
+    let mut shell = shell(fake.clone());
+    shell.runner = Some(runner());
+    let deploy = EffectAction::Deploy(host("admin"), guard());
+    let outcome = shell.perform(&effect(1, deploy)).await;
+    assert!(matches!(outcome, Outcome::Deployed(Err(_))), "{outcome:?}");
+    assert_eq!(fake.lines().len(), 2);
 }
 
 /// The scripts, run by a real shell.
@@ -590,7 +619,7 @@ fn the_copy_script_does_what_it_should_in_a_real_shell() {
         let fake = FakeHost::replies(replies);
         let mut shell = shell(fake.clone());
         shell.runner = Some(binary.clone());
-        let deploy = EffectAction::Deploy(host("root"));
+        let deploy = EffectAction::Deploy(host("root"), None);
         runtime.block_on(shell.perform(&effect(1, deploy)));
         fake.lines()[at].clone()
     };
@@ -724,7 +753,7 @@ async fn each_effect_has_one_outcome_though_its_task_breaks_or_is_abandoned() {
     shell.runner = Some(runner());
     let mut performer = Performer::new(Arc::new(shell));
     for id in 0..20 {
-        performer.spawn(effect(id, EffectAction::Deploy(host("root"))));
+        performer.spawn(effect(id, EffectAction::Deploy(host("root"), None)));
     }
     assert_eq!(performer.len(), 20);
     tokio::task::yield_now().await;
@@ -758,7 +787,7 @@ async fn so_many_of_a_kind_run_at_a_time_and_the_others_follow() {
     let slow = Arc::new(Slow(Mutex::new((0, 0))));
     let mut performer = Performer::new(slow.clone());
     for id in 0..100 {
-        performer.spawn(effect(id, EffectAction::Deploy(host("root"))));
+        performer.spawn(effect(id, EffectAction::Deploy(host("root"), None)));
     }
     let mut count = 0;
     while performer.next().await.is_some() {

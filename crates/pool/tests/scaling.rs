@@ -77,7 +77,7 @@ impl Fleet {
                     self.core.handle_outcome(effect.id, all, self.now);
                 }
                 EffectAction::Boot(_) => self.end(&effect, Outcome::Booted(Ok(()))),
-                EffectAction::Deploy(_) => self.end(&effect, Outcome::Deployed(Ok(()))),
+                EffectAction::Deploy(..) => self.end(&effect, Outcome::Deployed(Ok(()))),
                 EffectAction::Report(host, options) if !options.wait.is_zero() => {
                     let number: usize = host.instance.as_str()[2..].parse().unwrap_or_default();
                     self.reports[number % self.count] = Some(effect.id);

@@ -167,7 +167,7 @@ fn apply(rig: &mut Rig, from: Before, input: Input) {
     let answer = |containers: Vec<ContainerReport>| {
         move |action: &EffectAction| match action {
             EffectAction::Boot(_) => Some(Outcome::Booted(Ok(()))),
-            EffectAction::Deploy(_) => Some(Outcome::Deployed(Ok(()))),
+            EffectAction::Deploy(..) => Some(Outcome::Deployed(Ok(()))),
             EffectAction::Report(..) => Some(report(containers.clone())),
             _ => None,
         }
@@ -186,7 +186,7 @@ fn apply(rig: &mut Rig, from: Before, input: Input) {
         BootTimeout if matches!(from, Unknown | UnknownRuns | Booting) => {
             rig.pass(seconds(620), move |action| match action {
                 EffectAction::Boot(_) => Some(Outcome::Booted(Err(badly()))),
-                EffectAction::Deploy(_) => Some(Outcome::Deployed(Ok(()))),
+                EffectAction::Deploy(..) => Some(Outcome::Deployed(Ok(()))),
                 EffectAction::Report(..) => Some(report(shown.clone())),
                 _ => None,
             });

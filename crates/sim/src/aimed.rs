@@ -14,8 +14,16 @@ impl Scenario {
             0..2 => self.answer_creates_late(),
             2..4 => self.doubt_starts(),
             4 => self.restart_among_the_unwell(),
+            5 => self.leave_alone(),
             _ => {}
         }
+    }
+
+    /// Dispatchers are away for hours, while their machines, most of them rented, have work, results
+    /// or nothing.
+    fn leave_alone(&mut self) {
+        self.faults.set(FaultKind::Away, 4_000);
+        self.cloud.capabilities.rented = !self.seed.is_multiple_of(4);
     }
 
     /// Listings show instances, and they boot and get work, before the replies of their creates.

@@ -91,6 +91,8 @@ pub enum FaultKind {
     Crash,
     /// The dispatcher dies several times in a row, seconds apart.
     CrashLoop,
+    /// The dispatcher is away for ten minutes to five hours.
+    Away,
     /// The dispatcher's machine sleeps for minutes.
     Sleep,
     /// A supervisor dies, and something holds its lock: its process that goes on, or something that
@@ -153,7 +155,7 @@ const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -219,6 +221,7 @@ impl FaultKind {
         Self::GarbledReport,
         Self::OldReport,
         Self::StartRefused,
+        Self::Away,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -288,6 +291,7 @@ impl FaultKind {
             Self::Delete => "delete",
             Self::Crash => "crash",
             Self::CrashLoop => "crash loop",
+            Self::Away => "away",
             Self::Sleep => "sleep",
             Self::Reprioritize => "reprioritize",
             Self::OtherLocks => "other locks",
@@ -354,6 +358,7 @@ impl Faults {
             FaultKind::NeverBoots => 5_000,
             kind if kind.is_per_million() => 500,
             FaultKind::CrashLoop | FaultKind::Delete => 50,
+            FaultKind::Away => 10,
             _ => 300,
         };
         Self::of(rate)
@@ -374,6 +379,7 @@ impl Faults {
             FaultKind::Cancel | FaultKind::HoldBack | FaultKind::Reprioritize => 8_000,
             FaultKind::OtherLocks => 20_000,
             FaultKind::CrashLoop | FaultKind::Delete | FaultKind::Sleep => 1_000,
+            FaultKind::Away => 200,
             FaultKind::QueueOutage | FaultKind::CloudStorm | FaultKind::OwnNetwork => 2_000,
             _ => 4_000,
         };

@@ -11,6 +11,7 @@ use longshore_types::{
 };
 
 use crate::runner::Runner;
+use crate::world::Switch;
 
 /// A report that waits for a change.
 #[derive(Clone, Debug)]
@@ -95,6 +96,14 @@ pub(crate) struct Machine {
     /// Starts that stand still before they take their lock, and when they go on.
     pub(crate) stalled: BTreeMap<(ContainerUuid, Attempt), Instant>,
     pub(crate) heard: Heard,
+    /// Its dead-man switch, if it has one.
+    pub(crate) switch: Option<Switch>,
+    /// When a command of a dispatcher last reached the runner, since the machine was last started.
+    pub(crate) contact: Option<Instant>,
+    /// When it was last seen to run something, or to have something that may run.
+    pub(crate) busy_until: Instant,
+    /// Whether it is off.
+    pub(crate) is_off: bool,
 }
 
 impl Heard {
@@ -128,6 +137,10 @@ impl Machine {
             clock: 0,
             stalled: BTreeMap::new(),
             heard: Heard::new(born),
+            switch: None,
+            contact: None,
+            busy_until: born,
+            is_off: false,
         }
     }
 

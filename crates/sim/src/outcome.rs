@@ -63,6 +63,11 @@ pub enum Rule {
     LockChurn,
     /// The dispatcher's own check of its state finds nothing.
     OwnCheck,
+    /// A rented machine is never powered off by its dead-man switch while something runs there, or
+    /// before no dispatcher has reached it for `timeout_unattended`; one that nobody rents never is.
+    PoweredOffEarly,
+    /// A rented machine that ran nothing, and that no dispatcher has reached for that time, is off.
+    LeftOn,
     /// A dispatcher does nothing within 15 s after it got the lock of its installation, and nothing
     /// more than 10 s after it lost it.
     ActsWithoutLock,
@@ -70,7 +75,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::RunsTwice,
         Self::StartedTwice,
         Self::StartedAfterEnd,
@@ -91,6 +96,8 @@ impl Rule {
         Self::Unbounded,
         Self::LockChurn,
         Self::OwnCheck,
+        Self::PoweredOffEarly,
+        Self::LeftOn,
         Self::ActsWithoutLock,
     ];
 }
@@ -118,6 +125,8 @@ impl fmt::Display for Rule {
             Self::Unbounded => "what is kept grows",
             Self::LockChurn => "a container is locked again and again",
             Self::OwnCheck => "the dispatcher's state contradicts itself",
+            Self::PoweredOffEarly => "a machine is powered off too early",
+            Self::LeftOn => "a machine that nobody looks after is left on",
             Self::ActsWithoutLock => "a dispatcher acts that may not",
         })
     }
@@ -229,6 +238,8 @@ pub struct Outcome {
     pub waits: Waits,
     /// Instances that were made.
     pub instances: usize,
+    /// How many were powered off by their dead-man switches.
+    pub powered_off: usize,
     /// How long they ran, all together.
     pub instance_time: Duration,
     /// How much of that they ran no container; the time that they took to boot is part of it.
@@ -275,6 +286,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "wait_p95_seconds {:.3}", seconds(self.waits.p95))?;
         writeln!(f, "wait_max_seconds {:.3}", seconds(self.waits.max))?;
         writeln!(f, "instances {}", self.instances)?;
+        writeln!(f, "powered_off {}", self.powered_off)?;
         writeln!(f, "instance_hours {:.2}", hours(self.instance_time))?;
         writeln!(f, "idle_instance_hours {:.2}", hours(self.idle_time))?;
         writeln!(f, "boot_instance_hours {:.2}", hours(self.boot_time))?;

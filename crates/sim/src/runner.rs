@@ -284,6 +284,12 @@ impl Runner {
             .collect()
     }
 
+    /// Whether something runs, or may run.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        let mut entries = self.entries.values().flat_map(BTreeMap::values);
+        entries.any(|entry| !matches!(entry.state, State::Finished(_)))
+    }
+
     /// Results that were not acknowledged yet.
     pub(crate) fn results(&self) -> Vec<(ContainerUuid, Attempt)> {
         self.filter(|entry| matches!(entry.state, State::Finished(_)))

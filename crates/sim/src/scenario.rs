@@ -334,6 +334,8 @@ impl Scenario {
             scenario.prefer_cheap(&mut random);
         }
         scenario.aim(&mut random);
+        scenario.cloud.capabilities.rented |= random.percent(50);
+        scenario.config.pool.timeout_unattended = random.seconds(600, 3_600);
         scenario
     }
 

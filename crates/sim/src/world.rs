@@ -10,6 +10,7 @@ mod provider;
 mod queue;
 mod silence;
 mod summary;
+mod unattended;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ use longshore_types::{
     Attempt, Container, ContainerState, ContainerUuid, InstanceId, Instant, ResourceRequest,
     Resources, Timestamp,
 };
+
+pub(crate) use unattended::Switch;
 
 use crate::controller::Controller;
 use crate::machine::Machine;
@@ -70,6 +73,8 @@ enum Event {
     WatchLock(u32),
     /// The lock service has not heard of a dispatcher for as long as it keeps a session.
     Neglect(u32),
+    /// The dead-man switch of a machine looks whether it is time.
+    SwitchDue(InstanceId),
     /// A start that stood still goes on.
     Unstall(Box<Arrival>),
     /// The provider is as usual again.
@@ -383,6 +388,7 @@ impl World {
             }),
             Event::WatchLock(life) => self.watch_lock(life),
             Event::Neglect(life) => self.neglect_session(life),
+            Event::SwitchDue(instance) => self.switch_due(&instance),
             Event::Unstall(arrival) => self.unstall(&arrival),
             Event::Ends(kind) => self.end_of(kind),
             Event::HoldBack(uuid) => {

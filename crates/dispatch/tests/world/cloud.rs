@@ -185,7 +185,7 @@ impl Cloud {
         };
         Ok(match action {
             EffectAction::Boot(_) => Outcome::Booted(Ok(())),
-            EffectAction::Deploy(_) => {
+            EffectAction::Deploy(..) => {
                 vm.machine.deployed = true;
                 Outcome::Deployed(Ok(()))
             }
@@ -283,7 +283,7 @@ fn unreachable_host() -> HostFailure {
 fn not_reached(action: &EffectAction) -> Outcome {
     match action {
         EffectAction::Boot(_) => Outcome::Booted(Err(unreachable_host())),
-        EffectAction::Deploy(_) => Outcome::Deployed(Err(unreachable_host())),
+        EffectAction::Deploy(..) => Outcome::Deployed(Err(unreachable_host())),
         EffectAction::Report(..) => Outcome::Reported(Err(unreachable_host())),
         EffectAction::Collect { .. } => Outcome::Collected(Err(unreachable_host())),
         other => unknown_outcome(other),

@@ -204,6 +204,7 @@ impl Cloud {
             late_tags: (!at_birth).then_some(tags),
             never_boots: self.random.happens(self.settings.never_boots),
             lingers: false,
+            is_off: false,
             comes_back: None,
             fingerprint,
             console: Vec::new(),

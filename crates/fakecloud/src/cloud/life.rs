@@ -103,7 +103,8 @@ impl Cloud {
         if by_owner {
             instance.destroyed.get_or_insert(now);
         }
-        if !instance.is_live() {
+        let was_off = std::mem::take(&mut instance.is_off);
+        if !was_off && !instance.is_live() {
             return;
         }
         instance.state = InstanceState::Stopping;
@@ -179,6 +180,7 @@ impl Cloud {
         match misfortune {
             Misfortune::NeverBoot => instance.never_boots = true,
             Misfortune::Vanish => self.vanish_now(serial),
+            Misfortune::PowerOff => self.power_off(serial),
             Misfortune::ChangeAddress => {
                 if instance.address.is_some() {
                     instance.address = Some(fresh);
@@ -208,6 +210,20 @@ impl Cloud {
         self.note(struck);
         if let Some(instance) = self.fleet.current_mut(serial) {
             instance.record(now);
+        }
+    }
+
+    /// An instance is off, and there is something of it until it is destroyed.
+    fn power_off(&mut self, serial: u64) {
+        let Some(instance) = self.fleet.current_mut(serial) else {
+            return;
+        };
+        if instance.is_live() {
+            instance.state = InstanceState::Stopping;
+            instance.is_off = true;
+            let id = instance.id.clone();
+            self.note(Happening::Stopping(id, false));
+            self.bill(serial);
         }
     }
 

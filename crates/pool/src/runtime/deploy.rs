@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_runner_api::command::quote;
+use longshore_exec::ExitStatus;
+use longshore_runner_api::command::{GuardOptions, quote};
 use md5::{Digest, Md5};
 
 use super::shell::{Shell, describe, host_failure};
@@ -99,8 +100,40 @@ impl RunnerBinary {
 }
 
 impl Shell {
+    /// Puts the runner on a host unless it is there, and has it keep the dead-man switch, if one is
+    /// given and the runner knows of such a thing.
+    pub(super) async fn prepare(
+        &self,
+        host: &Host,
+        guard: Option<&GuardOptions>,
+        timeout: Duration,
+    ) -> Result<(), HostFailure> {
+        self.deploy(host, timeout).await?;
+        match guard.and_then(|guard| self.protocol.guard(guard)) {
+            Some(line) => self.guard(host, &line, timeout).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A runner that says that it cannot, as where it is not root, has its say: the machine is
+    /// used all the same, and a warning tells that nothing will power it off. Where nobody knows
+    /// whether it has heard of it, it is asked again.
+    async fn guard(&self, host: &Host, line: &str, timeout: Duration) -> Result<(), HostFailure> {
+        let answer = self.sudo(host, line, &[], timeout, MAX_ANSWER).await;
+        let answer = answer.map_err(|error| host_failure(&error))?;
+        let error = format!("no dead-man switch: {}", describe(&answer));
+        match answer.status {
+            Some(ExitStatus::Code(0)) => Ok(()),
+            Some(ExitStatus::Code(_)) => {
+                tracing::warn!(instance = %host.instance, "{error}");
+                Ok(())
+            }
+            _ => Err(HostFailure::answered(error)),
+        }
+    }
+
     /// Puts the runner on a host unless it is there, whole and safe.
-    pub(super) async fn deploy(&self, host: &Host, timeout: Duration) -> Result<(), HostFailure> {
+    async fn deploy(&self, host: &Host, timeout: Duration) -> Result<(), HostFailure> {
         let Some(runner) = &self.runner else {
             return Ok(());
         };

@@ -88,7 +88,7 @@ impl Kind {
             EffectAction::Destroy(_) => Self::Destroy,
             EffectAction::SetTags(..) => Self::Tags,
             EffectAction::Boot(_) => Self::Boot,
-            EffectAction::Deploy(_) => Self::Deploy,
+            EffectAction::Deploy(..) => Self::Deploy,
             EffectAction::Collect { .. } => Self::Collect,
             EffectAction::Console(..) => Self::Console,
             EffectAction::Report(..)

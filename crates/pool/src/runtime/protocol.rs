@@ -4,7 +4,7 @@ use std::fmt;
 
 use longshore_exec::{Collected, ExitStatus};
 use longshore_runner_api::command::{
-    self, EXIT_KNOWN_ATTEMPT, EXIT_OK, OutputStream, ReportOptions,
+    self, EXIT_KNOWN_ATTEMPT, EXIT_OK, GuardOptions, OutputStream, ReportOptions,
 };
 use longshore_runner_api::report;
 use longshore_types::{Attempt, ContainerUuid, RunnerReport};
@@ -69,6 +69,17 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
     /// The easy way: have the runner print the lines that [`longshore_runner_api::report`]
     /// describes, and call [`report::parse`]. Its last line proves that nothing was cut off.
     fn reported(&self, answer: &Collected) -> Result<RunnerReport, String>;
+
+    /// The line that has the runner power its machine off when no dispatcher looks after it any
+    /// more, or changes what it was told of that before; none where the runner has no such
+    /// switch. Every later command counts as a sign of life.
+    ///
+    /// No example: the pool calls it, where machines are rented
+    /// ([`Config::guard`](crate::Config::guard)).
+    fn guard(&self, options: &GuardOptions) -> Option<String> {
+        let _ = options;
+        None
+    }
 
     /// The line that prints the last `last` bytes of an output stream, or all of it.
     fn output(
@@ -165,6 +176,10 @@ impl RunnerProtocol for LongshoreRun {
             return Err(describe(answer));
         }
         report::parse(&answer.stdout).map_err(|error| error.to_string())
+    }
+
+    fn guard(&self, options: &GuardOptions) -> Option<String> {
+        Some(command::guard(&self.path, options))
     }
 
     fn output(

@@ -156,7 +156,10 @@ impl Shell {
                 Outcome::Disconnected
             }
             EffectAction::Boot(host) => Outcome::Booted(self.boot(host, timeout).await),
-            EffectAction::Deploy(host) => Outcome::Deployed(self.deploy(host, timeout).await),
+            EffectAction::Deploy(host, guard) => {
+                let deployed = self.prepare(host, guard.as_ref(), timeout).await;
+                Outcome::Deployed(deployed)
+            }
             EffectAction::Report(host, options) => {
                 Outcome::Reported(self.report(host, options, timeout).await)
             }

@@ -426,7 +426,7 @@ pub fn is_boot(action: &EffectAction) -> bool {
 }
 
 pub fn is_deploy(action: &EffectAction) -> bool {
-    matches!(action, EffectAction::Deploy(_))
+    matches!(action, EffectAction::Deploy(..))
 }
 
 pub fn is_report(action: &EffectAction) -> bool {

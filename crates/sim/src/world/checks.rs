@@ -37,6 +37,7 @@ impl World {
             self.check_idle();
         }
         self.check_calls();
+        self.check_unattended();
         if self.quiet {
             self.check_end();
         }

@@ -311,9 +311,9 @@ pub(super) fn about_action(action: &EffectAction) -> About {
             attempt,
             ..
         } => About::on(&host.instance, *uuid, *attempt),
-        EffectAction::Boot(host) | EffectAction::Deploy(host) | EffectAction::Report(host, _) => {
-            About::instance(&host.instance)
-        }
+        EffectAction::Boot(host)
+        | EffectAction::Deploy(host, _)
+        | EffectAction::Report(host, _) => About::instance(&host.instance),
         EffectAction::SetTags(id, _)
         | EffectAction::Console(id, _)
         | EffectAction::Disconnect(id) => About::instance(id),

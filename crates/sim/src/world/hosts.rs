@@ -298,6 +298,9 @@ impl World {
         waiting: Waiting,
     ) -> Option<(PoolOutcome, Duration)> {
         let now = self.now;
+        if !matches!(effect.action, EffectAction::Boot(_)) {
+            self.contact(id);
+        }
         let machine = self.machines.get_mut(id)?;
         let at_once = |outcome| Some((outcome, Duration::ZERO));
         match &effect.action {
@@ -305,11 +308,13 @@ impl World {
                 at_once(PoolOutcome::Booted(Err(badly("degraded"))))
             }
             EffectAction::Boot(_) => at_once(PoolOutcome::Booted(Ok(()))),
-            EffectAction::Deploy(_) => {
+            EffectAction::Deploy(_, guard) => {
                 if machine.condition.no_runner > now {
                     return at_once(PoolOutcome::Deployed(Err(badly("no space left on device"))));
                 }
                 machine.deployed = true;
+                self.set_switch(id, guard.as_ref());
+                self.contact(id);
                 Some((PoolOutcome::Deployed(Ok(())), Duration::from_millis(300)))
             }
             EffectAction::Report(_, options) => self.report(id, effect.id, options, waiting),
@@ -428,7 +433,7 @@ fn not_reached(action: &EffectAction) -> PoolOutcome {
     };
     match action {
         EffectAction::Boot(_) => PoolOutcome::Booted(Err(failure)),
-        EffectAction::Deploy(_) => PoolOutcome::Deployed(Err(failure)),
+        EffectAction::Deploy(..) => PoolOutcome::Deployed(Err(failure)),
         EffectAction::Report(..) => PoolOutcome::Reported(Err(failure)),
         EffectAction::Collect { .. } => PoolOutcome::Collected(Err(failure)),
         EffectAction::Start { .. } => PoolOutcome::Started(not_started("no route to host")),

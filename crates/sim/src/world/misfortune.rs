@@ -80,6 +80,11 @@ impl World {
         self.schedule_misfortune(kind);
         match kind {
             FaultKind::CrashLoop => self.crash_loop(),
+            FaultKind::Away => {
+                self.fault(kind, About::default());
+                let down = self.random.seconds(600, 18_000);
+                self.crash(down);
+            }
             FaultKind::Sleep => {
                 let duration = self.random.seconds(5, 1_200);
                 self.fall_asleep(duration);

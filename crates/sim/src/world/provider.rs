@@ -296,7 +296,8 @@ impl World {
                     .strip_prefix(known)
                     .is_some_and(|rest| rest.starts_with(':'))
         });
-        same && instance.booted.is_some() && instance.gone.is_none()
+        let off = self.machines.get(id).is_some_and(|machine| machine.is_off);
+        same && !off && instance.booted.is_some() && instance.gone.is_none()
     }
 
     /// Whoever waits for an effect hears at its deadline that nobody knows.

@@ -51,7 +51,7 @@ impl World {
         match &effect.action {
             EffectAction::List(_) => self.list_asked_at = self.now,
             EffectAction::Boot(host)
-            | EffectAction::Deploy(host)
+            | EffectAction::Deploy(host, _)
             | EffectAction::Report(host, _) => {
                 if let Some(machine) = self.machines.get_mut(&host.instance) {
                     machine.heard.asked.insert(effect.id, self.now);

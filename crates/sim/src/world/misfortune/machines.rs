@@ -147,6 +147,7 @@ impl World {
         let processes = machine.runner.processes();
         machine.runner.reboot();
         machine.stalled.clear();
+        machine.stop_switch();
         let (polls, stuck) = (
             std::mem::take(&mut machine.polls),
             std::mem::take(&mut machine.stuck),
