@@ -98,8 +98,9 @@ pub struct Config {
     /// worker may run the container. Default: false.
     pub asks_about_claims: bool,
     /// How long the runner may wait for a change before it answers a report; zero means that it
-    /// answers at once and that reports are asked for every `probe_interval`. At most 60 s.
-    /// Default: 10 s.
+    /// answers at once and that reports are asked for every `probe_interval`. At most 60 s, and
+    /// taken as a tenth of `timeout_probe` where that is shorter. A change is told at once whatever
+    /// this is; a machine that falls silent meanwhile is noticed so much later. Default: 60 s.
     pub report_wait: Duration,
     /// From one probe of a worker to the next. Default: 10 s.
     pub probe_interval: Duration,
@@ -150,6 +151,9 @@ pub struct Config {
     pub transfer_timeout: Duration,
 }
 
+/// A report waits for at most so much of the time after which a silent worker is given up.
+const WAIT_PART: u32 = 10;
+
 impl Config {
     /// The defaults that each field documents, for an installation and its types.
     ///
@@ -180,7 +184,7 @@ impl Config {
             max_probes_per_second: 0,
             collect_output: true,
             asks_about_claims: false,
-            report_wait: seconds(10),
+            report_wait: seconds(60),
             probe_interval: seconds(10),
             sync_interval: seconds(60),
             timeout_idle: seconds(60),
@@ -198,5 +202,10 @@ impl Config {
             command_timeout: seconds(30),
             transfer_timeout: seconds(300),
         }
+    }
+
+    /// How long a report waits for a change.
+    pub(crate) fn wait_for_change(&self) -> Duration {
+        self.report_wait.min(self.timeout_probe / WAIT_PART)
     }
 }

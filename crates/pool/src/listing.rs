@@ -3,7 +3,6 @@
 //! What a listing shows is from some moment between its beginning and its answer. So two are as
 //! far apart as the answer of the first and the beginning of the second.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Instance, InstanceState};
@@ -191,16 +190,12 @@ impl Core {
 
     fn on_complete_listing(&mut self, began: Seq, began_at: Instant, instances: Vec<Instance>) {
         let ours = set_tags(&self.config);
-        let mut listed: BTreeMap<InstanceId, Instance> = BTreeMap::new();
-        let mut unusable = 0;
-        let instances = instances.into_iter().filter(|i| i.has_tags(&ours));
-        for instance in instances {
-            if is_usable_id(instance.id.as_str()) {
-                listed.insert(instance.id.clone(), instance);
-            } else {
-                unusable += 1;
-            }
-        }
+        let mut listed = instances;
+        listed.retain(|instance| instance.has_tags(&ours));
+        let count = listed.len();
+        listed.retain(|instance| is_usable_id(instance.id.as_str()));
+        let unusable = count - listed.len();
+        let listed = one_of_each(listed);
         if unusable > self.listing.unusable {
             self.alarm(format!(
                 "a listing shows {unusable} instances of ours without an id that can be used"
@@ -209,7 +204,7 @@ impl Core {
         self.listing.unusable = unusable;
         // Missing ones first: a worker that this listing adds is not one that it could miss.
         self.mark_missing(&listed, began, began_at);
-        for mut instance in listed.into_values() {
+        for mut instance in listed {
             let problem = tidy(&mut instance, &self.config);
             let id = problem.is_some().then(|| instance.id.clone());
             self.on_listed_instance(instance, began);
@@ -241,16 +236,11 @@ impl Core {
         }
     }
 
-    fn mark_missing(
-        &mut self,
-        listed: &BTreeMap<InstanceId, Instance>,
-        began: Seq,
-        began_at: Instant,
-    ) {
+    fn mark_missing(&mut self, listed: &[Instance], began: Seq, began_at: Instant) {
         let missing: Vec<InstanceId> = self
             .workers
             .iter()
-            .filter(|(id, worker)| !listed.contains_key(*id) && worker.seen < began)
+            .filter(|(id, worker)| worker.seen < began && !shows(listed, id))
             .map(|(id, _)| id.clone())
             .collect();
         let wanted = |worker: &&Worker| worker.state != WorkerState::Shutdown;
@@ -349,15 +339,13 @@ impl Core {
     }
 
     fn on_listed_instance(&mut self, instance: Instance, began: Seq) {
-        let id = instance.id.clone();
-        let known = self
-            .workers
-            .get(&id)
-            .map(|worker| (worker.seen, worker.secret.clone()));
-        if let Some((seen, secret)) = known {
+        if let Some(worker) = self.workers.get(&instance.id) {
+            let seen = worker.seen;
             let tag = instance.tags.get(&self.config.tag_keys.secret);
-            let pending = tag.is_some_and(|tag| self.pending_secrets.contains_key(tag));
-            if pending && tag != secret.as_ref() && self.may_be_replaced(&id) {
+            let another = tag != worker.secret.as_ref()
+                && tag.is_some_and(|tag| self.pending_secrets.contains_key(tag));
+            if another && self.may_be_replaced(&instance.id) {
+                let id = instance.id.clone();
                 self.drop_worker(&id, "the provider gave its id to a new instance");
                 self.match_pending(&instance);
                 return;
@@ -431,5 +419,50 @@ impl Core {
             self.worker_changed(&id);
             self.probe(&id);
         }
+    }
+}
+
+/// The instances in the order of their ids, of those that are shown twice the later one.
+fn one_of_each(mut listed: Vec<Instance>) -> Vec<Instance> {
+    listed.sort_by(|one, other| one.id.cmp(&other.id));
+    listed.dedup_by(|later, earlier| {
+        let same = later.id == earlier.id;
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
+    listed
+}
+
+/// Whether a listing in the order of ids shows an instance.
+fn shows(listed: &[Instance], id: &InstanceId) -> bool {
+    let found = listed.binary_search_by(|instance| instance.id.cmp(id));
+    found.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_cloud::Tags;
+
+    use super::*;
+
+    #[test]
+    fn of_what_is_listed_twice_the_later_is_taken() {
+        let instance =
+            |id: &str, kind: &str| Instance::new(id, kind, InstanceState::Running, Tags::new());
+        let listed = vec![
+            instance("b", "1"),
+            instance("a", "2"),
+            instance("b", "3"),
+            instance("b", "4"),
+        ];
+        let listed = one_of_each(listed);
+        let shown: Vec<_> = listed
+            .iter()
+            .map(|i| (i.id.as_str(), &*i.provider_type))
+            .collect();
+        assert_eq!(shown, [("a", "2"), ("b", "4")]);
+        assert!(shows(&listed, &"a".into()) && !shows(&listed, &"c".into()));
     }
 }

@@ -93,7 +93,7 @@ impl Core {
         if self.waits(id)
             && let Some(worker) = self.workers.get(id)
         {
-            options.wait = self.config.report_wait;
+            options.wait = self.config.wait_for_change();
             options.known = worker.digest.clone();
         }
         options
@@ -114,7 +114,7 @@ impl Core {
         let Some(worker) = self.workers.get(id) else {
             return false;
         };
-        !self.config.report_wait.is_zero() && !worker.digest.is_empty() && worker.fails == 0
+        !self.config.wait_for_change().is_zero() && !worker.digest.is_empty() && worker.fails == 0
     }
 
     /// Results that were told and acknowledged, for the runner to forget.
@@ -341,7 +341,7 @@ impl Core {
     fn schedule_report(&mut self, id: &InstanceId, began_at: Instant, changed: bool, waited: bool) {
         let (now, interval) = (self.now, self.config.probe_interval);
         let may_wait = self.may_wait(id);
-        let patient = now.since(began_at) >= self.config.report_wait / 2;
+        let patient = now.since(began_at) >= self.config.wait_for_change() / 2;
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };

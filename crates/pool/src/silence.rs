@@ -148,7 +148,9 @@ impl Core {
 
     fn patience(&self) -> Patience {
         let config = &self.config;
-        let answer = config.command_timeout.saturating_add(config.report_wait);
+        let answer = config
+            .command_timeout
+            .saturating_add(config.wait_for_change());
         Patience {
             probe: config.timeout_probe,
             most: config.timeout_probe.min(config.timeout_outage),

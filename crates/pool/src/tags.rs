@@ -1,7 +1,7 @@
 //! The idle behaviour, kept in a tag of the instance.
 
 use longshore_cloud::{ErrorKind, Tags};
-use longshore_types::{IdleBehavior, InstanceId, Instant, WorkerState};
+use longshore_types::{IdleBehavior, InstanceId, Instant, TypeName, WorkerState};
 
 use crate::blackhole::Duds;
 use crate::core::{Core, FlightAction, WorkerFlight};
@@ -41,14 +41,17 @@ impl Core {
         let Some(worker) = self.workers.get(id) else {
             return;
         };
-        let timer = Timer::Worker(id.clone(), WorkerTimer::Tags);
-        if self.wrong_tags(id).is_empty() {
-            self.timers.clear(&timer);
-        } else if worker.tags_tries == 0 {
-            self.set_tags(id);
-        } else {
-            let pause = growing(RETRY_PAUSE, worker.tags_tries - 1);
-            self.timers.set_once(timer, self.now + pause);
+        let tries = worker.tags_tries;
+        let timer = || Timer::Worker(id.clone(), WorkerTimer::Tags);
+        match (self.wrong_tags(id).is_empty(), tries) {
+            // Without a failure no timer is armed.
+            (true, 0) => {}
+            (true, _) => self.timers.clear(&timer()),
+            (false, 0) => self.set_tags(id),
+            (false, tries) => {
+                let pause = growing(RETRY_PAUSE, tries - 1);
+                self.timers.set_once(timer(), self.now + pause);
+            }
         }
     }
 
@@ -58,12 +61,15 @@ impl Core {
         };
         let keys = &self.config.tag_keys;
         let name = worker.type_name.as_ref();
-        let wanted = [(&keys.idle_behavior, Some(worker.behavior.to_string()))]
-            .into_iter()
-            .chain([(&keys.instance_type, name.map(ToString::to_string))]);
+        let wanted = [
+            (&keys.idle_behavior, Some(worker.behavior.as_str())),
+            (&keys.instance_type, name.map(TypeName::as_str)),
+        ];
         wanted
-            .filter_map(|(key, value)| value.map(|value| (key.clone(), value)))
-            .filter(|(key, value)| worker.tags.get(key) != Some(value))
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .filter(|(key, value)| worker.tags.get(*key).map(String::as_str) != Some(*value))
+            .map(|(key, value)| (key.clone(), value.to_owned()))
             .collect()
     }
 
@@ -98,7 +104,11 @@ impl Core {
         worker.tags_in_flight = false;
         worker.tags_seq = seq;
         match outcome {
-            Outcome::TagsSet(Ok(())) => worker.tags_tries = 0,
+            Outcome::TagsSet(Ok(())) => {
+                worker.tags_tries = 0;
+                self.timers
+                    .clear(&Timer::Worker(id.clone(), WorkerTimer::Tags));
+            }
             Outcome::TagsSet(Err(failure)) => {
                 worker.tags_tries = worker.tags_tries.saturating_add(1);
                 // Nobody knows what is there now.

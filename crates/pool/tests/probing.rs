@@ -140,10 +140,10 @@ impl Hall {
 
     /// The longest time between two reports of one worker, once all have been adopted.
     fn period(&mut self) -> Duration {
-        self.run(seconds(20));
+        self.run(seconds(80));
         assert_eq!(self.asked.len(), self.machines.count);
         self.longest = Duration::ZERO;
-        self.run(seconds(25));
+        self.run(seconds(130));
         let late = self.asked.values().map(|at| self.now.since(*at)).max();
         self.longest.max(late.unwrap())
     }
@@ -161,8 +161,10 @@ fn each_of_10_000_workers_is_asked_as_often_as_each_of_100() {
             };
             let period = Hall::new(machines).period();
             let case = format!("{count} workers, waits: {waits}, busy: {busy}: {period:?}");
-            assert!(period <= Duration::from_millis(10_500), "{case}");
-            assert!(period >= Duration::from_millis(9_500), "{case}");
+            // A report that waits for a change waits for a minute.
+            let usual = seconds(if waits { 60 } else { 10 });
+            assert!(period <= usual + Duration::from_millis(500), "{case}");
+            assert!(period >= usual - Duration::from_millis(500), "{case}");
         }
     }
 }
@@ -200,7 +202,7 @@ fn a_cap_on_the_rate_of_probes_holds_and_makes_itself_known() {
 
 /// The runner powers its machine off if nobody asks it anything for an hour.
 #[test]
-fn every_worker_that_is_wanted_is_asked_something_each_minute() {
+fn every_worker_that_is_wanted_is_asked_something_every_other_minute() {
     for behavior in [IdleBehavior::Run, IdleBehavior::Hold, IdleBehavior::Drain] {
         for unwell in [false, true] {
             for waits in [false, true] {
@@ -217,7 +219,7 @@ fn every_worker_that_is_wanted_is_asked_something_each_minute() {
                 let longest = hall
                     .longest
                     .max(hall.now.since(hall.asked[&"i-00000".into()]));
-                assert!(longest <= seconds(60), "{machines:?}: {longest:?}");
+                assert!(longest <= seconds(120), "{machines:?}: {longest:?}");
             }
         }
     }

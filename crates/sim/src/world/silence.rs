@@ -6,6 +6,7 @@
 //! last outage of that network. An outage counts that a failed listing told of, from the moment
 //! when that listing was asked for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_cloud::InstanceState;
@@ -75,13 +76,11 @@ impl World {
         }
         match outcome {
             PoolOutcome::Listed(Ok(list)) => {
-                let there = |id: &InstanceId| {
-                    let going =
-                        |state| matches!(state, InstanceState::Stopping | InstanceState::Gone);
-                    list.iter().any(|i| i.id == *id && !going(i.state))
-                };
+                let goes = |state| matches!(state, InstanceState::Stopping | InstanceState::Gone);
+                let there = list.iter().filter(|i| !goes(i.state)).map(|i| &i.id);
+                let there: BTreeSet<&InstanceId> = there.collect();
                 for machine in self.machines.values_mut() {
-                    machine.heard.missed |= !there(&machine.id);
+                    machine.heard.missed |= !there.contains(&machine.id);
                 }
             }
             PoolOutcome::Listed(Err(_)) => self.note_cut(),
