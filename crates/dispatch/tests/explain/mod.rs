@@ -243,7 +243,13 @@ fn supervisors_and_the_limit_of_the_controller_say_how_many_run() {
             Reason::ContainerLimit { .. } | Reason::SupervisorLimit { .. }
         )
     };
-    for n in 4..8 {
+    // One is refused; the others come while the controller is spared for it.
+    world.controller.add(4, 1);
+    explain(&mut world, 4, |reason| {
+        matches!(reason, Reason::Pausing { .. })
+    });
+    world.controller.overloaded = false;
+    for n in 5..8 {
         world.controller.add(n, 1);
     }
     let why = explain(&mut world, 7, limit);
