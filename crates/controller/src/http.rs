@@ -22,9 +22,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Request, Response, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use longshore_http::{Parameters, Token, errors, json, presented};
+use longshore_http::{Parameters, Token, answer, authorize, errors, json};
 use longshore_queue::{QueueError, QueueErrorKind};
 use longshore_types::{ContainerUuid, error_chain};
 use serde_json::{Map, Value, json};
@@ -90,7 +90,7 @@ impl Api {
             .route("/api_client_authorizations/current", get(authorization))
             .route("/users/current", get(user))
             .route("/config", get(config))
-            .route_layer(from_fn_with_state(api.clone(), authorize))
+            .route_layer(from_fn_with_state(api.token.clone(), authorize))
             .with_state(api);
         Router::new().nest("/arvados/v1", routes).route(
             "/discovery/v1/apis/arvados/v1/rest",
@@ -117,17 +117,6 @@ impl Api {
 }
 
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
-
-async fn authorize(State(api): Shared, request: Request<Body>, next: Next) -> Answer {
-    match presented(request.headers(), request.uri().query()) {
-        None => errors(StatusCode::UNAUTHORIZED, "Not logged in"),
-        Some(token) if !api.token.matches(&token) => errors(
-            StatusCode::FORBIDDEN,
-            "the token is not the one of this installation",
-        ),
-        Some(_) => next.run(request).await,
-    }
-}
 
 async fn list_containers(State(api): Shared, request: Request<Body>) -> Answer {
     answer(async {
@@ -335,12 +324,6 @@ fn owner(store: &Store) -> String {
     format!("{}-tpzed-000000000000000", store.settings.cluster)
 }
 
-async fn answer(result: impl Future<Output = Result<Answer, Answer>>) -> Answer {
-    match result.await {
-        Ok(answer) | Err(answer) => answer,
-    }
-}
-
 async fn parameters(request: Request<Body>) -> Result<Parameters, Answer> {
     Parameters::read(request, MAX_REQUEST_BYTES)
         .await
@@ -379,7 +362,8 @@ fn unprocessable(message: String) -> Answer {
     errors(StatusCode::UNPROCESSABLE_ENTITY, message)
 }
 
-fn failed(error: QueueError) -> Answer {
+/// The answer to a request that the controller did not carry out.
+pub fn failed(error: QueueError) -> Response<Body> {
     let status = match error.kind {
         QueueErrorKind::NotFound => StatusCode::NOT_FOUND,
         QueueErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,

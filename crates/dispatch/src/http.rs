@@ -23,13 +23,15 @@ use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
-use longshore_http::{Parameters, Token, errors, json, plain, presented};
+use longshore_http::{Parameters, Token, answer, errors, json, plain, presented};
 use longshore_pool::Refusal;
-use longshore_types::{ContainerUuid, IdleBehavior, InstanceId, InstanceType, TypeName};
+use longshore_types::{
+    ContainerUuid, IdleBehavior, InstanceId, InstanceType, TypeName, format_duration,
+};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::runtime::{Ended, Handle};
 
@@ -39,6 +41,8 @@ pub use metrics::DispatchMetrics;
 const MAX_BODY: usize = 64 << 10;
 /// How long the list of containers may be old.
 const CACHED: Duration = Duration::from_secs(1);
+/// How long the event loop may take to show that it is alive.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who ends a container for good when an operator kills it.
 #[async_trait]
@@ -149,6 +153,7 @@ impl Api {
 }
 
 async fn containers(State(api): Shared) -> Answer {
+    // Held while the list is made, so that many who ask at once cost one list.
     let mut cached = api.containers.lock().await;
     if let Some((made, text)) = &*cached
         && made.elapsed() < CACHED
@@ -263,16 +268,15 @@ async fn ping(State(api): Shared, request: Request<Body>) -> Answer {
         return errors(status, text);
     }
     // The event loop answers, so it is alive.
-    match api.management.dispatcher.instances().await {
-        Ok(_) => json(&json!({ "health": "OK" })),
-        Err(error) => json(&json!({ "health": "ERROR", "error": error.to_string() })),
-    }
-}
-
-async fn answer(result: impl Future<Output = Result<Answer, Answer>>) -> Answer {
-    match result.await {
-        Ok(answer) | Err(answer) => answer,
-    }
+    let error = match timeout(PATIENCE, api.management.dispatcher.instances()).await {
+        Ok(Ok(_)) => return json(&json!({ "health": "OK" })),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!(
+            "the dispatcher has not answered for {}",
+            format_duration(PATIENCE)
+        ),
+    };
+    json(&json!({ "health": "ERROR", "error": error }))
 }
 
 async fn parameters(request: Request<Body>) -> Result<Parameters, Answer> {

@@ -4,6 +4,15 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
+/// What a handler answers, whether it came to its end or refused on the way.
+pub async fn answer(
+    result: impl Future<Output = Result<Response<Body>, Response<Body>>>,
+) -> Response<Body> {
+    match result.await {
+        Ok(answer) | Err(answer) => answer,
+    }
+}
+
 /// `{"errors": [message]}` with a status.
 pub fn errors(status: StatusCode, message: impl Into<String>) -> Response<Body> {
     let mut response = json_text(status, json!({ "errors": [message.into()] }).to_string());

@@ -35,8 +35,8 @@ mod server;
 mod tls;
 mod token;
 
-pub use answer::{errors, json, plain};
+pub use answer::{answer, errors, json, plain};
 pub use parameters::{Parameters, method_override, read_body};
 pub use server::{Limits, Listener, serve};
 pub use tls::{TlsError, tls_acceptor};
-pub use token::{Token, presented};
+pub use token::{Token, authorize, presented};

@@ -2,10 +2,15 @@
 
 use std::fmt;
 
-use axum::http::{HeaderMap, header};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use axum::middleware::Next;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq as _;
+
+use crate::errors;
 
 /// A secret that clients present. Its `Debug` form hides it.
 ///
@@ -68,6 +73,26 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
             cookies.split(';').find_map(from_cookie)
         }))
         .next()
+}
+
+/// Lets a request through whose token is `token`; for the middleware of a router. Without one it
+/// is answered with 401, with another one with 403, and an error in words.
+pub async fn authorize(
+    State(token): State<Token>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    match presented(request.headers(), request.uri().query()) {
+        None => errors(
+            StatusCode::UNAUTHORIZED,
+            "Not logged in: no token was presented",
+        ),
+        Some(other) if !token.matches(&other) => errors(
+            StatusCode::FORBIDDEN,
+            "the token is not the one of this service",
+        ),
+        Some(_) => next.run(request).await,
+    }
 }
 
 fn from_authorization(value: &str) -> Option<String> {

@@ -39,7 +39,10 @@ impl Core {
         now: Instant,
     ) {
         self.advance(now);
+        let now = self.now;
         if let Some(worker) = self.workers.get_mut(instance) {
+            // On one that is never idle nobody else looks for those that were not kept.
+            worker.promises.until.retain(|_, until| *until > now);
             worker.promises.until.insert(uuid, until);
         }
     }

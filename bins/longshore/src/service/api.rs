@@ -12,11 +12,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Request, Response, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use longshore_controller::SubmitError;
-use longshore_http::{Parameters, Token, errors, json, presented, read_body};
-use longshore_queue::{QueueError, QueueErrorKind};
+use longshore_controller::http::failed;
+use longshore_http::{Parameters, Token, answer, authorize, errors, json, read_body};
+use longshore_queue::QueueError;
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{ContainerUuid, error_chain};
 use serde_json::{Value, json};
@@ -62,20 +63,9 @@ pub(super) fn router(local: Local, token: Token) -> Router {
         .route("/jobs/{uuid}/explain", get(explain))
         .route("/jobs/{uuid}/cancel", post(cancel))
         .route("/jobs/{uuid}/output/{stream}", get(output))
-        .route_layer(from_fn_with_state(api.clone(), authorize))
+        .route_layer(from_fn_with_state(api.token.clone(), authorize))
         .with_state(api);
     Router::new().nest("/longshore/v1", routes)
-}
-
-async fn authorize(State(api): Shared, request: Request<Body>, next: Next) -> Answer {
-    match presented(request.headers(), request.uri().query()) {
-        None => errors(StatusCode::UNAUTHORIZED, "no token was presented"),
-        Some(token) if !api.token.matches(&token) => errors(
-            StatusCode::FORBIDDEN,
-            "the token is not the one of this service",
-        ),
-        Some(_) => next.run(request).await,
-    }
 }
 
 async fn find_batches(State(api): Shared, request: Request<Body>) -> Answer {
@@ -236,12 +226,6 @@ async fn output(
     .await
 }
 
-async fn answer(result: impl Future<Output = Result<Answer, Answer>>) -> Answer {
-    match result.await {
-        Ok(answer) | Err(answer) => answer,
-    }
-}
-
 async fn parameters(request: Request<Body>) -> Result<Parameters, Answer> {
     Parameters::read(request, MAX_BODY_BYTES)
         .await
@@ -285,16 +269,6 @@ fn to_value<T: serde::Serialize>(found: &T) -> Result<Value, Answer> {
 fn concerned(count: Result<usize, QueueError>) -> Result<Answer, Answer> {
     let count = count.map_err(failed)?;
     Ok(json(&json!({ "jobs": count })))
-}
-
-fn failed(error: QueueError) -> Answer {
-    let status = match error.kind {
-        QueueErrorKind::NotFound => StatusCode::NOT_FOUND,
-        QueueErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
-        QueueErrorKind::BadRecord => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    errors(status, error_chain(&error))
 }
 
 fn not_submitted(error: SubmitError) -> Answer {

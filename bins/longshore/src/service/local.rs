@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many such reads are under way at once.
 const MAX_READS: usize = 8;
-/// How long the list of a documents may take to be read.
+/// How long a start document may take to be read.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The controller and the dispatcher of this process.
