@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -18,6 +19,8 @@ use crate::stdin::Stdin;
 
 /// The most bytes of output in one message.
 const OUTPUT_CHUNK: usize = 32 << 10;
+/// How long the client may take to close the channel of a command that has ended.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
 /// SSH's number for standard error.
 const STDERR: u32 = 1;
 
@@ -52,7 +55,12 @@ pub(crate) async fn run(line: Vec<u8>, environment: &Environment, client: Client
         }
     }
     stdin.abandon();
-    let _ = client.channel.close().await;
+    // Whatever is closed by us first stays in the SSH library's memory until the connection ends:
+    // it ignores the client's answer, and with it forgets to forget the channel.
+    let closed = tokio::time::timeout(CLOSE_PATIENCE, stdin.closed()).await;
+    if closed.is_err() {
+        let _ = client.channel.close().await;
+    }
 }
 
 /// Starts a shell in a process group of its own.
