@@ -19,6 +19,7 @@ Supervises containers on this machine.
   longshore-run --kill SIGNAL [--attempt N] UUID           ask it to end; wait up to 1 s
   longshore-run --report [--wait-ms N --known DIGEST] [--ack UUID:N,...]
   longshore-run --list                                     what runs, for people
+  longshore-run --watch                                    answer the requests on standard input
   longshore-run --output stdout|stderr [--last BYTES | --from BYTE --length BYTES]
                 --attempt N UUID
   longshore-run --guard SECONDS [--guard-results SECONDS] [--power-off COMMAND]
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Report(ReportOptions),
     Guard(GuardOptions),
     List,
+    Watch,
     Output {
         stream: OutputStream,
         part: Part,
@@ -83,6 +85,7 @@ enum Mode {
     Report,
     Guard(Duration),
     List,
+    Watch,
     Output(OutputStream),
 }
 
@@ -152,6 +155,7 @@ fn option(
         "detach" => given.modes.push(Mode::Detach),
         "report" => given.modes.push(Mode::Report),
         "list" => given.modes.push(Mode::List),
+        "watch" => given.modes.push(Mode::Watch),
         "stdin-config" => given.stdin_config = true,
         "kill" => {
             let text = value()?;
@@ -249,6 +253,7 @@ fn command(mut given: Given) -> Result<Command, String> {
             power_off: given.power_off.take(),
         }),
         Mode::List => Command::List,
+        Mode::Watch => Command::Watch,
         Mode::Output(stream) => Command::Output {
             stream,
             part: part(given.last, given.from, given.length)?,
@@ -304,6 +309,7 @@ mod tests {
                 known: "ab".into()
             }))
         );
+        assert_eq!(read("--watch"), Ok(Command::Watch));
         assert_eq!(
             read(&format!("--output stderr --last 9 --attempt 2 {UUID}")),
             Ok(Command::Output {

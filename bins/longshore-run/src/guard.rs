@@ -80,7 +80,7 @@ pub(crate) fn guard(directory: &RunDirectory, options: &GuardOptions) -> Result<
 /// A dispatcher is there: to be called by every command of one. Does nothing where no guard was
 /// ever asked for.
 pub(crate) fn contact(directory: &RunDirectory) {
-    if settings(directory).is_none() {
+    if !is_wanted(directory) {
         return;
     }
     // If it cannot be written, on a full disk, the guard still sees what runs.
@@ -94,6 +94,11 @@ pub(crate) fn contact(directory: &RunDirectory) {
             std::process::exit(0);
         }
     }
+}
+
+/// Whether a dispatcher has asked for a guard.
+pub(crate) fn is_wanted(directory: &RunDirectory) -> bool {
+    settings(directory).is_some()
 }
 
 /// In place and always of one length, so that nobody ever reads a part of it.

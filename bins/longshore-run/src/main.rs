@@ -1,9 +1,9 @@
 //! `longshore-run`: the runner that is copied to instances and supervises containers there.
 //!
 //! It has no network code and holds no token: a dispatcher runs it over SSH, with the command lines
-//! and the language of `longshore-runner-api`. Whatever it knows is in one directory
-//! (`LONGSHORE_RUN_DIR`, else `/var/lib/longshore-run`), so that every command is a short-lived
-//! process and only the supervisors stay.
+//! and the language of `longshore-runner-api`, or asks one long-lived `--watch` for everything.
+//! Whatever it knows is in one directory (`LONGSHORE_RUN_DIR`, else `/var/lib/longshore-run`): no
+//! process holds anything that another could miss, and only the supervisors have to stay.
 //!
 //! # Build
 //!
@@ -17,14 +17,15 @@
 //! # Processes
 //!
 //! ```text
-//! start command ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
+//! start command, or a child of the watch stream ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
 //! ```
 //!
-//! A and B are subreapers: whatever the job leaves behind becomes a child of B, and of A once B is
-//! gone. When the job ends, when A dies (B sees the end of their socket) or when B dies (A sees
-//! it), the one that is left ends every descendant before it goes. Should both be killed, C is
-//! ended by its parent-death signal, and the next report or kill ends the members of the job's
-//! control group, where there is one.
+//! A and B bear the container's own part of its UUID as their name (`ps -o comm`). Both are
+//! subreapers: whatever the job leaves behind becomes a child of B, and of A once B is gone. When
+//! the job ends, when A dies (B sees the end of their socket) or when B dies (A sees it), the one
+//! that is left ends every descendant before it goes. Should both be killed, C is ended by its
+//! parent-death signal, and the next report or kill ends the members of the job's control group,
+//! where there is one.
 //!
 //! # Files
 //!
@@ -80,6 +81,7 @@ mod rlimit;
 mod scan;
 mod spool;
 mod start;
+mod stream;
 mod supervisor;
 mod system;
 mod watch;
@@ -135,6 +137,7 @@ fn run_in(directory: &RunDirectory, command: Command) -> Result<u8> {
         } => kill::kill(directory, uuid, attempt, signal),
         Command::Report(options) => report::report(directory, &options),
         Command::List => report::list(directory),
+        Command::Watch => stream::serve(directory),
         Command::Guard(options) => guard::guard(directory, &options),
         Command::Output {
             stream,

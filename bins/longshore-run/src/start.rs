@@ -34,7 +34,18 @@ enum Claimed {
 
 /// Starts an attempt from the document on standard input; the exit code, or why not.
 pub(crate) fn start(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<u8> {
-    let document = read_document()?;
+    let bytes = read_bounded(DOCUMENT_PATIENCE).context("cannot read the start document")?;
+    start_document(directory, uuid, attempt, &bytes)
+}
+
+/// Starts an attempt from a document; the exit code, or why not.
+pub(crate) fn start_document(
+    directory: &RunDirectory,
+    uuid: ContainerUuid,
+    attempt: Attempt,
+    bytes: &[u8],
+) -> Result<u8> {
+    let document = StartDocument::from_json(bytes)?;
     let (entry, lock) = match claim(directory, uuid, attempt) {
         Ok(Claimed::Ours(entry, lock)) => (entry, lock),
         Ok(Claimed::Known(newest)) => {
@@ -142,12 +153,6 @@ fn await_ready(mut read: PipeReader) -> Result<()> {
         text if text.is_empty() => bail!("the supervisor was ended while it started"),
         text => bail!("{text}"),
     }
-}
-
-fn read_document() -> Result<StartDocument> {
-    let bytes = read_bounded(DOCUMENT_PATIENCE).context("cannot read the start document")?;
-    let document = StartDocument::from_json(&bytes);
-    document.map_err(anyhow::Error::from)
 }
 
 /// Standard input up to its end, or to one byte more than a document may have.

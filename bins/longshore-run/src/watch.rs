@@ -1,7 +1,7 @@
 //! Waiting for a change in the directory.
 
 use std::io::stdout;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,15 +18,15 @@ pub(crate) struct Watch {
     inotify: Option<Inotify>,
 }
 
-/// Why a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// Something may have changed.
-    Changed,
-    /// Nothing has, for as long as was asked.
-    TimeOver,
-    /// Whoever asked for the report has closed our standard output.
-    NobodyListens,
+/// What a wait has come to; nothing of it if the time is up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ready {
+    /// Something may have changed in the directory.
+    pub(crate) changed: bool,
+    /// Whoever asked has closed our standard output.
+    pub(crate) nobody_listens: bool,
+    /// Which of the others can be read.
+    pub(crate) others: Vec<bool>,
 }
 
 impl Watch {
@@ -35,31 +35,42 @@ impl Watch {
         Self { inotify }
     }
 
-    /// Waits for a change, for at most `time`.
-    pub(crate) fn wait(&self, time: Duration) -> Wake {
+    /// Waits for a change, or for something to read from one of `others`, for at most `time`.
+    pub(crate) fn poll(&self, time: Duration, others: &[BorrowedFd<'_>]) -> Ready {
         let out = stdout();
         let limit = match self.inotify {
             Some(_) => time,
             None => time.min(PERIOD),
         };
         let limit = PollTimeout::try_from(limit + Duration::from_micros(999));
+        let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(others.len() + 2);
+        ready.extend(others.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
         // Of standard output only errors are wanted, and those are always told.
-        let mut ready = vec![PollFd::new(out.as_fd(), PollFlags::empty())];
-        if let Some(inotify) = &self.inotify {
-            ready.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
+        ready.push(PollFd::new(out.as_fd(), PollFlags::empty()));
+        ready.extend(
+            self.inotify
+                .iter()
+                .map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)),
+        );
+        let count = poll(&mut ready, limit.unwrap_or(PollTimeout::MAX)).unwrap_or(0);
+        if count == 0 {
+            return Ready {
+                changed: self.inotify.is_none(),
+                ..Ready::default()
+            };
         }
-        let count = poll(&mut ready, limit.unwrap_or(PollTimeout::MAX));
-        if ready[0].any().unwrap_or(true) {
-            return Wake::NobodyListens;
+        let mut ready = ready.iter().map(|one| one.any().unwrap_or(true));
+        let others = ready.by_ref().take(others.len()).collect();
+        let nobody_listens = ready.next().unwrap_or(false);
+        let changed = ready.next().unwrap_or(true);
+        if changed && let Some(inotify) = &self.inotify {
+            // What happened does not matter, nor whether events were lost: all is read anew.
+            while inotify.read_events().is_ok() {}
         }
-        match &self.inotify {
-            Some(inotify) if count.is_ok_and(|count| count > 0) => {
-                // What happened does not matter, nor whether events were lost: all is read anew.
-                while inotify.read_events().is_ok() {}
-                Wake::Changed
-            }
-            Some(_) => Wake::TimeOver,
-            None => Wake::Changed,
+        Ready {
+            changed,
+            nobody_listens,
+            others,
         }
     }
 }

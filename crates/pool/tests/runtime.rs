@@ -64,6 +64,14 @@ impl Executor for FakeHost {
         command: &Command,
         _: Duration,
     ) -> Result<Box<dyn Process>, ExecError> {
+        if command.line.ends_with(" --watch") {
+            // Its runner is older than that.
+            return Ok(Box::new(FakeProcess {
+                outputs: vec![Output::Stderr(b"unknown option".to_vec())],
+                status: Some(ExitStatus::Code(2)),
+                stdin: Arc::default(),
+            }));
+        }
         self.lines.lock().unwrap().push(command.line.clone());
         self.identities
             .lock()

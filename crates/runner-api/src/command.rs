@@ -5,6 +5,7 @@
 //! | `P --detach --stdin-config --attempt N UUID` | starts a container from the [`StartDocument`](crate::StartDocument) on standard input, prints a [`StartReply`](crate::StartReply) | [`EXIT_OK`], [`EXIT_KNOWN_ATTEMPT`], else not started |
 //! | `P --kill SIGNAL --attempt N UUID` | signals the supervisor, waits up to 1 s | [`EXIT_OK`] if it is gone, 1 if not |
 //! | `P --report …` | prints a [report](crate::report) | [`EXIT_OK`] |
+//! | `P --watch` | answers the requests of a [watch stream](crate::watch) until its standard input ends | [`EXIT_OK`] |
 //! | `P --guard SECONDS …` | keeps a guard on the machine, which powers it off when it is left alone | [`EXIT_OK`] |
 //! | `P --output STREAM --attempt N UUID` | prints what the container wrote | [`EXIT_OK`] |
 //! | `P --output STREAM --from N --length N --attempt N UUID` | prints a part of what it has written until now | [`EXIT_OK`] |
@@ -16,6 +17,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use longshore_types::{Attempt, ContainerUuid};
+
+use crate::report::format_acks;
 
 /// The command did what it was asked to.
 pub const EXIT_OK: u32 = 0;
@@ -106,11 +109,19 @@ pub fn report(runner: &str, options: &ReportOptions) -> String {
         let wait = options.wait.min(MAX_WAIT).as_millis();
         let _ = write!(line, " --wait-ms {wait} --known {}", quote(&options.known));
     }
-    for (i, (uuid, attempt)) in options.acks.iter().take(MAX_ACKS).enumerate() {
-        let separator = if i == 0 { " --ack " } else { "," };
-        let _ = write!(line, "{separator}{uuid}:{attempt}");
+    if !options.acks.is_empty() {
+        let _ = write!(line, " --ack {}", format_acks(&options.acks));
     }
     line
+}
+
+/// The line that opens a [watch stream](crate::watch).
+///
+/// ```
+/// assert_eq!(longshore_runner_api::command::watch("/r"), "'/r' --watch");
+/// ```
+pub fn watch(runner: &str) -> String {
+    format!("{} --watch", quote(runner))
 }
 
 /// When a machine that nobody looks after is powered off.

@@ -7,6 +7,7 @@
 //! - [`StartDocument`]: what a container is to run, as JSON on the start command's standard input.
 //! - [`StartReply`]: the one line that a successful start prints.
 //! - [`report`]: the lines that `--report` prints, and the stock `--list` grammar.
+//! - [`watch`]: requests and answers over one long-lived channel, in place of commands.
 //!
 //! What is parsed comes from machines that may be broken or hostile: every parser has limits, and
 //! an answer that breaks the grammar is refused whole.
@@ -14,6 +15,7 @@
 pub mod command;
 mod document;
 pub mod report;
+pub mod watch;
 
 pub use document::{
     DEFAULT_OUTPUT_LIMIT, DEFAULT_PROCESS_LIMIT, DocumentError, Engine, MAX_DOCUMENT_BYTES,

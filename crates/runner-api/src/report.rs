@@ -39,6 +39,8 @@
 use longshore_types::{Attempt, ContainerReport, ContainerUuid, ReportedState, RunnerReport};
 use serde::{Deserialize, Serialize};
 
+use crate::command::MAX_ACKS;
+
 /// The version of the grammar.
 pub const REPORT_VERSION: u32 = 1;
 /// The longest line in bytes.
@@ -55,6 +57,9 @@ pub const MAX_TEXT: usize = 1024;
 enum Line {
     Report {
         version: u32,
+        /// Of the request that it answers, on a [watch stream](crate::watch).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
     },
     Broken {
         why: String,
@@ -103,8 +108,18 @@ pub enum ReportError {
 /// assert_eq!(report::parse(text.as_bytes()).unwrap().digest, "d");
 /// ```
 pub fn format(report: &RunnerReport) -> String {
+    text(report, None)
+}
+
+/// The same, as the answer to a request of a [watch stream](crate::watch).
+pub(crate) fn format_numbered(report: &RunnerReport, id: u64) -> String {
+    text(report, Some(id))
+}
+
+fn text(report: &RunnerReport, id: Option<u64>) -> String {
     let mut lines = vec![Line::Report {
         version: REPORT_VERSION,
+        id,
     }];
     lines.extend(
         report
@@ -129,6 +144,11 @@ pub fn format(report: &RunnerReport) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Whether a line is the last one of a report.
+pub fn is_last_line(line: &[u8]) -> bool {
+    line.starts_with(b"{\"type\":\"end\"")
 }
 
 /// Reads a report; refuses it whole if anything is wrong with it.
@@ -158,7 +178,8 @@ pub fn parse(bytes: &[u8]) -> Result<RunnerReport, ReportError> {
             && !matches!(
                 line,
                 Line::Report {
-                    version: REPORT_VERSION
+                    version: REPORT_VERSION,
+                    ..
                 }
             )
         {
@@ -209,6 +230,22 @@ pub fn format_list(report: &RunnerReport) -> String {
     text
 }
 
+/// `UUID:ATTEMPT,…`, the argument of `--ack`; those beyond [`MAX_ACKS`] are left out.
+///
+/// ```
+/// use longshore_runner_api::report::{format_acks, parse_acks};
+/// use longshore_types::Attempt;
+/// let acks = [("zzzzz-dz642-0123456789abcde".parse()?, Attempt(2))];
+/// assert_eq!(format_acks(&acks), "zzzzz-dz642-0123456789abcde:2");
+/// assert_eq!(parse_acks(&format_acks(&acks)).as_deref(), Some(&acks[..]));
+/// # Ok::<(), longshore_types::ParseUuidError>(())
+/// ```
+pub fn format_acks(acks: &[(ContainerUuid, Attempt)]) -> String {
+    let acks = acks.iter().take(MAX_ACKS);
+    let words: Vec<String> = acks.map(|(uuid, n)| format!("{uuid}:{n}")).collect();
+    words.join(",")
+}
+
 /// Reads `UUID:ATTEMPT,…`, the argument of `--ack`; none if any part is wrong.
 pub fn parse_acks(text: &str) -> Option<Vec<(ContainerUuid, Attempt)>> {
     text.split(',')
@@ -232,7 +269,7 @@ fn shortened(container: &ContainerReport) -> ContainerReport {
 }
 
 /// At most [`MAX_TEXT`] bytes of a text, control characters replaced by blanks.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut short: String = text.chars().take(MAX_TEXT).map(clean).collect();
     while short.len() > MAX_TEXT {

@@ -159,6 +159,7 @@ mod protocol;
 mod run;
 mod shell;
 mod shutdown;
+mod streams;
 mod verifier;
 mod waiting;
 

@@ -81,6 +81,18 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The line that opens a [watch stream](longshore_runner_api::watch), over which the runner is
+    /// asked for reports, and told to start and kill, without a command for each; none where the
+    /// runner has none. A runner that then does not say hello is spoken to by commands.
+    ///
+    /// The answers mean what the commands mean: [`RunnerProtocol::started`] and
+    /// [`RunnerProtocol::killed`] are asked, with the code and the text of the answer.
+    ///
+    /// No example: the pool calls it, and it is like [`RunnerProtocol::output`].
+    fn watch(&self) -> Option<String> {
+        None
+    }
+
     /// The line that prints the last `last` bytes of an output stream, or all of it.
     fn output(
         &self,
@@ -163,8 +175,7 @@ impl RunnerProtocol for LongshoreRun {
         // Its last line proves that nothing was cut off.
         let report = stdout.strip_suffix(b"\n")?;
         let last = report.rsplit(|byte| *byte == b'\n').next()?;
-        let ended = last.starts_with(b"{\"type\":\"end\"");
-        if ended {
+        if report::is_last_line(last) {
             report::parse(stdout).ok()
         } else {
             None
@@ -180,6 +191,10 @@ impl RunnerProtocol for LongshoreRun {
 
     fn guard(&self, options: &GuardOptions) -> Option<String> {
         Some(command::guard(&self.path, options))
+    }
+
+    fn watch(&self) -> Option<String> {
+        Some(command::watch(&self.path))
     }
 
     fn output(

@@ -1,0 +1,251 @@
+//! The watch stream: what the commands do, over one channel.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot do its part fails at once"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Stdio};
+
+use common::*;
+use longshore_runner_api::StartDocument;
+use longshore_runner_api::command::{EXIT_KNOWN_ATTEMPT, EXIT_USAGE};
+use longshore_runner_api::report::format_acks;
+use longshore_runner_api::watch::{Answers, Ask, FromRunner, Request};
+use longshore_types::{Attempt, ContainerUuid, ExitCause, ReportedState, RunnerReport};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// A dispatcher's end of a stream.
+struct Stream {
+    runner: Child,
+    answers: Answers,
+    next: u64,
+}
+
+impl Stream {
+    fn open(fixture: &Fixture) -> Self {
+        let mut command = fixture.command(&["--watch"]);
+        let runner = command.stdin(Stdio::piped()).spawn().unwrap();
+        let mut stream = Self {
+            runner,
+            answers: Answers::default(),
+            next: 0,
+        };
+        let hello = stream.hear();
+        assert!(
+            matches!(hello, FromRunner::Hello { protocol: 1, .. }),
+            "{hello:?}"
+        );
+        stream
+    }
+
+    fn say(&mut self, text: &[u8]) {
+        self.runner.stdin.as_mut().unwrap().write_all(text).unwrap();
+    }
+
+    /// Asks, and returns the number of the request.
+    fn ask(&mut self, ask: Ask, bytes: &[u8]) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let mut text = Request { id, ask }.line().into_bytes();
+        text.extend_from_slice(bytes);
+        self.say(&text);
+        id
+    }
+
+    fn start(&mut self, uuid: ContainerUuid, attempt: u32, document: &StartDocument) -> u64 {
+        let document = document.to_json().unwrap();
+        let (attempt, bytes) = (Attempt(attempt), document.len());
+        let ask = Ask::Start {
+            uuid,
+            attempt,
+            bytes,
+        };
+        self.ask(ask, &document)
+    }
+
+    fn ask_report(&mut self, known: &str, acks: &[(ContainerUuid, Attempt)]) -> u64 {
+        let ask = Ask::Report {
+            known: known.into(),
+            wait_ms: 60_000,
+            acks: format_acks(acks),
+        };
+        self.ask(ask, &[])
+    }
+
+    /// What it says next; bounded.
+    fn hear(&mut self) -> FromRunner {
+        loop {
+            if let Some(message) = self.answers.next().unwrap() {
+                return message;
+            }
+            let output = self.runner.stdout.as_mut().unwrap();
+            let mut ready = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+            let patience = PollTimeout::try_from(BOUND).unwrap();
+            assert_ne!(poll(&mut ready, patience).unwrap(), 0, "it says nothing");
+            let mut buffer = [0; 4096];
+            let count = output.read(&mut buffer).unwrap();
+            assert_ne!(count, 0, "the stream has ended");
+            self.answers.push(&buffer[..count]);
+        }
+    }
+
+    fn done(&mut self, id: u64) -> (u32, String) {
+        match self.hear() {
+            FromRunner::Done { id: of, code, said } if of == id => (code, said),
+            other => panic!("not the end of {id}: {other:?}"),
+        }
+    }
+
+    fn reported(&mut self, id: u64) -> RunnerReport {
+        match self.hear() {
+            FromRunner::Report { id: of, report } if of == id => report,
+            other => panic!("not the report {id}: {other:?}"),
+        }
+    }
+
+    /// Ends the input, and waits for the end of the runner.
+    fn close(mut self) -> Option<i32> {
+        drop(self.runner.stdin.take());
+        eventually("the end of the stream", || self.runner.try_wait().unwrap()).code()
+    }
+}
+
+#[test]
+fn a_container_is_started_watched_and_acknowledged() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let mut stream = Stream::open(&fixture);
+    let news = stream.ask_report("", &[]);
+    let empty = stream.reported(news);
+    assert_eq!(empty.containers, []);
+
+    // Waits until there is something else to say.
+    let news = stream.ask_report(&empty.digest, &[]);
+    let go = fixture.path("go");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done; exit 7", go.display());
+    let start = stream.start(uuid, 1, &shell(&script));
+    let mut answers = [stream.hear(), stream.hear()];
+    answers.sort_by_key(|answer| matches!(answer, FromRunner::Report { .. }));
+    let [done, FromRunner::Report { id, report }] = answers else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(id, news);
+    assert!(matches!(done, FromRunner::Done { id, code: 0, .. } if id == start));
+    let running = |report: &RunnerReport| {
+        assert_eq!(report.containers.len(), 1);
+        matches!(report.containers[0].state, ReportedState::Running { .. })
+    };
+    assert!(running(&report));
+
+    std::fs::write(&go, "").unwrap();
+    let mut report = report;
+    while running(&report) {
+        let news = stream.ask_report(&report.digest, &[]);
+        report = stream.reported(news);
+    }
+    let ReportedState::Finished(exit) = &report.containers[0].state else {
+        panic!("{report:?}");
+    };
+    assert_eq!(exit.cause, ExitCause::Exited { code: 7 });
+
+    let news = stream.ask_report(&report.digest, &[(uuid, Attempt(1))]);
+    assert_eq!(stream.reported(news).containers, []);
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn what_it_refuses_it_refuses_as_the_commands_do() {
+    let fixture = Fixture::new();
+    let (one, other) = (uuid(), uuid());
+    let mut stream = Stream::open(&fixture);
+    // Killed before it came: never started.
+    let (attempt, signal) = (Attempt(1), 15);
+    let kill = Ask::Kill {
+        uuid: one,
+        attempt,
+        signal,
+    };
+    let kill = stream.ask(kill, &[]);
+    assert_eq!(stream.done(kill).0, 0);
+    let start = stream.start(one, 1, &shell("exit 0"));
+    let (code, said) = stream.done(start);
+    assert_eq!(code, EXIT_KNOWN_ATTEMPT, "{said}");
+    assert!(said.contains("not newer"), "{said}");
+
+    let (attempt, bytes) = (Attempt(1), 8);
+    let nonsense = Ask::Start {
+        uuid: other,
+        attempt,
+        bytes,
+    };
+    let nonsense = stream.ask(nonsense, b"nonsense");
+    let (code, said) = stream.done(nonsense);
+    assert_eq!(code, 1, "{said}");
+    assert!(!said.is_empty());
+
+    stream.say(b"{\"type\":\"sing\",\"id\":99,\"bytes\":3}\nla\n");
+    assert_eq!(stream.done(99).0, EXIT_USAGE);
+    let ping = stream.ask(Ask::Ping, &[]);
+    assert_eq!(stream.done(ping), (0, String::new()));
+    assert_eq!(fixture.report().containers, []);
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&[one, other]);
+}
+
+#[test]
+fn the_end_of_a_stream_ends_nothing_that_it_has_started() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let mut stream = Stream::open(&fixture);
+    let news = stream.ask_report("", &[]);
+    stream.reported(news);
+    let start = stream.start(uuid, 1, &shell("exec sleep 1000"));
+    assert_eq!(stream.done(start).0, 0);
+    let runner = i32::try_from(stream.runner.id()).unwrap();
+    signal(runner, libc::SIGKILL).unwrap();
+    stream.close();
+    let report = fixture.report();
+    assert!(matches!(
+        report.containers[0].state,
+        ReportedState::Running { .. }
+    ));
+    // Nothing of the stream's was inherited: neither its watches nor the way back.
+    for pid in fixture.processes() {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
+        for descriptor in descriptors.flatten().flatten() {
+            let target = descriptor.path().read_link().unwrap_or_default();
+            let target = target.to_string_lossy();
+            assert!(!target.contains("inotify"), "{pid}: {target}");
+            assert!(!target.starts_with("pipe:"), "{pid}: {target}");
+        }
+    }
+
+    // Another one finds it, and ends it.
+    let mut stream = Stream::open(&fixture);
+    let (attempt, signal) = (Attempt(1), 9);
+    let kill = Ask::Kill {
+        uuid,
+        attempt,
+        signal,
+    };
+    let kill = stream.ask(kill, &[]);
+    assert_eq!(stream.done(kill).0, 0);
+    assert_eq!(stream.close(), Some(0));
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed);
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn nonsense_ends_it_with_an_error() {
+    let fixture = Fixture::new();
+    let mut stream = Stream::open(&fixture);
+    stream.say(b"sing me a song\n");
+    assert_eq!(stream.close(), Some(1));
+    fixture.assert_clean(&[]);
+}
