@@ -78,7 +78,7 @@ pub fn dispatch(
     let state = StateDirectory::open(folder.path())?;
     let ending = runtime()?.block_on(async {
         let mut interrupts = Interrupts::listen()?;
-        let mut session = Session::start(&state).await?;
+        let mut session = Session::start(&state, !args.by_command).await?;
         let ending = tokio::select! {
             measured = measure(&mut session, Amount::of(args)) => {
                 measured.map(|()| Ending::Succeeded)
@@ -166,6 +166,7 @@ mod tests {
             jobs: None,
             samples,
             short,
+            by_command: false,
         })
     }
 

@@ -373,6 +373,9 @@ pub struct BenchDispatchArgs {
     /// Only see whether it works: few jobs, little time
     #[arg(long)]
     pub short: bool,
+    /// Speak to the runner by a command for each thing, without a watch stream
+    #[arg(long)]
+    pub by_command: bool,
 }
 
 /// What `longshore bench plan` is told.

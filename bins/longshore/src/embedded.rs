@@ -43,6 +43,7 @@ impl Embedded {
             instance_set,
             mut pool,
             ssh,
+            watch_streams,
             runner_directory,
         } = provider;
         let (private_key, public_key) = state.ssh_key()?;
@@ -62,6 +63,7 @@ impl Embedded {
         shell.runner = Some(binary);
         // This machine is used by whoever runs the program, as nobody else.
         shell.sudo = false;
+        shell.watch_streams = watch_streams;
         shell.outputs = Some(store.clone());
         shell.secret_path.clone_from(&pool.secret_path);
 

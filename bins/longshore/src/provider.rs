@@ -24,6 +24,8 @@ pub struct Provider {
     pub pool: longshore_pool::Config,
     /// How they are reached.
     pub ssh: longshore_ssh::Settings,
+    /// Whether their runners are spoken to over a watch stream.
+    pub watch_streams: bool,
     /// Absolute path of the directory on them that the runner is put into.
     pub(crate) runner_directory: String,
 }
@@ -47,6 +49,7 @@ impl Provider {
             instance_set,
             pool,
             ssh: longshore_ssh::Settings::default(),
+            watch_streams: true,
             runner_directory,
         }
     }

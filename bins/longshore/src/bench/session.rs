@@ -36,12 +36,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn start(state: &StateDirectory) -> anyhow::Result<Self> {
+    pub(super) async fn start(state: &StateDirectory, watch_streams: bool) -> anyhow::Result<Self> {
         let (key, _) = state.ssh_key()?;
         let key = PrivateKey::parse(&key).context("the key cannot be used")?;
         let fifo = Fifo::make(&state.path().join("fifo"))?;
+        let mut provider = Provider::loopback(state).await?;
+        provider.watch_streams = watch_streams;
         Ok(Self {
-            embedded: Embedded::start(state, Provider::loopback(state).await?, None).await?,
+            embedded: Embedded::start(state, provider, None).await?,
             folder: state.path().to_owned(),
             executor: SshExecutor::new(key, longshore_ssh::Settings::default()),
             target: None,

@@ -54,6 +54,7 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 ///     .public_key("ssh-ed25519 AAAA")
 ///     .boot_probe_command("systemctl is-system-running")
 ///     .sudo(false)
+///     .watch_streams(true)
 ///     .auto_acknowledge(true)
 ///     .event_capacity(4096)
 ///     .metrics(&mut registry)
@@ -80,6 +81,7 @@ pub struct PoolBuilder {
     runner: Option<RunnerBinary>,
     boot_probe_command: String,
     sudo: bool,
+    watch_streams: bool,
     host_keys: HostKeys,
     seed: Option<[u8; 32]>,
     isolated: bool,
@@ -114,6 +116,7 @@ impl PoolBuilder {
             runner: None,
             boot_probe_command: String::new(),
             sudo: true,
+            watch_streams: true,
             host_keys: HostKeys::InstanceSet,
             seed: None,
             isolated: true,
@@ -160,6 +163,15 @@ impl PoolBuilder {
     #[must_use]
     pub fn sudo(mut self, sudo: bool) -> Self {
         self.sudo = sudo;
+        self
+    }
+
+    /// Whether runners that offer a [watch stream](longshore_runner_api::watch) are spoken to over
+    /// it, as they are unless told otherwise. Without it there is a command for each thing that is
+    /// asked of them.
+    #[must_use]
+    pub fn watch_streams(mut self, yes: bool) -> Self {
+        self.watch_streams = yes;
         self
     }
 
@@ -406,6 +418,7 @@ impl PoolBuilder {
         shell.boot_probe_command = self.boot_probe_command;
         shell.secret_path = self.config.secret_path;
         shell.sudo = self.sudo;
+        shell.watch_streams = self.watch_streams;
         shell.host_keys = host_keys;
         shell
     }

@@ -73,6 +73,8 @@ pub struct Shell {
     pub sudo: bool,
     /// Who knows the host keys of instances; none means that any host is believed.
     pub host_keys: Option<Arc<dyn HostKeyVerifier>>,
+    /// Whether a [watch stream](longshore_runner_api::watch) is opened to runners that offer one.
+    pub watch_streams: bool,
     streams: Streams,
 }
 
@@ -95,6 +97,7 @@ impl Shell {
             secret_path: "/var/run/arvados-instance-secret".into(),
             sudo: true,
             host_keys: Some(host_keys),
+            watch_streams: true,
             streams: Streams::default(),
         }
     }
@@ -274,7 +277,8 @@ impl Shell {
         timeout: Duration,
     ) -> Result<RunnerReport, HostFailure> {
         let failed = |error: ExecError| host_failure(&error);
-        if let Some(line) = self.protocol.watch() {
+        let watch = self.protocol.watch().filter(|_| self.watch_streams);
+        if let Some(line) = watch {
             let (target, line) = (self.target(host), self.as_runner(host, &line));
             let executor = &*self.executor;
             let opened = self.streams.open(executor, &target, line, timeout).await;
