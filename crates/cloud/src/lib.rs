@@ -274,6 +274,7 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
 /// let capabilities = Capabilities::new()
 ///     .with_tags_at_birth()
 ///     .with_host_keys()
+///     .with_rented()
 ///     .with_destroy_batch(1000)
 ///     .with_tag_batch(100);
 /// assert!(capabilities.host_keys && !capabilities.idempotent_create);

@@ -9,7 +9,7 @@
 mod stub {
     include!("../doc/stub.rs");
 
-    pub fn cloud() -> Arc<dyn InstanceSet> {
+    pub(crate) fn cloud() -> Arc<dyn InstanceSet> {
         Arc::new(Stub::default())
     }
 }
