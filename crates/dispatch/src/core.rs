@@ -329,6 +329,30 @@ impl Core {
         Ok(())
     }
 
+    /// How much is kept of each kind. What has ended leaves nothing, but what is called
+    /// `remembered`, which is bounded.
+    ///
+    /// No example: what there is to be said of it is said by the scheduler's.
+    pub fn sizes(&self) -> Vec<(&'static str, usize)> {
+        let mut sizes = vec![
+            ("requests", self.requests.len()),
+            ("documents", self.documents.len()),
+            ("locked here", self.locked_here.len()),
+            ("awaited documents", self.awaiting_document.len()),
+            ("strangers", self.strangers.len()),
+            ("inherited attempts", self.inherited.len()),
+            ("first seen", self.first_seen.len()),
+            ("last busy", self.last_busy.len()),
+            ("news of attempts", self.progress.len()),
+            ("effects", self.effects.len()),
+            ("notices", self.notices.len()),
+        ];
+        sizes.extend(self.cache.sizes());
+        sizes.extend(self.scheduler.sizes());
+        sizes.extend(self.pool.sizes());
+        sizes
+    }
+
     /// Carries news from part to part until there are none.
     fn settle(&mut self, now: Instant) {
         loop {
@@ -362,6 +386,8 @@ impl Core {
                 instance,
                 started_at,
             } => {
+                // It is not started again; another attempt has a document of its own.
+                self.documents.remove(uuid);
                 self.progress
                     .running(*uuid, *attempt, instance.clone(), *started_at, now);
             }

@@ -255,3 +255,49 @@ fn an_attempt_that_a_runner_refuses_is_followed_by_another() {
     assert!(world.controller.retries.is_empty(), "nothing was lost");
     assert_eq!(world.cloud.made, 1, "the instance is not to blame");
 }
+
+/// Containers come in waves and end; the dispatcher is as large after each wave as after the first,
+/// on instances that stay as well as when all of them go.
+#[test]
+fn what_has_ended_takes_no_room() {
+    for timeout_idle in [Duration::from_secs(60), 1000 * HOUR] {
+        let mut config = config();
+        config.pool.timeout_idle = timeout_idle;
+        let mut world = World::new(config, Faults::default(), 1, Controller::default());
+        let mut sizes = Vec::new();
+        for wave in 0..10 {
+            for n in 0..20 {
+                world.controller.add(wave * 20 + n, 1);
+            }
+            world.run_until(HOUR, |w| w.controller.all_final()).unwrap();
+            // What is still under way then has ended a good while later.
+            let end = world.now + HOUR;
+            world.run_until(2 * HOUR, |w| w.now >= end).unwrap();
+            sizes.push(kept_of_containers(&world));
+        }
+        let first = &sizes[0];
+        assert!(sizes.iter().all(|later| later == first), "{sizes:#?}");
+        assert!(first.is_empty(), "{first:?}");
+    }
+}
+
+/// How much of each kind is kept of containers that nobody asks about any more.
+fn kept_of_containers(world: &World) -> Vec<(&'static str, usize)> {
+    let of_instances = |what: &str| {
+        let kinds = [
+            "worker",
+            "slot",
+            "instance",
+            "timers",
+            "last busy",
+            "effects",
+            "requests",
+        ];
+        kinds.iter().any(|kind| what.contains(kind))
+    };
+    let sizes = world.core.sizes().into_iter();
+    let of_containers =
+        sizes.filter(|(what, _)| !of_instances(what) || *what == "claims of workers");
+    let kept = of_containers.filter(|(what, size)| *size > 0 && *what != "remembered containers");
+    kept.collect()
+}

@@ -23,7 +23,7 @@ pub(crate) struct Duds {
 }
 
 impl Duds {
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.starts + self.containers.len()
     }
 }

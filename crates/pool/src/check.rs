@@ -27,6 +27,35 @@ impl Core {
         Ok(())
     }
 
+    /// How much is kept of each kind. What has ended leaves nothing, but what is called
+    /// `remembered`, which is bounded.
+    ///
+    /// ```
+    /// # use longshore_pool::{Config, Core};
+    /// # use longshore_types::Instant;
+    /// let core = Core::new(Config::new("set", vec![]), [0; 32], Instant::ZERO);
+    /// assert!(core.sizes().contains(&("held containers", 0)));
+    /// ```
+    pub fn sizes(&self) -> Vec<(&'static str, usize)> {
+        let sum = |of: fn(&Worker) -> usize| self.workers.values().map(of).sum();
+        vec![
+            ("pool workers", self.workers.len()),
+            ("held containers", sum(|worker| worker.held.len())),
+            ("claims of workers", sum(|worker| worker.claims.len())),
+            ("removed containers", sum(|worker| worker.removed.len())),
+            ("promises of workers", sum(|worker| worker.promises.len())),
+            ("failed starts", sum(|worker| worker.duds.count())),
+            ("places", self.places.len()),
+            ("claimants", self.claimants.len()),
+            ("recorded places", self.records.len()),
+            ("creates of the pool", self.pendings.len()),
+            ("effects in flight", self.in_flight.len()),
+            ("timers", self.timers.iter().count()),
+            ("changes", self.changes.len()),
+            ("remembered condemned instances", self.condemned.len()),
+        ]
+    }
+
     fn check_counts(&self) -> Result<(), String> {
         require!(
             self.timers.is_consistent(),

@@ -157,7 +157,7 @@ pub struct Core {
     effects: VecDeque<Effect>,
     events: VecDeque<Event>,
     alarms: usize,
-    changes: BTreeSet<Changed>,
+    pub(crate) changes: BTreeSet<Changed>,
 }
 
 /// An effect under way.

@@ -15,6 +15,12 @@ pub(crate) struct Promises {
     overdue: bool,
 }
 
+impl Promises {
+    pub(crate) fn len(&self) -> usize {
+        self.until.len()
+    }
+}
+
 impl Core {
     /// Keeps a worker from being given back as idle until `until`, since a container is to be
     /// started there as soon as its lock is taken. Ends with the start, or with

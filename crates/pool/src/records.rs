@@ -34,6 +34,10 @@ impl Records {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     /// Whether something may run on an instance for all that is recorded.
     pub(crate) fn may_name(&self, id: &InstanceId) -> bool {
         self.unread || self.on.contains_key(id)

@@ -242,6 +242,22 @@ impl Cache {
         self.gone.check_invariants()
     }
 
+    /// How much is kept of each kind. What was dropped leaves nothing, but what is called
+    /// `remembered`, which is bounded.
+    ///
+    /// ```
+    /// let cache = longshore_queue::Cache::new();
+    /// assert!(cache.sizes().iter().all(|(_, size)| *size == 0));
+    /// ```
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("entries", self.entries.len()),
+            ("calls", self.calls.len()),
+            ("changed entries", self.changed.len()),
+            ("remembered containers", self.gone.len()),
+        ]
+    }
+
     fn entry(&self, uuid: ContainerUuid, cached: &Cached) -> QueueEntry {
         QueueEntry {
             container: cached.container.clone(),

@@ -42,6 +42,11 @@ impl Gone {
         self.young.insert(uuid, mark);
     }
 
+    /// How many are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
     /// Forgets a mark.
     pub(crate) fn remove(&mut self, uuid: ContainerUuid) -> Option<Mark> {
         self.young.remove(&uuid).or_else(|| self.old.remove(&uuid))

@@ -1,6 +1,7 @@
 //! Prints what a scheduler costs: `name value unit`, one figure a line, medians of some runs.
 //!
-//! `cargo run --release -p longshore-scheduler --example pass`
+//! `cargo run --release -p longshore-scheduler --example pass`; with `-- QUEUED WORKERS RUNS` one size
+//! only, for a profiler.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 #[path = "../benches/scene/mod.rs"]
@@ -8,13 +9,21 @@ mod scene;
 
 use scene::{Queue, clock};
 
+const SIZES: [(u32, u32, u32); 4] = [
+    (1_000, 1_000, 25),
+    (5_000, 10_000, 7),
+    (10_000, 10_000, 7),
+    (100_000, 10_000, 5),
+];
+
 fn main() {
-    for (queued, workers, runs) in [
-        (1_000, 1_000, 25),
-        (5_000, 10_000, 7),
-        (10_000, 10_000, 7),
-        (100_000, 10_000, 5),
-    ] {
+    let numbers = std::env::args().skip(1).map(|text| text.parse());
+    let numbers: Result<Vec<u32>, _> = numbers.collect();
+    let one_size = match numbers.as_deref() {
+        Ok(&[queued, workers, runs]) => Some((queued, workers, runs.max(1))),
+        _ => None,
+    };
+    for (queued, workers, runs) in one_size.map_or(SIZES.to_vec(), |size| vec![size]) {
         let mut all: Vec<[f64; 3]> = (0..runs).map(|_| measure(queued, workers)).collect();
         for (index, name) in ["fill", "drain", "one_change"].into_iter().enumerate() {
             all.sort_by(|a, b| a[index].total_cmp(&b[index]));
@@ -25,6 +34,9 @@ fn main() {
         let median = all[all.len() / 2];
         let total = median[0] + median[1];
         println!("scheduler.fill_and_drain.{queued}x{workers} {total:.3} ms");
+    }
+    if one_size.is_some() {
+        return;
     }
     if let (Some(few), Some(many)) = (memory(100_000), memory(200_000)) {
         let each = many.saturating_sub(few) / 100_000;

@@ -47,6 +47,41 @@ impl Core {
         Ok(())
     }
 
+    /// How much is kept of each kind. What has ended leaves nothing, but what is called
+    /// `remembered`, which is bounded.
+    pub fn sizes(&self) -> Vec<(&'static str, usize)> {
+        let cases = || self.cases.iter().map(|(_, case)| case);
+        let shapes = || self.shapes.iter().map(|(_, shape)| shape);
+        let mut sizes = vec![
+            ("cases", self.cases.len()),
+            ("case numbers", self.numbers.len()),
+            ("claims", cases().map(|case| case.claims.len()).sum()),
+            (
+                "actions in flight",
+                cases().map(|c| c.in_flight.len()).sum(),
+            ),
+            ("wishes", cases().map(|case| case.wants.len()).sum()),
+            ("containers with wishes", self.todo.len()),
+            ("watched instances", self.watch.len()),
+            ("shapes", shapes().count()),
+            ("queued", shapes().map(|shape| shape.queue.len()).sum()),
+            ("line", self.line.len()),
+            ("pauses", self.pauses.len()),
+            ("changed containers", self.touched.len()),
+            ("planned", self.planned.len()),
+            ("soft promises", self.soft.len()),
+            ("pending instances", self.pendings.len()),
+            ("changed pending instances", self.dirty_pendings.len()),
+            ("creates", self.creating.iter().sum()),
+            ("new slots", self.new_slots.iter().map(Vec::len).sum()),
+            ("reservations", self.reservations.len()),
+            ("remembered instances", self.gone.len()),
+        ];
+        sizes.extend(self.workers.sizes());
+        sizes.extend(self.slots.sizes());
+        sizes
+    }
+
     fn check_bookings(&self) -> Result<(), String> {
         let mut booked = 0;
         for (slot_no, slot) in self.slots.iter() {

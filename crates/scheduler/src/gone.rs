@@ -15,6 +15,10 @@ impl Gone {
     /// How many are remembered.
     const MAX: usize = 10_000;
 
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
     pub(crate) fn contains(&self, id: &InstanceId) -> bool {
         self.ids.contains(id)
     }

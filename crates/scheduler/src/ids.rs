@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use std::sync::Arc;
+
 use longshore_types::{ContainerUuid, InstanceId, Timestamp};
 
 /// The number of a container's case, while that exists.
@@ -88,6 +90,11 @@ impl<N: Number, T> Slab<N, T> {
         Some(thing)
     }
 
+    /// How many things there are.
+    pub(crate) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
     pub(crate) fn get(&self, no: N) -> Option<&T> {
         let chunk = self.chunks.get(no.index() / Self::CHUNK)?;
         chunk.get(no.index() % Self::CHUNK)?.as_ref()
@@ -114,22 +121,36 @@ pub(crate) struct UuidKey(u64, u64);
 
 impl UuidKey {
     pub(crate) fn of(uuid: ContainerUuid) -> Self {
-        let text = uuid.as_str().as_bytes();
         // Five characters of cluster, "-dz642-", and fifteen more.
-        let (cluster, rest) = text.split_at(5.min(text.len()));
-        let rest = rest.get(7..).unwrap_or_default();
-        let (middle, last) = rest.split_at(5.min(rest.len()));
-        Self(pack(middle, pack(cluster, 0)), pack(last, 0))
+        let [
+            c0,
+            c1,
+            c2,
+            c3,
+            c4,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            m0,
+            m1,
+            m2,
+            m3,
+            m4,
+            last @ ..,
+        ] = *uuid.as_bytes();
+        Self(pack([c0, c1, c2, c3, c4, m0, m1, m2, m3, m4]), pack(last))
     }
 }
 
-fn pack(text: &[u8], start: u64) -> u64 {
-    text.iter().fold(start, |sum, &byte| {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            _ => byte.wrapping_sub(b'a').wrapping_add(10),
-        };
-        (sum << 6) | u64::from(digit & 63)
+/// Digits and small letters: the letters follow the digits as they do in the text.
+fn pack(text: [u8; 10]) -> u64 {
+    text.iter().fold(0, |sum, &byte| {
+        let first = if byte < b'a' { b'0' } else { b'a' - 10 };
+        (sum << 6) | u64::from(byte.wrapping_sub(first) & 63)
     })
 }
 
@@ -172,7 +193,7 @@ pub(crate) struct NameKey {
     /// The first 15 bytes and the length, or `LONG`.
     head: u128,
     /// The text of a long one.
-    tail: Option<InstanceId>,
+    tail: Option<Arc<str>>,
 }
 
 impl Ord for NameKey {
@@ -210,7 +231,7 @@ impl NameKey {
         };
         Self {
             head: u128::from_be_bytes(head),
-            tail: long.then(|| id.clone()),
+            tail: long.then(|| id.shared()),
         }
     }
 

@@ -110,6 +110,8 @@
 //! core.confirm_absent(uuid, later, later);
 //! assert_eq!(core.poll_action(later), None);
 //! core.check_invariants()?;
+//! let left = core.sizes().into_iter().find(|(what, size)| *size > 0);
+//! assert_eq!(left, Some(("remembered instances", 1)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -30,6 +30,10 @@ pub(crate) struct Reservations {
 }
 
 impl Reservations {
+    pub(crate) fn len(&self) -> usize {
+        self.scopes.len()
+    }
+
     /// When the next instance is to be reserved, none if nobody waits for that.
     pub(crate) fn due(&self, after: Duration) -> Option<Instant> {
         let open = self.scopes.values().filter(|r| r.instance.is_none());

@@ -459,6 +459,16 @@ impl Slots {
             .insert((slot.key.clone(), no));
     }
 
+    /// How much there is of each kind.
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 3] {
+        let holders = self.slots.iter().map(|(_, slot)| slot.holders.len());
+        [
+            ("slots", self.slots.len()),
+            ("promises", holders.sum()),
+            ("slots to be put into the index", self.arrivals.len()),
+        ]
+    }
+
     /// Compares the index with the slots.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut indexed = 0;

@@ -171,6 +171,16 @@ impl Workers {
         workers.filter_map(|(at, _, no)| Some((*at, self.list.get(*no)?)))
     }
 
+    /// How much there is of each kind.
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("workers", self.list.len()),
+            ("worker names", self.by_name.len()),
+            ("workers by probe", self.by_probe.len()),
+            ("changed workers", self.dirty.len() + self.probe_dirty.len()),
+        ]
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerNo, &Worker)> {
         self.list.iter()
     }

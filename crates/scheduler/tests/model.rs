@@ -60,3 +60,23 @@ proptest! {
         world.finish();
     }
 }
+
+/// Containers come in waves and end; the core is as large after each wave as after the first.
+#[test]
+fn what_has_ended_takes_no_room() {
+    for config in [config(), arvados()] {
+        let mut world = World::new(config);
+        let mut sizes = Vec::new();
+        for _ in 0..100 {
+            for _ in 0..20 {
+                world.step(&Step::Submit {
+                    vcpus: 2,
+                    priority: 1,
+                });
+            }
+            world.finish();
+            sizes.push(world.sizes());
+        }
+        assert!(sizes.iter().all(|later| *later == sizes[0]), "{sizes:?}");
+    }
+}

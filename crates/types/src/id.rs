@@ -20,6 +20,7 @@ pub struct ParseUuidError(String);
 /// use longshore_types::ContainerUuid;
 /// let uuid: ContainerUuid = "zzzzz-dz642-0123456789abcde".parse().unwrap();
 /// assert_eq!(uuid.to_string(), "zzzzz-dz642-0123456789abcde");
+/// assert_eq!(uuid.as_bytes(), b"zzzzz-dz642-0123456789abcde");
 /// assert!("zzzzz-dz642-../../etc/passwd".parse::<ContainerUuid>().is_err());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +42,11 @@ impl ContainerUuid {
             .map(|&b| char::from(ALPHABET[usize::from(b) % 36]))
             .collect();
         format!("{cluster}-dz642-{tail}").parse()
+    }
+
+    /// The bytes of the text form, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
     }
 
     /// The text form.
@@ -141,6 +147,11 @@ macro_rules! shared_text {
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.text
+            }
+
+            /// The text, shared with this one.
+            pub fn shared(&self) -> Arc<str> {
+                Arc::clone(&self.text)
             }
         }
 

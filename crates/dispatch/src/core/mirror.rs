@@ -92,6 +92,8 @@ impl Core {
                 }
                 Delta::Remove(uuid) => {
                     self.pool.set_recorded_place(uuid, None, now);
+                    self.documents.remove(&uuid);
+                    self.locked_here.remove(&uuid);
                     self.inherited.remove(&uuid);
                     self.first_seen.remove(&uuid);
                     self.scheduler.remove_entry(uuid, now);

@@ -760,6 +760,28 @@ impl World {
         self.tell_limits();
     }
 
+    /// How much the core keeps of each kind.
+    pub(crate) fn sizes(&self) -> Vec<(&'static str, usize)> {
+        self.core.sizes()
+    }
+
+    /// What has ended takes no room: only what is known of instances is kept.
+    fn nothing_is_left_of_containers(&self) {
+        let of_instances = [
+            "workers",
+            "worker names",
+            "workers by probe",
+            "changed workers",
+            "slots",
+            "slots to be put into the index",
+            "pending instances",
+            "remembered instances",
+        ];
+        let kept = self.core.sizes().into_iter().filter(|(_, size)| *size > 0);
+        let left: Vec<_> = kept.filter(|(w, _)| !of_instances.contains(w)).collect();
+        assert!(left.is_empty(), "{left:?} are left");
+    }
+
     /// Everything goes well from now on; whatever can end has to.
     pub(crate) fn finish(&mut self) {
         for id in self.machines.keys().cloned().collect::<Vec<_>>() {
@@ -788,6 +810,7 @@ impl World {
             self.step(&Step::Refresh);
             self.step(&Step::Wait { seconds: 20 });
             if self.containers.is_empty() && self.ops.is_empty() {
+                self.nothing_is_left_of_containers();
                 return;
             }
         }
