@@ -387,6 +387,7 @@ impl Core {
             self.remember_claim(&other, &shown, Word::Contested);
             let why = format!("it claims container {uuid}, which is on {id}");
             self.suspect(&other, &why);
+            self.settle(&other);
         }
     }
 

@@ -212,6 +212,27 @@ fn the_true_worker_is_believed_although_the_liar_spoke_first() {
 }
 
 #[test]
+fn a_liar_that_was_believed_does_not_count_as_running_any_more() {
+    let mut patient = asking(true);
+    patient.timeout_idle = seconds(3600);
+    let mut rig = Rig::ready(patient);
+    inherit(&mut rig, "liar");
+    inherit(&mut rig, "true");
+    rig.report("liar", vec![running(1, 1), running(2, 1)]);
+    believe(&mut rig, "liar", 1, ClaimAnswer::Possible);
+    let (liar, now) = ("liar".into(), rig.now);
+    let (other, no) = (uuid(2), ClaimAnswer::False);
+    rig.core.answer_claim(other, Attempt(1), &liar, no, now);
+    rig.drain();
+    assert_eq!(rig.state("liar"), WorkerState::Running);
+    rig.report("true", vec![running(1, 1)]);
+    believe(&mut rig, "true", 1, ClaimAnswer::Placed);
+    rig.core.check_invariants().unwrap();
+    assert_eq!(rig.state("liar"), WorkerState::Idle);
+    assert_eq!(rig.phase("true", 1), Some(HeldPhase::Running));
+}
+
+#[test]
 fn a_claim_that_is_not_decided_keeps_its_machine_and_one_that_is_dropped_does_not() {
     let mut rig = Rig::ready(asking(true));
     inherit(&mut rig, "a");

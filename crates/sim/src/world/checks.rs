@@ -78,14 +78,16 @@ impl World {
     }
 
     fn check_end(&mut self) {
+        // One that is dead when the faults end may be so for longer than all of the bounds.
+        if self.dispatchers == 1 && self.core.is_none() {
+            return;
+        }
         if self.to_come == 0 && self.controller.open().is_empty() {
             let ended_at = *self.ended_at.get_or_insert(self.now);
             self.check_given_back(ended_at);
             return;
         }
-        // One that is dead when the faults end may be so for longer than all of the bound.
-        let dead = self.dispatchers == 1 && self.core.is_none();
-        if self.now <= self.end || dead {
+        if self.now <= self.end {
             return;
         }
         if let Some(uuid) = self.controller.open().first().copied() {
