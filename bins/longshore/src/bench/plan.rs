@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use longshore_dispatch::{Effect, QueueAction, QueueReply};
+use longshore_queue::{Cache, Capabilities, Change, Refresh};
 use longshore_scheduler::{Config, Core, Limits};
 use longshore_types::{
     ByteSize, Container, ContainerUuid, InstanceType, Instant, Price, QueueEntry, ResourceRequest,
@@ -63,18 +65,11 @@ pub fn plan(args: &BenchPlanArgs) -> anyhow::Result<Ending> {
     introduce(&report);
     report.note("times are those of the processor");
     let type_of_all = small()?;
+    measure_memory(args.short, &type_of_all, &report)?;
     for size in &SIZES {
         let runs = if args.short { 1 } else { size.runs };
         measure(size, runs, &type_of_all, &report)?;
     }
-    let (few, many) = if args.short {
-        (10_000, 20_000)
-    } else {
-        (100_000, 200_000)
-    };
-    let grown = resident_with(many, &type_of_all)? - resident_with(few, &type_of_all)?;
-    let each = grown.max(0.0) / f64::from(many - few);
-    report.target("plan_memory_per_queued", each, "bytes", "<= 1024");
     load(&report, "at the end");
     Ok(Ending::Succeeded)
 }
@@ -123,15 +118,86 @@ fn measure(size: &Size, runs: u32, small: &InstanceType, report: &Report) -> any
     Ok(())
 }
 
-/// How many bytes are resident with a core that has so many containers queued and no room.
-fn resident_with(queued: u32, small: &InstanceType) -> anyhow::Result<f64> {
+/// What a queued container takes, before anything else has left free memory behind that would be
+/// used again, and not counted.
+fn measure_memory(short: bool, small: &InstanceType, report: &Report) -> anyhow::Result<()> {
+    let amounts = if short {
+        (10_000, 20_000)
+    } else {
+        (100_000, 200_000)
+    };
+    let (scheduler, _schedulers) = each(amounts, |n| scheduler_of(n, small))?;
+    report.figure("plan_memory_scheduler", scheduler, "bytes");
+    let (cache, _caches) = each(amounts, cache_of)?;
+    report.figure("plan_memory_cache", cache, "bytes");
+    let both = scheduler + cache;
+    report.target("plan_memory_per_queued", both, "bytes", "<= 1024");
+    let (dispatcher, _dispatchers) = each(amounts, |n| dispatcher_of(n, small))?;
+    report.figure("plan_memory_dispatcher", dispatcher, "bytes");
+    Ok(())
+}
+
+/// How many bytes one more container takes: the difference of two amounts, divided. What was made
+/// is returned, so that nobody else gets its memory.
+fn each<T>(
+    (few, many): (u32, u32),
+    make: impl Fn(u32) -> anyhow::Result<T>,
+) -> anyhow::Result<(f64, [T; 2])> {
     let before = usage::resident_kib()?;
+    let little = make(few)?;
+    let between = usage::resident_kib()?;
+    let much = make(many)?;
+    let grown = (usage::resident_kib()? - between) - (between - before);
+    let bytes = grown.max(0.0) * 1024.0 / f64::from(many - few);
+    Ok((bytes, [little, much]))
+}
+
+/// A scheduler that has so many containers queued and no room.
+fn scheduler_of(queued: u32, small: &InstanceType) -> anyhow::Result<Core> {
     let mut core = core(small, true);
     for n in 0..queued {
         core.upsert_entry(entry(n)?, NOW);
     }
     drain(&mut core);
-    Ok((usage::resident_kib()? - before) * 1024.0)
+    Ok(core)
+}
+
+/// The queue's cache with so many containers in it.
+fn cache_of(queued: u32) -> anyhow::Result<Cache> {
+    let mut cache = Cache::new();
+    for n in 0..queued {
+        let record = Box::new(entry(n)?.container);
+        cache.handle_change(&Change::Updated(record), NOW);
+    }
+    while cache.poll_delta().is_some() {}
+    Ok(cache)
+}
+
+/// A dispatcher that has read so many queued containers and no instances.
+fn dispatcher_of(queued: u32, small: &InstanceType) -> anyhow::Result<longshore_dispatch::Core> {
+    let types = vec![small.clone()];
+    let pool = longshore_pool::Config::new("bench", types.clone());
+    let config = longshore_dispatch::Config::new(pool, Config::new(types), Capabilities::default());
+    let mut core = longshore_dispatch::Core::new(config, [0; 32], NOW);
+    while let Some(effect) = core.poll_effect() {
+        let Effect::Queue(request) = effect else {
+            continue;
+        };
+        if matches!(request.action, QueueAction::Refresh(_)) {
+            let records = (0..queued).map(|n| Ok(entry(n)?.container));
+            let refresh = Refresh {
+                containers: records.collect::<anyhow::Result<_>>()?,
+                removed: Vec::new(),
+            };
+            core.handle_reply(request.id, QueueReply::Refreshed(Ok(refresh)), NOW);
+            break;
+        }
+    }
+    anyhow::ensure!(
+        core.snapshot(NOW).unfinished == queued as usize,
+        "the dispatcher has not taken in what it was told: a bug"
+    );
+    Ok(core)
 }
 
 fn core(small: &InstanceType, at_quota: bool) -> Core {
