@@ -32,8 +32,6 @@ use crate::{complain, guard, kill, say, start};
 const MAX_CHILDREN: usize = 64;
 /// The most requests for a report that wait for news; beyond that the oldest is answered at once.
 const MAX_REPORTS: usize = 8;
-/// How often the guard is told that a dispatcher is there.
-const CONTACT_PERIOD: Duration = Duration::from_secs(20);
 /// The exit code of a command that a signal has ended is this and the signal's number, as a shell
 /// says it.
 const SIGNALLED: i32 = 128;
@@ -64,7 +62,6 @@ struct Stream<'a> {
     looks: Looks,
     beat_at: Instant,
     heard_at: Instant,
-    contact_at: Instant,
 }
 
 /// A request that a child carries out.
@@ -94,7 +91,6 @@ impl<'a> Stream<'a> {
             looks: Looks::default(),
             beat_at: now + HEARTBEAT,
             heard_at: now,
-            contact_at: now,
         }
     }
 
@@ -305,13 +301,11 @@ impl<'a> Stream<'a> {
     }
 
     /// Tells the guard, if there is one, that a dispatcher is there.
-    fn contact(&mut self) {
-        let now = Instant::now();
-        if now < self.contact_at || !guard::is_wanted(self.directory) {
+    fn contact(&self) {
+        let directory = self.directory;
+        if !guard::is_wanted(directory) {
             return;
         }
-        self.contact_at = now + CONTACT_PERIOD;
-        let directory = self.directory;
         let told = child(|| {
             guard::contact(directory);
             Ok(0)

@@ -10,6 +10,7 @@ mod common;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use common::*;
 use longshore_runner_api::StartDocument;
@@ -247,5 +248,32 @@ fn nonsense_ends_it_with_an_error() {
     let mut stream = Stream::open(&fixture);
     stream.say(b"sing me a song\n");
     assert_eq!(stream.close(), Some(1));
+    fixture.assert_clean(&[]);
+}
+
+#[test]
+fn what_is_asked_is_a_sign_of_life() {
+    let fixture = Fixture::new();
+    let off = fixture.path("off");
+    let command = format!("echo off >> '{}'", off.display());
+    let guard = ["--guard", "2", "--guard-results", "2", "--power-off"];
+    let output = fixture.run(&[&guard[..], &[&command]].concat());
+    assert!(output.status.success(), "{output:?}");
+
+    let mut stream = Stream::open(&fixture);
+    let (since, mut longest) = (Instant::now(), Duration::ZERO);
+    while since.elapsed() < Duration::from_secs(5) {
+        let before = Instant::now();
+        let ping = stream.ask(Ask::Ping, &[]);
+        stream.done(ping);
+        std::thread::sleep(Duration::from_millis(100));
+        longest = longest.max(before.elapsed());
+    }
+    // On a machine that stood still for so long it would have been right.
+    assert!(!off.exists() || longest > Duration::from_millis(1500));
+    // An open stream alone is none: it may be half open.
+    eventually("the power-off", || off.exists().then_some(()));
+    assert_eq!(stream.close(), Some(0));
+    std::fs::remove_file(fixture.root().join("guard/settings")).unwrap();
     fixture.assert_clean(&[]);
 }

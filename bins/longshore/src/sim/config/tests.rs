@@ -72,6 +72,17 @@ fn jobs(count: usize) -> Vec<Job> {
     vec![job; count]
 }
 
+/// The second comes while the first runs, on a machine that has room for it.
+fn a_small_job_beside_a_large_one() -> Scenario {
+    let mut large = Job::new(Duration::ZERO, Duration::from_secs(1200));
+    large.vcpus = 6;
+    let small = Job::new(Duration::from_secs(300), Duration::from_secs(60));
+    let mut scenario = Scenario::new(5);
+    scenario.busy = Duration::from_secs(600);
+    scenario.arrivals = Arrivals::Trace(vec![large, small]);
+    scenario
+}
+
 fn faulty(kinds: &[FaultKind]) -> Scenario {
     let mut scenario = steady();
     scenario.faults = Faults::none();
@@ -359,7 +370,7 @@ fn of_containers() -> Vec<Effect> {
             &of("MaximumPriceFactor"),
             ["1", "9"],
             Less,
-            steady(),
+            a_small_job_beside_a_large_one(),
             instances,
         ),
         with(
