@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `{"type":"hello","protocol":1,"runner_version":V,"boot_id":B}` | the first line |
 //! | `{"type":"done","id":1,"code":C,"said":T}` | the request has ended with the exit code of its command, and said `T` |
-//! | `{"type":"report","version":1,"id":3}` … `{"type":"end",…}` | the lines of a [report](crate::report), with nothing between them |
+//! | `{"type":"report","version":1,"id":3}` … `{"type":"end",…}` | the lines of a [report], with nothing between them |
 //! | `{"type":"heartbeat"}` | it is there; said every [`HEARTBEAT`] |
 //!
 //! # Versions

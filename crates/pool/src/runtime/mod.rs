@@ -157,6 +157,7 @@ mod performer;
 mod pool;
 mod protocol;
 mod run;
+mod runner;
 mod shell;
 mod shutdown;
 mod streams;

@@ -6,31 +6,22 @@ use std::time::Duration;
 
 use longshore_cloud::{CallContext, CloudError, InstanceSet, Outcome as CloudOutcome};
 use longshore_exec::{
-    Collected, Command, ExecError, Executor, ExitStatus, HostKeyVerifier, Identity, Output,
-    OutputStore, Phase, Target,
+    Collected, Command, ExecError, Executor, HostKeyVerifier, Identity, Output, OutputStore, Phase,
+    Target,
 };
-use longshore_runner_api::command::ReportOptions;
-use longshore_runner_api::report::{MAX_REPORT_BYTES, format_acks};
-use longshore_runner_api::watch::{Ask, FromRunner};
-use longshore_types::{Attempt, ContainerUuid, RunnerReport};
+use longshore_types::ContainerUuid;
 use tokio::task::coop::consume_budget;
 
 use super::deploy::RunnerBinary;
 use super::protocol::RunnerProtocol;
-use super::streams::{MAX_DOCUMENT, NoAnswer, Streams};
+use super::streams::Streams;
 use super::verifier::CloudHostKeys;
-use crate::effect::{
-    CloudFailure, Effect, EffectAction, Host, HostFailure, KillOutcome, Outcome, StartOutcome,
-};
+use crate::effect::{CloudFailure, Effect, EffectAction, Host, HostFailure, Outcome};
 
 /// The most bytes of each stream that are kept of a command whose output is for people.
-const MAX_ANSWER: usize = 64 * 1024;
+pub(super) const MAX_ANSWER: usize = 64 * 1024;
 /// The most bytes that are read of a command whose output is for people.
 const MAX_READ: usize = 16 << 20;
-/// What is said of a request whose watch stream broke before it was answered.
-const STREAM_BROKE: &str = "the watch stream broke before the runner answered";
-/// What is said of an answer that does not fit its request.
-const NO_ANSWER: &str = "the runner answered something else";
 /// The most characters of what a command printed that go into an error.
 const MAX_TAIL: usize = 300;
 
@@ -75,7 +66,7 @@ pub struct Shell {
     pub host_keys: Option<Arc<dyn HostKeyVerifier>>,
     /// Whether a [watch stream](longshore_runner_api::watch) is opened to runners that offer one.
     pub watch_streams: bool,
-    streams: Streams,
+    pub(super) streams: Streams,
 }
 
 impl Shell {
@@ -206,137 +197,6 @@ impl Shell {
         }
     }
 
-    async fn start(
-        &self,
-        host: &Host,
-        (uuid, attempt): (ContainerUuid, Attempt),
-        document: &[u8],
-        timeout: Duration,
-    ) -> StartOutcome {
-        let stream = self.streams.get(&self.target(host));
-        if let Some(stream) = stream.filter(|_| document.len() <= MAX_DOCUMENT) {
-            let bytes = document.len();
-            let ask = Ask::Start {
-                uuid,
-                attempt,
-                bytes,
-            };
-            match stream.ask(ask, document.to_vec()).await {
-                Ok(answer) => match collected(answer) {
-                    Some(answer) => return self.protocol.started(&answer),
-                    None => return unknown_start(NO_ANSWER),
-                },
-                Err(NoAnswer::Unknown) => return unknown_start(STREAM_BROKE),
-                Err(NoAnswer::NotSent) => {}
-            }
-        }
-        let line = self.protocol.start(uuid, attempt);
-        match self.sudo(host, &line, document, timeout, MAX_ANSWER).await {
-            Ok(answer) => self.protocol.started(&answer),
-            Err(error) => start_failure(&error),
-        }
-    }
-
-    async fn kill(
-        &self,
-        host: &Host,
-        (uuid, attempt): (ContainerUuid, Attempt),
-        signal: u8,
-        timeout: Duration,
-    ) -> KillOutcome {
-        let unknown = |error: &str| KillOutcome::Unknown {
-            error: error.into(),
-        };
-        if let Some(stream) = self.streams.get(&self.target(host)) {
-            let ask = Ask::Kill {
-                uuid,
-                attempt,
-                signal,
-            };
-            match stream.ask(ask, Vec::new()).await {
-                Ok(answer) => match collected(answer) {
-                    Some(answer) => return self.protocol.killed(&answer),
-                    None => return unknown(NO_ANSWER),
-                },
-                Err(NoAnswer::Unknown) => return unknown(STREAM_BROKE),
-                Err(NoAnswer::NotSent) => {}
-            }
-        }
-        let line = self.protocol.kill(uuid, attempt, signal);
-        match self.sudo(host, &line, &[], timeout, MAX_ANSWER).await {
-            Ok(answer) => self.protocol.killed(&answer),
-            Err(error) => unknown(&error.chain()),
-        }
-    }
-
-    /// Asks for a report over the watch stream, which is opened if there is none, or by a command.
-    async fn report(
-        &self,
-        host: &Host,
-        options: &ReportOptions,
-        timeout: Duration,
-    ) -> Result<RunnerReport, HostFailure> {
-        let failed = |error: ExecError| host_failure(&error);
-        let watch = self.protocol.watch().filter(|_| self.watch_streams);
-        if let Some(line) = watch {
-            let (target, line) = (self.target(host), self.as_runner(host, &line));
-            let executor = &*self.executor;
-            let opened = self.streams.open(executor, &target, line, timeout).await;
-            if let Some(stream) = opened.map_err(failed)? {
-                let ask = Ask::Report {
-                    known: options.known.clone(),
-                    wait_ms: u64::try_from(options.wait.as_millis()).unwrap_or(u64::MAX),
-                    acks: format_acks(&options.acks),
-                };
-                match stream.ask(ask, Vec::new()).await {
-                    Ok(FromRunner::Report { report, .. }) => return Ok(report),
-                    Ok(answer) => {
-                        let why = collected(answer).map(|answer| describe(&answer));
-                        let why = why.unwrap_or_else(|| NO_ANSWER.into());
-                        return Err(HostFailure::answered(why));
-                    }
-                    Err(NoAnswer::Unknown) => {
-                        return Err(HostFailure::answered(STREAM_BROKE.into()));
-                    }
-                    Err(NoAnswer::NotSent) => {}
-                }
-            }
-        }
-        self.report_by_command(host, options, timeout).await
-    }
-
-    /// Asks for a report, and takes it as soon as all of it is there: how long the command then
-    /// takes to end does not matter (a kernel may need 20 ms to take its watches down).
-    async fn report_by_command(
-        &self,
-        host: &Host,
-        options: &ReportOptions,
-        timeout: Duration,
-    ) -> Result<RunnerReport, HostFailure> {
-        let failed = |error: ExecError| host_failure(&error);
-        let line = self.as_runner(host, &self.protocol.report(options));
-        let (target, command) = (self.target(host), Command::new(line));
-        let opened = self.executor.open(&target, &command, timeout).await;
-        let mut process = opened.map_err(failed)?;
-        process.close_stdin().await.map_err(failed)?;
-        let mut answer = Collected::default();
-        while let Some(output) = process.output().await.map_err(failed)? {
-            keep(&mut answer, output, MAX_REPORT_BYTES);
-            if answer.truncated {
-                let error = format!("the report is longer than {MAX_REPORT_BYTES} bytes");
-                return Err(HostFailure::answered(error));
-            }
-            if let Some(report) = self.protocol.complete_report(&answer.stdout) {
-                return Ok(report);
-            }
-            consume_budget().await;
-        }
-        answer.status = process.wait().await.map_err(failed)?;
-        self.protocol
-            .reported(&answer)
-            .map_err(HostFailure::answered)
-    }
-
     async fn boot(&self, host: &Host, timeout: Duration) -> Result<(), HostFailure> {
         let line = match self.boot_probe_command.as_str() {
             "" => "true",
@@ -409,7 +269,7 @@ impl Shell {
 }
 
 /// Adds a piece of output, of each stream at most `limit` bytes; how large the piece was.
-fn keep(answer: &mut Collected, output: Output, limit: usize) -> usize {
+pub(super) fn keep(answer: &mut Collected, output: Output, limit: usize) -> usize {
     let (kept, chunk) = match output {
         Output::Stdout(chunk) => (&mut answer.stdout, chunk),
         Output::Stderr(chunk) => (&mut answer.stderr, chunk),
@@ -468,32 +328,6 @@ pub(super) fn host_failure(error: &ExecError) -> HostFailure {
     HostFailure {
         unreachable: error.phase <= Phase::Authentication,
         error: error.chain(),
-    }
-}
-
-/// The answer on a watch stream as that of a command.
-fn collected(answer: FromRunner) -> Option<Collected> {
-    let FromRunner::Done { code, said, .. } = answer else {
-        return None;
-    };
-    let mut collected = Collected::default();
-    collected.stderr = said.into_bytes();
-    collected.status = Some(ExitStatus::Code(code));
-    Some(collected)
-}
-
-fn unknown_start(error: &str) -> StartOutcome {
-    StartOutcome::Unknown {
-        error: error.into(),
-    }
-}
-
-fn start_failure(error: &ExecError) -> StartOutcome {
-    let text = error.chain();
-    if error.may_have_run {
-        StartOutcome::Unknown { error: text }
-    } else {
-        StartOutcome::NotStarted { error: text }
     }
 }
 
