@@ -26,7 +26,7 @@ use longshore_runner_api::report;
 use longshore_runner_api::watch::{Ask, FromRunner, RUNNER_SILENCE, Request, Requests};
 use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -198,7 +198,13 @@ impl Fixture {
     }
 
     async fn runner(&mut self) -> Runner {
-        self.streams.recv().await.unwrap().1
+        self.stream().await.1
+    }
+
+    /// The next stream that is opened, and to which address; within an hour.
+    async fn stream(&mut self) -> (String, Runner) {
+        let opened = timeout(Duration::from_secs(3600), self.streams.recv());
+        opened.await.expect("no stream is opened").unwrap()
     }
 
     /// Opens a stream with a report that has nothing in it.
@@ -422,6 +428,7 @@ async fn a_host_that_cannot_be_reached_is_no_runner_without_a_stream() {
 async fn a_stream_ends_with_its_instance_and_with_its_address() {
     let mut fixture = Fixture::new();
     let mut runner = fixture.open().await;
+    let began = Instant::now();
     let gone = EffectAction::Disconnect("i-1".into());
     fixture.perform(gone).await.unwrap();
     assert!(runner.heard.recv().await.is_none());
@@ -429,9 +436,11 @@ async fn a_stream_ends_with_its_instance_and_with_its_address() {
     let mut runner = fixture.open().await;
     let moved = EffectAction::Report(host("b"), ReportOptions::default());
     let report = fixture.perform(moved);
-    let (address, other) = fixture.streams.recv().await.unwrap();
+    let (address, other) = fixture.stream().await;
     other.hello();
     assert_eq!(address, "b");
     assert!(runner.heard.recv().await.is_none());
+    // At once, not for being silent.
+    assert_eq!(Instant::now(), began);
     report.abort();
 }
