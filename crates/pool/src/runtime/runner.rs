@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_exec::{Collected, Command, ExecError, ExitStatus};
+use longshore_exec::{Collected, Command, ExecError, ExitStatus, Phase};
 use longshore_runner_api::command::ReportOptions;
 use longshore_runner_api::report::{MAX_REPORT_BYTES, format_acks};
 use longshore_runner_api::watch::{Ask, FromRunner};
@@ -26,25 +26,13 @@ impl Shell {
         document: &[u8],
         timeout: Duration,
     ) -> StartOutcome {
-        let stream = self.streams.get(&self.target(host));
-        if let Some(stream) = stream.filter(|_| document.len() <= MAX_DOCUMENT) {
-            let bytes = document.len();
-            let ask = Ask::Start {
-                uuid,
-                attempt,
-                bytes,
-            };
-            match stream.ask(ask, document.to_vec()).await {
-                Ok(answer) => match collected(answer) {
-                    Some(answer) => return self.protocol.started(&answer),
-                    None => return unknown_start(NO_ANSWER),
-                },
-                Err(NoAnswer::Unknown) => return unknown_start(STREAM_BROKE),
-                Err(NoAnswer::NotSent) => {}
-            }
-        }
-        let line = self.protocol.start(uuid, attempt);
-        match self.sudo(host, &line, document, timeout, MAX_ANSWER).await {
+        let (line, bytes) = (self.protocol.start(uuid, attempt), document.len());
+        let ask = Ask::Start {
+            uuid,
+            attempt,
+            bytes,
+        };
+        match self.tell(host, ask, &line, document, timeout).await {
             Ok(answer) => self.protocol.started(&answer),
             Err(error) => start_failure(&error),
         }
@@ -57,29 +45,38 @@ impl Shell {
         signal: u8,
         timeout: Duration,
     ) -> KillOutcome {
-        let unknown = |error: &str| KillOutcome::Unknown {
-            error: error.into(),
+        let line = self.protocol.kill(uuid, attempt, signal);
+        let ask = Ask::Kill {
+            uuid,
+            attempt,
+            signal,
         };
-        if let Some(stream) = self.streams.get(&self.target(host)) {
-            let ask = Ask::Kill {
-                uuid,
-                attempt,
-                signal,
-            };
-            match stream.ask(ask, Vec::new()).await {
-                Ok(answer) => match collected(answer) {
-                    Some(answer) => return self.protocol.killed(&answer),
-                    None => return unknown(NO_ANSWER),
-                },
-                Err(NoAnswer::Unknown) => return unknown(STREAM_BROKE),
+        match self.tell(host, ask, &line, &[], timeout).await {
+            Ok(answer) => self.protocol.killed(&answer),
+            Err(error) => KillOutcome::Unknown {
+                error: error.chain(),
+            },
+        }
+    }
+
+    /// Has the runner do something: `ask` over the watch stream, if there is one, else `line`.
+    async fn tell(
+        &self,
+        host: &Host,
+        ask: Ask,
+        line: &str,
+        stdin: &[u8],
+        timeout: Duration,
+    ) -> Result<Collected, ExecError> {
+        let stream = self.streams.get(&self.target(host));
+        if let Some(stream) = stream.filter(|_| stdin.len() <= MAX_DOCUMENT) {
+            match stream.ask(ask, stdin.to_vec()).await {
+                Ok(answer) => return collected(answer),
+                Err(NoAnswer::Unknown) => return Err(unanswered(STREAM_BROKE)),
                 Err(NoAnswer::NotSent) => {}
             }
         }
-        let line = self.protocol.kill(uuid, attempt, signal);
-        match self.sudo(host, &line, &[], timeout, MAX_ANSWER).await {
-            Ok(answer) => self.protocol.killed(&answer),
-            Err(error) => unknown(&error.chain()),
-        }
+        self.sudo(host, line, stdin, timeout, MAX_ANSWER).await
     }
 
     /// Asks for a report over the watch stream, which is opened if there is none, or by a command.
@@ -104,13 +101,10 @@ impl Shell {
                 match stream.ask(ask, Vec::new()).await {
                     Ok(FromRunner::Report { report, .. }) => return Ok(report),
                     Ok(answer) => {
-                        let why = collected(answer).map(|answer| describe(&answer));
-                        let why = why.unwrap_or_else(|| NO_ANSWER.into());
-                        return Err(HostFailure::answered(why));
+                        let answer = collected(answer).map_err(failed)?;
+                        return Err(HostFailure::answered(describe(&answer)));
                     }
-                    Err(NoAnswer::Unknown) => {
-                        return Err(HostFailure::answered(STREAM_BROKE.into()));
-                    }
+                    Err(NoAnswer::Unknown) => return Err(failed(unanswered(STREAM_BROKE))),
                     Err(NoAnswer::NotSent) => {}
                 }
             }
@@ -152,20 +146,19 @@ impl Shell {
 }
 
 /// The answer on a watch stream as that of a command.
-fn collected(answer: FromRunner) -> Option<Collected> {
+fn collected(answer: FromRunner) -> Result<Collected, ExecError> {
     let FromRunner::Done { code, said, .. } = answer else {
-        return None;
+        return Err(unanswered(NO_ANSWER));
     };
     let mut collected = Collected::default();
     collected.stderr = said.into_bytes();
     collected.status = Some(ExitStatus::Code(code));
-    Some(collected)
+    Ok(collected)
 }
 
-fn unknown_start(error: &str) -> StartOutcome {
-    StartOutcome::Unknown {
-        error: error.into(),
-    }
+/// What was asked over a watch stream may have been done.
+fn unanswered(why: &'static str) -> ExecError {
+    ExecError::may_have_run(Phase::Command, why)
 }
 
 fn start_failure(error: &ExecError) -> StartOutcome {
