@@ -388,15 +388,17 @@ impl Core {
             } => {
                 // It is not started again; another attempt has a document of its own.
                 self.documents.remove(uuid);
-                self.progress
-                    .running(*uuid, *attempt, instance.clone(), *started_at, now);
+                if self.config.queue.takes_reports {
+                    self.progress
+                        .running(*uuid, *attempt, instance.clone(), *started_at, now);
+                }
             }
             Event::Ended {
                 uuid,
                 attempt,
                 instance,
                 exit,
-            } => {
+            } if self.config.queue.takes_reports => {
                 self.progress
                     .ended(*uuid, *attempt, instance.clone(), exit.clone(), now);
             }
@@ -412,7 +414,11 @@ impl Core {
             Event::Claimed { uuid, .. } => {
                 self.judge_claims(*uuid, now);
             }
-            Event::NeverRan { .. } | Event::CreateFailed { .. } | Event::Alarm { .. } => {}
+            // Where runners speak to the controller, its record says what this means.
+            Event::Ended { .. }
+            | Event::NeverRan { .. }
+            | Event::CreateFailed { .. }
+            | Event::Alarm { .. } => {}
         }
     }
 

@@ -74,7 +74,12 @@ pub struct Capabilities {
     /// always true for locked and running containers.
     pub records_placement: bool,
     /// The dispatcher tells it how containers end ([`Call::Running`], [`Call::Ended`]). Otherwise
-    /// the runner does that.
+    /// the runner does that, and neither is ever called: of an attempt that was lost a locked
+    /// container is unlocked, and a running one cancelled.
+    ///
+    /// Where placements are not recorded, only a controller that lets one runner alone run a
+    /// locked container keeps it from running twice after a restart: one that takes reports has to
+    /// record placements.
     pub takes_reports: bool,
 }
 

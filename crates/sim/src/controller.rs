@@ -1,5 +1,6 @@
 //! A model of a controller: records of containers, and the rules of what may follow what.
 
+mod bare;
 mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,14 +51,18 @@ pub(crate) struct Controller {
     removed: BTreeSet<ContainerUuid>,
     revision: u64,
     max_dispatch_attempts: u32,
+    /// Whether it keeps states only: no placements, no revisions, and nothing that a dispatcher
+    /// reports.
+    is_bare: bool,
     /// What changed since this was last taken.
     pub(crate) transitions: Vec<Transition>,
 }
 
 impl Controller {
     /// One that cancels what is given back after so many attempts.
-    pub(crate) fn new(max_dispatch_attempts: u32) -> Self {
+    pub(crate) fn new(max_dispatch_attempts: u32, is_bare: bool) -> Self {
         Self {
+            is_bare,
             max_dispatch_attempts,
             ..Self::default()
         }
@@ -192,6 +197,9 @@ impl Controller {
     }
 
     fn call(&mut self, uuid: ContainerUuid, call: &Call) -> Result<Reply, QueueFailure> {
+        if self.is_bare {
+            return self.call_bare(uuid, call);
+        }
         let Some(record) = self.records.get(&uuid) else {
             return Err(failure(QueueErrorKind::NotFound));
         };

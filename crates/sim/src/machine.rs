@@ -96,6 +96,9 @@ pub(crate) struct Machine {
     /// Starts that stand still before they take their lock, and when they go on.
     pub(crate) stalled: BTreeMap<(ContainerUuid, Attempt), Instant>,
     pub(crate) heard: Heard,
+    /// What began there that nobody can know of who did not send it: a start of a dispatcher that
+    /// had died by then, where nobody records placements.
+    pub(crate) unforeseen: BTreeSet<(ContainerUuid, Attempt)>,
     /// Its dead-man switch, if it has one.
     pub(crate) switch: Option<Switch>,
     /// When a command of a dispatcher last reached the runner, since the machine was last started.
@@ -137,6 +140,7 @@ impl Machine {
             clock: 0,
             stalled: BTreeMap::new(),
             heard: Heard::new(born),
+            unforeseen: BTreeSet::new(),
             switch: None,
             contact: None,
             busy_until: born,

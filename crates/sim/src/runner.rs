@@ -1,6 +1,7 @@
-//! A model of `longshore-run`: what its commands do to the files and processes of one machine.
+//! A model of `longshore-run`: what its commands do to the files and processes of one machine; and
+//! of `crunch-run`, which numbers no attempts, remembers nothing, and keeps no results.
 //!
-//! Written from the runner's documentation (locks, attempts, marks, spool entries), not from its
+//! Written from the runners' documentation (locks, attempts, marks, spool entries), not from their
 //! code, and without the dispatcher's.
 
 use std::collections::BTreeMap;
@@ -79,6 +80,9 @@ pub(crate) struct Runner {
     marks: BTreeMap<ContainerUuid, Attempt>,
     /// Whether what a dead supervisor leaves behind is ended with its control group.
     pub(crate) has_cgroups: bool,
+    /// Whether it is a `crunch-run`: it knows containers, not attempts, and of these only the ones
+    /// whose lock is held.
+    pub(crate) forgets: bool,
     digest: Option<String>,
 }
 
@@ -91,7 +95,7 @@ impl Runner {
         plan: Plan,
         now: Timestamp,
     ) -> Started {
-        if self.newest(uuid).is_some_and(|newest| newest >= attempt) {
+        if !self.forgets && self.newest(uuid).is_some_and(|newest| newest >= attempt) {
             return Started::Known;
         }
         let holds_lock = |entry: &Entry| !matches!(entry.state, State::Finished(_));
@@ -110,6 +114,9 @@ impl Runner {
 
     /// A result without a process: the supervisor could not start it.
     pub(crate) fn fail(&mut self, uuid: ContainerUuid, attempt: Attempt, now: Timestamp) {
+        if self.forgets {
+            return;
+        }
         let cause = ExitCause::NotStarted {
             error: "no such command".into(),
         };
@@ -126,6 +133,14 @@ impl Runner {
         self.newest(uuid).is_some_and(|newest| newest >= attempt)
     }
 
+    /// The attempt that a command about one is really about.
+    pub(crate) fn meant(&self, uuid: ContainerUuid, attempt: Attempt) -> Attempt {
+        match self.forgets {
+            true => self.newest(uuid).unwrap_or(attempt),
+            false => attempt,
+        }
+    }
+
     fn newest(&self, uuid: ContainerUuid) -> Option<Attempt> {
         let entry = self
             .entries
@@ -137,9 +152,10 @@ impl Runner {
 
     /// An attempt that was never started never will be; whether nothing of it runs.
     pub(crate) fn withdraw(&mut self, uuid: ContainerUuid, attempt: Attempt) -> bool {
+        let attempt = self.meant(uuid, attempt);
         let entries = self.entries.get(&uuid);
         let newest = entries.and_then(|entries| entries.keys().next_back().copied());
-        if newest.is_none_or(|newest| newest < attempt) {
+        if !self.forgets && newest.is_none_or(|newest| newest < attempt) {
             let mark = self.marks.entry(uuid).or_insert(attempt);
             *mark = (*mark).max(attempt);
         }
@@ -152,6 +168,7 @@ impl Runner {
         if self.withdraw(uuid, attempt) {
             return Killed::Gone;
         }
+        let attempt = self.meant(uuid, attempt);
         let entry = self
             .entries
             .get_mut(&uuid)
@@ -205,9 +222,10 @@ impl Runner {
             .iter()
             .filter_map(|(uuid, entries)| {
                 let (attempt, entry) = entries.last_key_value()?;
+                let attempt = if self.forgets { Attempt(0) } else { *attempt };
                 Some(ContainerReport {
                     uuid: *uuid,
-                    attempt: *attempt,
+                    attempt,
                     state: entry.reported(),
                 })
             })
@@ -252,14 +270,36 @@ impl Runner {
                     return Some(lost);
                 }
                 entry.finish(lost.clone(), 0, now);
-                self.digest = None;
+                self.end(uuid, attempt);
                 return ran.then_some(lost);
             }
             State::Finished(_) => return None,
         };
         entry.finish(cause.clone(), bytes, now);
-        self.digest = None;
+        self.end(uuid, attempt);
         Some(cause)
+    }
+
+    /// An attempt has ended: what is kept of it is its result, where results are kept.
+    fn end(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        self.digest = None;
+        if self.forgets
+            && let Some(entries) = self.entries.get_mut(&uuid)
+        {
+            entries.remove(&attempt);
+            if entries.is_empty() {
+                self.entries.remove(&uuid);
+            }
+        }
+    }
+
+    /// A process that was to end goes on until then.
+    pub(crate) fn go_on(&mut self, uuid: ContainerUuid, attempt: Attempt, until: Instant) {
+        let entries = self.entries.get_mut(&uuid);
+        let entry = entries.and_then(|entries| entries.get_mut(&attempt));
+        if let Some(State::Running(plan)) = entry.map(|entry| &mut entry.state) {
+            plan.ends_at = until;
+        }
     }
 
     /// The attempts whose supervisors live.
@@ -316,6 +356,7 @@ impl Runner {
         self.digest = None;
         if has_cgroups {
             entry.finish(ExitCause::SupervisorLost, 0, now);
+            self.end(uuid, attempt);
             return true;
         }
         let left = leaves.unwrap_or(Left {
@@ -328,6 +369,9 @@ impl Runner {
 
     /// The machine starts anew: every process is gone, the files stay.
     pub(crate) fn reboot(&mut self) {
+        if self.forgets {
+            self.entries.clear();
+        }
         for entry in self.entries.values_mut().flat_map(BTreeMap::values_mut) {
             if !matches!(entry.state, State::Finished(_)) {
                 let mut exit = Exit::unseen(ExitCause::SupervisorLost);
@@ -414,6 +458,22 @@ mod tests {
         assert!(runner.report().containers.is_empty());
         assert_eq!(start(&mut runner, 2), Started::Known);
         assert_eq!(start(&mut runner, 3), Started::Yes);
+    }
+
+    #[test]
+    fn a_runner_that_forgets_starts_any_attempt_unless_the_lock_is_held() {
+        let mut runner = Runner {
+            forgets: true,
+            ..Runner::default()
+        };
+        assert_eq!(start(&mut runner, 2), Started::Yes);
+        assert_eq!(start(&mut runner, 2), Started::OlderRuns);
+        assert_eq!(runner.report().containers[0].attempt, Attempt(0));
+        assert_eq!(runner.meant(uuid(), Attempt(7)), Attempt(2));
+        runner.process_ended(uuid(), Attempt(2), NOW).unwrap();
+        assert!(runner.report().containers.is_empty() && runner.results().is_empty());
+        assert_eq!(runner.kill(uuid(), Attempt(2), Instant::ZERO), Killed::Gone);
+        assert_eq!(start(&mut runner, 1), Started::Yes);
     }
 
     #[test]

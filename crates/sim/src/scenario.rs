@@ -209,6 +209,17 @@ pub enum ControllerShape {
     /// that has given them up, or is dead, may still arrive and act; it serves dispatchers of
     /// other installations, too; it is polled, and reads its answers page by page.
     Outside,
+    /// A service of its own as an Arvados cluster has it: as [`ControllerShape::Outside`], but it
+    /// keeps states only. It records no placements and takes no reports; runners, which number no
+    /// attempts and keep no results, tell it themselves that they run and how they end.
+    Bare,
+}
+
+impl ControllerShape {
+    /// Whether it is a service of its own.
+    pub(crate) fn is_outside(self) -> bool {
+        self != Self::Embedded
+    }
 }
 
 /// What is simulated: everything that happens follows from it.
@@ -230,8 +241,7 @@ pub struct Scenario {
     /// The containers.
     pub arrivals: Arrivals,
     /// Settings of the dispatcher, the instance types among them. Its capabilities of the cloud
-    /// and of the controller are those that `cloud` has, and a controller's that records
-    /// placements and takes reports.
+    /// and of the controller are those that `cloud` and `controller` have.
     pub config: Config,
     /// Where the controller lives. One outside pushes nothing.
     pub controller: ControllerShape,
@@ -322,6 +332,9 @@ impl Scenario {
         if random.percent(50) {
             scenario.controller = ControllerShape::Outside;
             scenario.faults.set(FaultKind::QueueSlow, 80_000);
+            if Random::new(seed ^ 0xba5e).percent(40) {
+                scenario.controller = ControllerShape::Bare;
+            }
             if random.percent(40) {
                 scenario.dispatchers = 2 + random.index(2);
                 scenario.faults.set(FaultKind::Sleep, 8_000);

@@ -235,15 +235,17 @@ impl World {
         let mut cloud = scenario.cloud.clone();
         cloud.events_max = CLOUD_EVENTS_MAX;
         config.pool.capabilities = cloud.capabilities.clone();
-        config.queue.records_placement = true;
-        config.queue.takes_reports = true;
-        config.queue.pushes &= scenario.controller == ControllerShape::Embedded;
+        let is_bare = scenario.controller == ControllerShape::Bare;
+        config.queue.records_placement = !is_bare;
+        config.queue.takes_reports = !is_bare;
+        config.scheduler.records_placement = !is_bare;
+        config.queue.pushes &= !scenario.controller.is_outside();
         let epoch = cloud.epoch;
         let largest = config.pool.types.iter().map(|t| t.vcpus).max().unwrap_or(1);
         let jobs = scenario.arrivals.jobs(scenario.busy, largest, &mut random);
         let mut arrivals: Vec<usize> = (0..jobs.len()).collect();
         arrivals.sort_by_key(|index| jobs[*index].at);
-        let controller = Controller::new(config.scheduler.max_dispatch_attempts);
+        let controller = Controller::new(config.scheduler.max_dispatch_attempts, is_bare);
         let now = Instant::ZERO;
         let mut world = Self {
             now,

@@ -241,8 +241,25 @@ impl Core {
         if self.progress.has_ended(uuid, attempt) {
             return Ok(());
         }
-        let exit = Exit::unseen(cause.clone());
-        self.call(uuid, Call::Ended { attempt, exit }, action, now)
+        if self.config.queue.takes_reports {
+            let exit = Exit::unseen(cause.clone());
+            return self.call(uuid, Call::Ended { attempt, exit }, action, now);
+        }
+        // What has run cannot go back into the queue there.
+        let record = self.cache.get(uuid).map(|entry| entry.container);
+        let ran = record.filter(|record| record.state == ContainerState::Running);
+        match ran {
+            Some(record) => {
+                let (placed_on, error) = (record.placed_on, cause.to_string());
+                let cancel = Call::Cancel {
+                    attempt,
+                    placed_on,
+                    error,
+                };
+                self.call(uuid, cancel, action, now)
+            }
+            None => self.change_record(uuid, action, now),
+        }
     }
 
     fn start(&mut self, uuid: ContainerUuid, action: &Action, now: Instant) -> Result<(), String> {

@@ -63,7 +63,7 @@ impl Controller {
     pub(crate) fn locked_by_us(&self) -> Vec<Container> {
         let open = self.open.iter().filter_map(|uuid| self.records.get(uuid));
         let ours = open.filter(|record| record.container.locked_by_us);
-        ours.map(|record| record.container.clone()).collect()
+        ours.map(|record| self.shown(&record.container)).collect()
     }
 
     /// The other pages, read later: the top of the queue, and those of the known ones that were in
@@ -79,12 +79,12 @@ impl Controller {
             .filter(|c| c.state == ContainerState::Queued && c.priority > 0)
             .collect();
         queue.sort_by_key(|c| (-c.priority, c.uuid));
-        let top = queue.into_iter().take(QUEUE_TOP).cloned();
+        let top = queue.into_iter().take(QUEUE_TOP).map(|c| self.shown(c));
         refresh.containers.extend(top);
         let seen: BTreeSet<ContainerUuid> = refresh.containers.iter().map(|c| c.uuid).collect();
         for uuid in known.iter().filter(|uuid| !seen.contains(uuid)) {
             match self.records.get(uuid) {
-                Some(Record { container, .. }) => refresh.containers.push(container.clone()),
+                Some(Record { container, .. }) => refresh.containers.push(self.shown(container)),
                 None => refresh.removed.push(*uuid),
             }
         }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use longshore_fakecloud::FakeInstance;
-use longshore_types::{ByteSize, ContainerUuid, InstanceId, InstanceType, Instant, Resources};
+use longshore_types::{
+    ByteSize, ContainerState, ContainerUuid, InstanceId, InstanceType, Instant, Resources,
+};
 
 use super::{Event, World};
 use crate::Rule;
 use crate::machine::Machine;
+use crate::scenario::ControllerShape;
 
 /// From one look by the clock to the next.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
@@ -178,6 +181,12 @@ impl World {
 
     /// The dispatcher cancels a container: right only where no type can hold it.
     pub(super) fn judge_cancel(&mut self, uuid: ContainerUuid, error: &str) {
+        // What ran and was lost cannot go back into the queue there.
+        let state = self.controller.get(uuid).map(|r| r.container.state);
+        let ran = state.is_none_or(|state| state.is_final() || state == ContainerState::Running);
+        if ran && self.shape == ControllerShape::Bare {
+            return;
+        }
         let granted = self.granted(uuid);
         let preemptible = self.job(uuid).is_some_and(|job| job.preemptible);
         let types = &self.config.pool.types;

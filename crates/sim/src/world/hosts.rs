@@ -319,7 +319,8 @@ impl World {
             }
             EffectAction::Report(_, options) => self.report(id, effect.id, options, waiting),
             EffectAction::Start { uuid, attempt, .. } => {
-                at_once(PoolOutcome::Started(self.start(id, *uuid, *attempt)))
+                let started = self.start(id, *uuid, *attempt, waiting.life);
+                at_once(PoolOutcome::Started(started))
             }
             EffectAction::Kill {
                 uuid,

@@ -11,7 +11,6 @@ use longshore_types::{Attempt, ContainerState, ContainerUuid, InstanceId, Instan
 
 use super::{Event, World};
 use crate::FaultKind;
-use crate::scenario::ControllerShape;
 use crate::story::{About, Happening};
 
 /// Rates by the clock are so many in this time.
@@ -205,7 +204,7 @@ impl World {
     /// Another installation's dispatcher takes a container that waits, and some time later has run
     /// it or gives it back.
     fn other_locks(&mut self) {
-        if self.shape == ControllerShape::Embedded {
+        if !self.shape.is_outside() {
             return;
         }
         let waits = |uuid: &&ContainerUuid| {

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use longshore_pool::{KillOutcome, StartOutcome};
-use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId, Instant};
+use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId, Instant, Resources};
 
 use super::hosts::not_started;
 use super::{Event, World};
 use crate::runner::{Killed, Plan, Started};
+use crate::scenario::ControllerShape;
 use crate::story::{About, Happening};
 use crate::{FaultKind, Rule};
 
 /// How long a kill waits for the end.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
+/// A runner that cannot tell the controller of an end tries again after this.
+const TELLING_PAUSE: Duration = Duration::from_secs(7);
 
 impl World {
     pub(super) fn start(
@@ -20,6 +23,7 @@ impl World {
         id: &InstanceId,
         uuid: ContainerUuid,
         attempt: Attempt,
+        sent_by: u32,
     ) -> StartOutcome {
         let (now, wall) = (self.now, self.time_on(id));
         let (runtime, needs) = match self.job(uuid) {
@@ -56,11 +60,27 @@ impl World {
             machine.runner.fail(uuid, attempt, wall);
             return StartOutcome::Started;
         }
+        let mut attempt = attempt;
+        if self.shape == ControllerShape::Bare && !machine.runner.knows(uuid, attempt) {
+            // A supervisor that may not run it ends at once.
+            match self.runner_asks(uuid) {
+                Some(given) => attempt = given,
+                None => return StartOutcome::Started,
+            }
+        }
+        let Some(machine) = self.machines.get_mut(id) else {
+            return not_started("no such machine");
+        };
         match machine.runner.start(uuid, attempt, plan, wall) {
             Started::Known => StartOutcome::KnownAttempt,
             Started::OlderRuns => not_started("an older attempt still runs"),
             Started::Yes => {
                 let capacity = machine.capacity;
+                let mut needs = needs;
+                if self.shape == ControllerShape::Bare && sent_by != self.life {
+                    machine.unforeseen.insert((uuid, attempt));
+                    needs = Resources::NONE;
+                }
                 if !self.witness.is_busy(id) {
                     machine.idle_time += now.since(machine.idle_since);
                 }
@@ -86,6 +106,8 @@ impl World {
         attempt: Attempt,
     ) -> (KillOutcome, Duration) {
         let now = self.now;
+        let machine = self.machines.get(id);
+        let attempt = machine.map_or(attempt, |m| m.runner.meant(uuid, attempt));
         let record = self.controller.get(uuid);
         self.witness.killed(uuid, attempt, id, record);
         if self.strikes(FaultKind::EndsAtKill) {
@@ -127,6 +149,31 @@ impl World {
         }
     }
 
+    /// A runner asks the controller whether it may run a container; its attempt.
+    fn runner_asks(&mut self, uuid: ContainerUuid) -> Option<Attempt> {
+        if !self.hears_runners() {
+            return None;
+        }
+        let attempt = self.controller.runner_begins(uuid)?;
+        self.take_transitions();
+        Some(attempt)
+    }
+
+    /// Whether runners can tell what they have to tell now.
+    fn hears_runners(&self) -> bool {
+        let answers = self.outage_until <= self.now && self.storm_until <= self.now;
+        answers || self.shape != ControllerShape::Bare
+    }
+
+    /// A runner stays until it has told how its container ended; until then that counts as running.
+    fn tell_later(&mut self, id: &InstanceId, uuid: ContainerUuid, attempt: Attempt) {
+        let at = self.now + TELLING_PAUSE;
+        if let Some(machine) = self.machines.get_mut(id) {
+            machine.runner.go_on(uuid, attempt, at);
+            self.schedule_at(at, Event::ProcessDue(id.clone(), uuid, attempt));
+        }
+    }
+
     /// How long a process goes on after a TERM; none if it takes no notice.
     fn patience(
         &mut self,
@@ -152,9 +199,12 @@ impl World {
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.deployed) else {
             return;
         };
-        if !machine.runner.supervised().contains(&(uuid, attempt)) {
+        if !machine.runner.supervised().contains(&(uuid, attempt)) || !self.hears_runners() {
             return;
         }
+        let Some(machine) = self.machines.get_mut(id) else {
+            return;
+        };
         if let Some(how) = machine.runner.process_ended(uuid, attempt, wall) {
             self.fault(FaultKind::EndsAtKill, About::on(id, uuid, attempt));
             self.process_over(id, uuid, attempt, how);
@@ -170,6 +220,12 @@ impl World {
         if due.is_none_or(|at| at > now) {
             return;
         }
+        if machine.runner.supervised().contains(&(uuid, attempt)) && !self.hears_runners() {
+            return self.tell_later(id, uuid, attempt);
+        }
+        let Some(machine) = self.machines.get_mut(id) else {
+            return;
+        };
         let ended = machine.runner.process_ended(uuid, attempt, wall);
         let next = machine.runner.ends_at(uuid, attempt);
         if let Some(how) = ended {
@@ -189,7 +245,14 @@ impl World {
         how: ExitCause,
     ) {
         self.witness.process_ended(uuid, attempt, &how);
-        self.tell(Happening::ProcessEnded(About::on(id, uuid, attempt), how));
+        self.tell(Happening::ProcessEnded(
+            About::on(id, uuid, attempt),
+            how.clone(),
+        ));
+        if self.shape == ControllerShape::Bare {
+            self.controller.runner_ends(uuid, attempt, &how);
+            self.take_transitions();
+        }
         let busy = self.witness.is_busy(id);
         if let Some(machine) = self.machines.get_mut(id)
             && !busy

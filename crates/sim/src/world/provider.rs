@@ -11,6 +11,7 @@ use longshore_types::{ExitCause, InstanceId, Instant, Resources};
 use super::{Asker, Event, World};
 use crate::machine::{Heard, Machine};
 use crate::runner::Runner;
+use crate::scenario::ControllerShape;
 use crate::story::{About, Happening};
 use crate::{FaultKind, Rule};
 
@@ -185,6 +186,7 @@ impl World {
             .map_or(Resources::NONE, longshore_types::InstanceType::resources);
         let mut machine = Machine::new(instance.id.clone(), capacity, instance.born);
         machine.runner.has_cgroups = self.random.percent(60);
+        machine.runner.forgets = self.shape == ControllerShape::Bare;
         if let Some(disk) = self.disks.remove(&instance.id) {
             self.come_back(&mut machine, disk);
         }

@@ -35,7 +35,7 @@ impl World {
             self.fault(FaultKind::QueueSlow, about.clone());
             delay = match self.shape {
                 ControllerShape::Embedded => self.random.seconds(1, 20),
-                ControllerShape::Outside => self.random.seconds(1, LATE_MAX),
+                _ => self.random.seconds(1, LATE_MAX),
             };
         }
         let mut answered = true;
@@ -77,7 +77,7 @@ impl World {
         if self.shape == ControllerShape::Embedded && !asker_lives {
             return;
         }
-        let cut = self.shape == ControllerShape::Outside && self.cut_until > self.now;
+        let cut = self.shape.is_outside() && self.cut_until > self.now;
         if cut || self.outage_until > self.now {
             if waiting.answered {
                 self.give_up_on(waiting.life, request, waiting.deadline);
@@ -98,7 +98,7 @@ impl World {
             }
             return;
         }
-        if self.shape == ControllerShape::Outside
+        if self.shape.is_outside()
             && let QueueAction::Refresh(known) = &request.action
         {
             self.read_first_pages(waiting, request.id, known.clone());
@@ -140,6 +140,15 @@ impl World {
         let Some(record) = self.controller.get(uuid) else {
             return;
         };
+        let untaken = matches!(
+            call,
+            Call::Place { .. } | Call::Running { .. } | Call::Ended { .. }
+        );
+        if untaken && self.shape == ControllerShape::Bare {
+            let what = format!("{call:?} about {uuid}, which the controller does not take");
+            let about = [uuid.to_string()];
+            return self.witness.find(Rule::FalseResult, &about, what);
+        }
         let theirs = record.foreign && record.container.attempt() == call.attempt();
         if theirs && !matches!(call, Call::Lock { .. }) {
             let what = format!("{call:?} about {uuid}, which another dispatcher has locked");
@@ -194,7 +203,7 @@ impl World {
     /// Whoever waits for changes hears of them, or that there are none.
     pub(super) fn wake_watcher(&mut self) {
         let Some(watcher) = &self.watcher else { return };
-        let cut = self.shape == ControllerShape::Outside && self.cut_until > self.now;
+        let cut = self.shape.is_outside() && self.cut_until > self.now;
         let answers = !cut && self.outage_until <= self.now && self.storm_until <= self.now;
         let due = watcher.until <= self.now;
         let news = answers && self.controller.has_changes();

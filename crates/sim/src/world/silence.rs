@@ -16,7 +16,7 @@ use longshore_types::{Attempt, ContainerState, ContainerUuid, InstanceId, Instan
 
 use super::World;
 use crate::Rule;
-use crate::machine::Heard;
+use crate::machine::{Heard, Machine};
 use crate::story::About;
 
 /// Failed probes before a worker may be called silent.
@@ -88,7 +88,7 @@ impl World {
         }
         let (now, interval) = (self.now, self.config.pool.probe_interval);
         let machine = about.instance.as_ref().map(|id| self.machines.get_mut(id));
-        let Some(heard) = machine.flatten().map(|machine| &mut machine.heard) else {
+        let Some(Machine { heard, runner, .. }) = machine.flatten() else {
             return;
         };
         if let Some(asked_at) = heard.asked.remove(&id) {
@@ -101,7 +101,7 @@ impl World {
                 heard.failed_at = None;
                 heard.missed = false;
                 for shown in &report.containers {
-                    let key = (shown.uuid, shown.attempt);
+                    let key = (shown.uuid, runner.meant(shown.uuid, shown.attempt));
                     if matches!(shown.state, ReportedState::Stale) {
                         heard.runs.remove(&key);
                     } else {

@@ -14,6 +14,7 @@ use longshore_types::{InstanceId, Instant};
 use super::{Event, World};
 use crate::Rule;
 use crate::machine::Machine;
+use crate::scenario::ControllerShape;
 use crate::story::Happening;
 
 /// From one look of a switch to the next while something runs.
@@ -41,6 +42,10 @@ impl World {
         let (Some(options), Some(machine)) = (options, self.machines.get_mut(id)) else {
             return;
         };
+        if machine.runner.forgets {
+            // It has no such switch.
+            return;
+        }
         let due = machine.switch.and_then(|switch| switch.due);
         machine.switch = Some(Switch {
             after: options.after,
@@ -141,7 +146,8 @@ impl World {
     /// A rented machine that was left alone has to be off by itself.
     pub(super) fn check_unattended(&mut self) {
         let most = self.config.pool.timeout_unattended;
-        if !self.config.pool.capabilities.rented || most.is_zero() {
+        let switches = self.shape != ControllerShape::Bare;
+        if !switches || !self.config.pool.capabilities.rented || most.is_zero() {
             return;
         }
         let left_on = |machine: &&Machine| {

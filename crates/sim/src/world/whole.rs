@@ -65,9 +65,12 @@ impl World {
             return 0;
         };
         let (processes, capacity) = (machine.runner.processes(), machine.capacity);
+        let unforeseen = machine.unforeseen.clone();
         let mut used = Resources::NONE;
         for (uuid, attempt) in &processes {
-            used = used.saturating_add(self.needs(*uuid));
+            if !unforeseen.contains(&(*uuid, *attempt)) {
+                used = used.saturating_add(self.needs(*uuid));
+            }
             if let Some((rule, what)) = self.witness.objection(*uuid, *attempt, id) {
                 let about = [uuid.to_string(), id.to_string()];
                 self.witness.find(rule, &about, what);

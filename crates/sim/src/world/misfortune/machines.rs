@@ -8,6 +8,7 @@ use longshore_types::{Attempt, ContainerUuid, ExitCause, InstanceId, Instant};
 use super::{Event, World};
 use crate::FaultKind;
 use crate::runner::Left;
+use crate::scenario::ControllerShape;
 use crate::story::About;
 
 impl World {
@@ -65,6 +66,9 @@ impl World {
         let Some(machine) = self.machines.get(id) else {
             return Vec::new();
         };
+        // Where nobody records where containers are, nobody can tell who lies of one that is wanted.
+        let bare = self.shape == ControllerShape::Bare;
+        let ended = ended && !bare;
         let never_here = |uuid: &&ContainerUuid| {
             let placed_on = self
                 .controller
@@ -78,6 +82,7 @@ impl World {
             .iter()
             .filter(never_here)
             .filter_map(|uuid| Some((*uuid, self.controller.get(*uuid)?.container.attempt())))
+            .filter(|_| !bare)
             .collect();
         let mut lies = Vec::new();
         for (uuid, attempt) in known {
@@ -88,7 +93,7 @@ impl World {
         }
         for n in 0..self.random.below(50) {
             if let Ok(uuid) = format!("zzzzz-dz642-liar{n:011}").parse() {
-                lies.push((uuid, Attempt(1), ended));
+                lies.push((uuid, Attempt(u32::from(!bare)), ended));
             }
         }
         lies
