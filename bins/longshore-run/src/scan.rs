@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use longshore_runner_api::command::OutputStream;
 use longshore_runner_api::report::{MAX_CONTAINERS, MAX_REPORT_BYTES, format};
 use longshore_types::{
     Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, ReportedState, RunnerReport,
@@ -174,12 +173,10 @@ fn lost(entry: &Entry) -> ReportedState {
     {
         return ReportedState::Stale;
     }
-    ReportedState::Finished(Exit {
-        started_at: entry.state().started_at,
-        stdout_bytes: entry.output_bytes(OutputStream::Stdout),
-        stderr_bytes: entry.output_bytes(OutputStream::Stderr),
-        ..Exit::unseen(ExitCause::SupervisorLost)
-    })
+    let mut exit = Exit::unseen(ExitCause::SupervisorLost);
+    exit.started_at = entry.state().started_at;
+    entry.note_written(&mut exit);
+    ReportedState::Finished(exit)
 }
 
 /// Deletes the lock files that nobody holds, unless a start is busy.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use longshore_runner_api::DEFAULT_OUTPUT_LIMIT;
 use longshore_runner_api::command::OutputStream;
-use longshore_types::{Attempt, ByteSize, ContainerUuid, Exit, Timestamp};
+use longshore_types::{Attempt, ByteSize, ContainerUuid, Exit, Timestamp, Written};
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{DirectoryLock, RunDirectory};
@@ -124,10 +124,18 @@ impl Entry {
             .open(self.output(stream))
     }
 
-    /// How many bytes a stream has for its reader.
-    pub(crate) fn output_bytes(&self, stream: OutputStream) -> u64 {
+    /// How much was written to a stream, and what of it is there.
+    pub(crate) fn written(&self, stream: OutputStream) -> Written {
         let text = Text::open(&self.output(stream), self.output_limit());
-        text.map_or(0, |text| text.len())
+        text.map_or_else(|_| Written::default(), |text| text.written())
+    }
+
+    /// Completes a result with how much was written to both streams.
+    pub(crate) fn note_written(&self, exit: &mut Exit) {
+        let stdout = self.written(OutputStream::Stdout);
+        (exit.stdout_bytes, exit.stdout_cut) = (stdout.bytes, stdout.cut);
+        let stderr = self.written(OutputStream::Stderr);
+        (exit.stderr_bytes, exit.stderr_cut) = (stderr.bytes, stderr.cut);
     }
 
     /// How much of each output stream is kept.
@@ -199,7 +207,7 @@ impl Entry {
             .mode(0o700)
             .create(&self.path)?;
         for stream in OutputStream::ALL {
-            if self.output_bytes(stream) > 0 {
+            if self.written(stream).bytes > 0 {
                 self.open_output(stream)?.sync_data()?;
             }
         }

@@ -380,14 +380,13 @@ impl<'a> Supervisor<'a> {
         let lost = || self.asked.clone().unwrap_or(ExitCause::SupervisorLost);
         let entry = &self.claim.entry;
         let cause = self.ended.clone().unwrap_or_else(lost);
-        let exit = Exit {
+        let mut exit = Exit {
             started_at: self.started_at,
             finished_at: self.finished_at.or_else(|| Some(now())),
-            stdout_bytes: entry.output_bytes(OutputStream::Stdout),
-            stderr_bytes: entry.output_bytes(OutputStream::Stderr),
             limits: self.limits,
             ..Exit::unseen(cause)
         };
+        entry.note_written(&mut exit);
         record(entry, &exit);
         self.claim.lock.delete();
     }

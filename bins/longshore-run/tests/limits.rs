@@ -218,7 +218,9 @@ fn output_without_end_is_cut_in_the_middle_while_it_is_written() {
     let used = std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512;
     assert!(used < 3 << 20, "{used} bytes");
     let text = fixture.stdout(uuid, 1);
-    assert_eq!(text.len() as u64, exit.stdout_bytes);
+    assert_eq!(exit.stdout_bytes, 300_000_011);
+    let cut = exit.stdout_cut.unwrap();
+    assert_eq!(cut.from, 1 << 20);
     assert!(text.starts_with("first\n") && text.ends_with("last\n"));
     let marks: Vec<&str> = text
         .lines()
@@ -227,9 +229,10 @@ fn output_without_end_is_cut_in_the_middle_while_it_is_written() {
     let [mark] = marks[..] else {
         panic!("{marks:?}")
     };
-    assert!(
-        mark.ends_with("left out here; the limit is 2 MiB a stream]"),
-        "{mark}"
-    );
+    let (left_out, limit) = (cut.bytes(), "the limit is 2 MiB a stream]");
+    let expected = format!("[longshore: {left_out} bytes of output were left out here; {limit}");
+    assert_eq!(*mark, expected);
+    let marks = mark.len() as u64 + 2;
+    assert_eq!(text.len() as u64, exit.stdout().kept() + marks);
     fixture.assert_clean(&[uuid]);
 }

@@ -94,8 +94,12 @@ fn find_old(
 ) -> rusqlite::Result<Vec<Old>> {
     let mut statement = connection.prepare_cached(
         "SELECT c.id, c.uuid, c.finished_at, c.keep_output, \
-         coalesce(json_extract(c.exit, '$.stdout_bytes'), 0), \
+         coalesce(json_extract(c.exit, '$.stdout_bytes'), 0) \
+         - coalesce(json_extract(c.exit, '$.stdout_cut.to') \
+         - json_extract(c.exit, '$.stdout_cut.from'), 0), \
          coalesce(json_extract(c.exit, '$.stderr_bytes'), 0) \
+         - coalesce(json_extract(c.exit, '$.stderr_cut.to') \
+         - json_extract(c.exit, '$.stderr_cut.from'), 0) \
          FROM containers c JOIN batches b ON b.id = c.batch \
          WHERE b.open_jobs = 0 ORDER BY c.finished_at DESC, c.id DESC",
     )?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_cloud::{CreateRequest, ErrorKind, Instance, Tags};
 use longshore_runner_api::command::{GuardOptions, OutputStream, ReportOptions};
-use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
+use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport, Written};
 
 /// The number of an effect, unique within one core.
 ///
@@ -135,8 +135,8 @@ pub enum EffectAction {
         attempt: Attempt,
         /// Which stream.
         stream: OutputStream,
-        /// Bytes that it wrote to it.
-        bytes: u64,
+        /// How much it wrote to it.
+        written: Written,
     },
     /// Ask the provider for the last so many bytes that an instance printed on its console. Only
     /// where [`Config::console_output`](crate::Config::console_output) says that it can tell.

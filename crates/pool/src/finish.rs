@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use longshore_runner_api::command::OutputStream;
-use longshore_types::{Attempt, ContainerUuid, Exit, ExitCause, InstanceId, Instant, WorkerState};
+use longshore_types::{
+    Attempt, ContainerUuid, Exit, ExitCause, InstanceId, Instant, WorkerState, Written,
+};
 
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, Outcome};
@@ -174,7 +176,7 @@ impl Core {
             uuid,
             attempt: held.attempt,
             stream,
-            bytes: bytes_of(&ended.exit, stream),
+            written: written(&ended.exit, stream),
         };
         let sent = self.send(timeout, action, about).is_some();
         let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
@@ -278,16 +280,16 @@ impl Ended {
     }
 }
 
-fn bytes_of(exit: &Exit, stream: OutputStream) -> u64 {
+fn written(exit: &Exit, stream: OutputStream) -> Written {
     match stream {
-        OutputStream::Stdout => exit.stdout_bytes,
-        OutputStream::Stderr => exit.stderr_bytes,
+        OutputStream::Stdout => exit.stdout(),
+        OutputStream::Stderr => exit.stderr(),
     }
 }
 
 /// The streams to which something was written.
 fn streams(exit: &Exit) -> Vec<OutputStream> {
     let mut streams = OutputStream::ALL.to_vec();
-    streams.retain(|stream| bytes_of(exit, *stream) > 0);
+    streams.retain(|stream| written(exit, *stream).bytes > 0);
     streams
 }

@@ -685,7 +685,7 @@ fn collect(stream: OutputStream, bytes: u64) -> EffectAction {
         uuid: uuid(1),
         attempt: Attempt(1),
         stream,
-        bytes,
+        written: Written { bytes, cut: None },
     }
 }
 

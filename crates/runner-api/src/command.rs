@@ -170,7 +170,8 @@ pub fn guard(runner: &str, options: &GuardOptions) -> String {
     line
 }
 
-/// The line that prints the last `last` bytes of an output stream, or all of it.
+/// The line that prints the last `last` bytes of an output stream, or all of it. Where its middle
+/// was left out, a line in its place says so, and does not count.
 pub fn output(
     runner: &str,
     uuid: ContainerUuid,
@@ -187,7 +188,9 @@ pub fn output(
 }
 
 /// Prints at most `length` bytes of what a container has written to one stream, from the byte
-/// `from` on; nothing if it has not written so much.
+/// `from` on, as an [`OutputWindow`](crate::OutputWindow) of at most
+/// [`MAX_WINDOW_BYTES`](crate::MAX_WINDOW_BYTES). It begins later where the middle of the stream
+/// was left out, never reaches over such a gap, and is empty if so much is not written yet.
 pub fn output_window(
     runner: &str,
     uuid: ContainerUuid,

@@ -7,6 +7,7 @@
 //! - [`StartDocument`]: what a container is to run, as JSON on the start command's standard input.
 //! - [`StartReply`]: the one line that a successful start prints.
 //! - [`report`]: the lines that `--report` prints, and the stock `--list` grammar.
+//! - [`OutputWindow`]: a part of an output stream, with the place where it begins.
 //! - [`watch`]: requests and answers over one long-lived channel, in place of commands.
 //!
 //! What is parsed comes from machines that may be broken or hostile: every parser has limits, and
@@ -16,9 +17,11 @@ pub mod command;
 mod document;
 pub mod report;
 pub mod watch;
+mod window;
 
 pub use document::{
     DEFAULT_OUTPUT_LIMIT, DEFAULT_PROCESS_LIMIT, DocumentError, Engine, MAX_DOCUMENT_BYTES,
     MIN_OUTPUT_LIMIT, Mount, Network, START_DOCUMENT_VERSION, StartDocument, StartReply,
     is_image_name,
 };
+pub use window::{MAX_WINDOW_BYTES, MAX_WINDOW_LINE, OutputWindow};

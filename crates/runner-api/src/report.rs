@@ -25,7 +25,8 @@
 //! | `state` | `running` (from the moment at which it may run), `stale` (what watches it is gone, and it may still run), `finished` |
 //! | `started_at`, `finished_at` | milliseconds since 1970 UTC on the clock of the machine; may be left out |
 //! | `cause` | of what is finished: `exited` with `code`, `signaled` with `signal`, `out_of_memory` with `limit`, `cannot_run` with `code` and `error`, `time_limit`, `killed`, `not_started` with `error`, `supervisor_lost`, `instance_lost` |
-//! | `stdout_bytes`, `stderr_bytes` | of what is finished: how much output there is to bring home |
+//! | `stdout_bytes`, `stderr_bytes` | of what is finished: how much it wrote |
+//! | `stdout_cut`, `stderr_cut` | of what is finished: from which byte `from` to which byte `to` its output was left out |
 //! | `limits` | of what is finished: by what means `ram`, `vcpus` and `processes` were limited: `cgroup_v2`, `cgroup_v1`, `rlimit`, `engine`, `nothing`; may be left out |
 //! | `containers` | how many lines of type `container` there were |
 //! | `digest` | equal digests mean equal reports; empty from a runner that gives none, which is then asked at every probe |
@@ -280,7 +281,7 @@ pub(crate) fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use longshore_types::{AppliedLimits, ByteSize, Exit, ExitCause, Means, Timestamp};
+    use longshore_types::{AppliedLimits, ByteSize, Cut, Exit, ExitCause, Means, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
@@ -315,6 +316,10 @@ mod tests {
         )
             .prop_map(
                 |(cause, started_at, finished_at, stdout_bytes, stderr_bytes)| Exit {
+                    stdout_cut: started_at.map(|_| Cut {
+                        from: stderr_bytes,
+                        to: 7,
+                    }),
                     started_at,
                     finished_at,
                     stdout_bytes,

@@ -18,6 +18,7 @@ mod resources;
 mod size;
 mod time;
 mod worker;
+mod written;
 
 pub use container::{Container, ContainerState, MAX_PRIORITY, QueueEntry};
 pub use duration::{ParseDurationError, format_duration, parse_duration};
@@ -41,3 +42,4 @@ pub use resources::{Resource, Resources};
 pub use size::{ByteSize, ParseByteSizeError};
 pub use time::{Deadline, Instant, ParseTimestampError, Timestamp};
 pub use worker::{HeldContainer, HeldPhase, IdleBehavior, PendingView, WorkerState, WorkerView};
+pub use written::{Cut, Written};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, ByteSize, ContainerUuid, Timestamp};
+use crate::{Attempt, ByteSize, ContainerUuid, Cut, Timestamp, Written};
 
 /// Why a container's process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,10 +93,16 @@ pub struct Exit {
     pub started_at: Option<Timestamp>,
     /// When it ended, on the clock of its machine; none if nobody saw it.
     pub finished_at: Option<Timestamp>,
-    /// Bytes that it wrote to standard output.
+    /// Bytes that it wrote to standard output, those that were left out included.
     pub stdout_bytes: u64,
-    /// Bytes that it wrote to standard error.
+    /// Bytes that it wrote to standard error, those that were left out included.
     pub stderr_bytes: u64,
+    /// What was left out of its standard output, which grew beyond its limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_cut: Option<Cut>,
+    /// What was left out of its standard error, which grew beyond its limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_cut: Option<Cut>,
     /// By what means its limits were enforced; none if it never ran, or nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<AppliedLimits>,
@@ -117,9 +123,33 @@ impl Exit {
             finished_at: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            stdout_cut: None,
+            stderr_cut: None,
             limits: None,
             stdout_lost: false,
             stderr_lost: false,
+        }
+    }
+
+    /// How much it wrote to standard output, and what of it is there.
+    ///
+    /// ```
+    /// use longshore_types::{Exit, ExitCause};
+    /// let exit = Exit { stdout_bytes: 5, ..Exit::unseen(ExitCause::Killed) };
+    /// assert_eq!((exit.stdout().kept(), exit.stderr().kept()), (5, 0));
+    /// ```
+    pub fn stdout(&self) -> Written {
+        Written {
+            bytes: self.stdout_bytes,
+            cut: self.stdout_cut,
+        }
+    }
+
+    /// How much it wrote to standard error, and what of it is there; as [`Exit::stdout`].
+    pub fn stderr(&self) -> Written {
+        Written {
+            bytes: self.stderr_bytes,
+            cut: self.stderr_cut,
         }
     }
 

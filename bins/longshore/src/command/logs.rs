@@ -141,7 +141,7 @@ impl<'a> Stream<'a> {
         if part.from > self.at {
             let dropped = part.from - self.at;
             eprintln!(
-                "longshore: {dropped} bytes of {} were dropped here",
+                "longshore: {dropped} bytes of {} were left out here",
                 self.name
             );
         }

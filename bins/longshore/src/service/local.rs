@@ -174,7 +174,13 @@ impl Local {
             ..OutputView::default()
         };
         if job.state.is_final() {
-            let kept = self.store.read_kept(uuid, stream.as_str(), from, length);
+            let exit = job.exit.as_ref();
+            let cut = exit.and_then(|exit| match stream {
+                OutputStream::Stdout => exit.stdout_cut,
+                OutputStream::Stderr => exit.stderr_cut,
+            });
+            let window = (from, length);
+            let kept = self.store.read_kept(uuid, stream.as_str(), window, cut);
             let kept = kept.await.map_err(|error| {
                 let what = "its output cannot be read";
                 QueueError::caused(QueueErrorKind::Unknown, what, error)
@@ -191,9 +197,9 @@ impl Local {
             .read_output(uuid, stream, window, READ_TIMEOUT)
             .await;
         match read {
-            Ok((attempt, bytes)) => {
+            Ok((attempt, window)) => {
                 part.attempt = attempt.0;
-                part.bytes = bytes;
+                (part.from, part.bytes) = (window.from, window.bytes);
             }
             // It waits, or ends at this moment, or has not written anything.
             Err(OutputError::NotThere) => {}

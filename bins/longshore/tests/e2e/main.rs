@@ -11,4 +11,5 @@ mod restart;
 mod runs;
 mod service;
 mod service_input;
+mod service_logs;
 mod world;

@@ -26,7 +26,12 @@ impl Service {
     pub(crate) fn start(world: &World, more: &[&str]) -> Self {
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0"];
         arguments.extend(more);
-        let running = world.start(&arguments);
+        Self::spawn(world, world.longshore(&arguments))
+    }
+
+    /// One that is started so.
+    pub(crate) fn spawn(world: &World, command: std::process::Command) -> Self {
+        let running = world.spawn(command);
         let address = wait_for("the service to answer", || {
             let err = running.err();
             let (_, rest) = err.split_once("http://").or(err.split_once("https://"))?;
@@ -63,7 +68,8 @@ impl Service {
             .complains(&["go on running", "waiting"]);
     }
 
-    fn kill(self) {
+    /// Kills it, and what runs for it goes on.
+    pub(crate) fn kill(self) {
         self.running.signal(Signal::SIGKILL);
         self.running.end();
     }

@@ -6,14 +6,12 @@ use std::time::Duration;
 use longshore_pool::Refusal;
 use longshore_pool::runtime::Shell;
 use longshore_runner_api::command::OutputStream;
+use longshore_runner_api::{MAX_WINDOW_BYTES, OutputWindow};
 use longshore_types::{Attempt, ContainerUuid, Explanation, IdleBehavior, InstanceId, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Ended, Message};
 use crate::{EntryView, InstanceEntry, Snapshot};
-
-/// The most bytes that [`Handle::read_output`] gives at once.
-const MAX_WINDOW: u64 = 1 << 20;
 
 /// The way to a dispatcher. Cheap to clone; does not keep it alive.
 #[derive(Clone, Debug)]
@@ -103,24 +101,24 @@ impl Handle {
     }
 
     /// At most `length` bytes, and never more than 1 MiB, of what the latest attempt of a
-    /// container has written to a stream until now, from the byte `from` on; and which attempt
-    /// that is. Only while it is on an instance.
+    /// container has written to a stream until now, from the byte `from` on, or later if that was
+    /// left out; and which attempt that is. Only while it is on an instance.
     pub async fn read_output(
         &self,
         uuid: ContainerUuid,
         stream: OutputStream,
         (from, length): (u64, u64),
         timeout: Duration,
-    ) -> Result<(Attempt, Vec<u8>), OutputError> {
+    ) -> Result<(Attempt, OutputWindow), OutputError> {
         let place = self.ask(|reply| Message::Place(uuid, reply)).await?;
         let place = place.ok_or(OutputError::NotThere)?;
         let what = (uuid, place.attempt, stream);
-        let window = (from, length.min(MAX_WINDOW));
+        let window = (from, length.min(MAX_WINDOW_BYTES));
         let read = self
             .shell
             .read_output(&place.host, what, window, timeout)
             .await;
-        read.map(|bytes| (place.attempt, bytes))
+        read.map(|window| (place.attempt, window))
             .map_err(|failure| OutputError::Host(failure.error))
     }
 

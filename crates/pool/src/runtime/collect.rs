@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use longshore_exec::{Command, ExecutorExt as _, ExitStatus, Output, OutputSink};
 use longshore_runner_api::command::OutputStream;
-use longshore_types::{Attempt, ContainerUuid};
+use longshore_runner_api::{MAX_WINDOW_LINE, OutputWindow};
+use longshore_types::{Attempt, ContainerUuid, Written};
 use tokio::task::coop::consume_budget;
 
 use super::shell::{Shell, describe, host_failure};
@@ -12,7 +13,8 @@ use crate::effect::{Host, HostFailure};
 
 impl Shell {
     /// At most `length` bytes of what an attempt has written to one stream until now, from the
-    /// byte `from` on: empty if it has not written so much. Of an attempt that ended there is
+    /// byte `from` on, or later if that was left out: empty if it has not written so much. Of an
+    /// attempt that ended there is
     /// nothing any more once its result was acknowledged.
     ///
     /// No example: only a worker that has booted has a host.
@@ -26,13 +28,14 @@ impl Shell {
         (uuid, attempt, stream): (ContainerUuid, Attempt, OutputStream),
         (from, length): (u64, u64),
         timeout: Duration,
-    ) -> Result<Vec<u8>, HostFailure> {
+    ) -> Result<OutputWindow, HostFailure> {
         let line = self
             .protocol
             .output_window(uuid, attempt, stream, from, length)
             .ok_or_else(|| HostFailure::answered("its runner tells only of what ended".into()))?;
         let command = Command::new(self.as_runner(host, &line));
         let limit = usize::try_from(length).unwrap_or(usize::MAX);
+        let limit = limit.saturating_add(MAX_WINDOW_LINE);
         let target = self.target(host);
         let asked = self.executor.exec(&target, &command, &[], timeout, limit);
         let answer = tokio::time::timeout(timeout, asked)
@@ -40,18 +43,19 @@ impl Shell {
             .map_err(|_| HostFailure::answered("no answer in time".into()))?
             .map_err(|error| host_failure(&error))?;
         if answer.succeeded() {
-            Ok(answer.stdout)
+            let window = self.protocol.window(&answer.stdout, (from, length));
+            window.ok_or_else(|| HostFailure::answered("its runner did not answer that".into()))
         } else {
             Err(HostFailure::answered(describe(&answer)))
         }
     }
 
-    /// Brings home the `total` bytes that an attempt wrote to one stream.
+    /// Brings home what an attempt wrote to one stream.
     pub(super) async fn collect(
         &self,
         host: &Host,
         (uuid, attempt, stream): (ContainerUuid, Attempt, OutputStream),
-        total: u64,
+        written: Written,
         timeout: Duration,
     ) -> Result<(), HostFailure> {
         let Some(outputs) = &self.outputs else {
@@ -61,12 +65,13 @@ impl Shell {
             HostFailure::answered(format!("the output could not be kept: {error}"))
         };
         let wanted = outputs.wanted(uuid).await.map_err(ours)?;
-        let last = wanted.filter(|wanted| *wanted < total);
-        let skipped = last.map_or(0, |last| total - last);
+        let last = wanted.filter(|wanted| *wanted < written.kept());
+        let skipped = last.map_or(0, |last| written.start_of_last(last));
         let begun = outputs.begin(uuid, attempt, stream.as_str(), skipped);
         let mut sink = begun.await.map_err(ours)?;
         let line = self.protocol.output(uuid, attempt, stream, last);
-        let room = total - skipped;
+        // A line in the place of what was left out is shorter than that.
+        let room = written.bytes.saturating_sub(skipped);
         self.copy(host, &line, sink.as_mut(), room, timeout).await?;
         sink.finish().await.map_err(ours)
     }

@@ -6,7 +6,7 @@ use longshore_exec::{Collected, ExitStatus};
 use longshore_runner_api::command::{
     self, EXIT_KNOWN_ATTEMPT, EXIT_OK, GuardOptions, OutputStream, ReportOptions,
 };
-use longshore_runner_api::report;
+use longshore_runner_api::{OutputWindow, report};
 use longshore_types::{Attempt, ContainerUuid, RunnerReport};
 
 use super::shell::describe;
@@ -118,6 +118,16 @@ pub trait RunnerProtocol: fmt::Debug + Send + Sync {
         let _ = (uuid, attempt, stream, from, length);
         None
     }
+
+    /// What that line printed when so many bytes (the second) from a byte on (the first) were
+    /// asked for; none if it is no answer to that. A runner that leaves nothing out just prints
+    /// the bytes.
+    ///
+    /// No example: the pool calls it, and it is like [`RunnerProtocol::output`].
+    fn window(&self, printed: &[u8], (from, length): (u64, u64)) -> Option<OutputWindow> {
+        let bytes = printed.to_vec();
+        (bytes.len() as u64 <= length).then_some(OutputWindow { from, bytes })
+    }
 }
 
 /// Speaks to `longshore-run`.
@@ -219,5 +229,9 @@ impl RunnerProtocol for LongshoreRun {
         Some(command::output_window(
             runner, uuid, attempt, stream, from, length,
         ))
+    }
+
+    fn window(&self, printed: &[u8], asked: (u64, u64)) -> Option<OutputWindow> {
+        OutputWindow::parse(printed, asked)
     }
 }

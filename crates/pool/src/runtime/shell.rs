@@ -189,10 +189,10 @@ impl Shell {
                 uuid,
                 attempt,
                 stream,
-                bytes,
+                written,
             } => {
                 let what = (*uuid, *attempt, *stream);
-                Outcome::Collected(self.collect(host, what, *bytes, timeout).await)
+                Outcome::Collected(self.collect(host, what, *written, timeout).await)
             }
         }
     }

@@ -332,8 +332,8 @@ impl World {
                 let (outcome, after) = self.kill(id, *uuid, *attempt);
                 Some((PoolOutcome::Killed(outcome), after))
             }
-            EffectAction::Collect { bytes, .. } => {
-                let millis = bytes * 1_000 / BYTES_PER_SECOND;
+            EffectAction::Collect { written, .. } => {
+                let millis = written.bytes * 1_000 / BYTES_PER_SECOND;
                 let after = Duration::from_millis(millis);
                 Some((PoolOutcome::Collected(Ok(())), after))
             }
