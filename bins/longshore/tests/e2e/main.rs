@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod display;
+mod engines;
 mod full_disk;
 mod interrupts;
 mod nasty;

@@ -1,59 +1,31 @@
 //! The control groups of the containers of one instance, where its runner could make any.
 //!
-//! A runner notes the path of an attempt's group in the attempt's `state`, which has one JSON
-//! document a line. A container could change that, so only groups that are named as the runner
-//! names them are believed to be its groups.
+//! The runner notes their paths. A container could change that, so only groups that are named as
+//! the runner names them are believed to be its groups.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use crate::notes::{self, Note};
 
 const HIERARCHIES: &str = "/sys/fs/cgroup";
-const STATE: &str = "state";
-/// How much of a state is read, in bytes.
-const MAX_STATE: u64 = 64 << 10;
 const PREFIX: &str = "longshore-run.";
-
-/// The lines of a state that matter here: one group, as earlier runners wrote it, or several.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Note {
-    Cgroup(PathBuf),
-    Cgroups(Vec<PathBuf>),
-}
+/// How long a group may need to become empty once no process is seen in it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The groups of all containers of the runner that keeps its files in `run`.
 pub(crate) fn of_runner(run: &Path) -> Vec<PathBuf> {
-    let containers = below(&run.join("spool"));
-    let attempts = containers.iter().flat_map(|container| below(container));
-    attempts
-        .flat_map(|attempt| noted(&attempt.join(STATE)))
-        .filter(|group| is_container(group))
-        .collect()
-}
-
-fn below(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
-}
-
-fn noted(state: &Path) -> Vec<PathBuf> {
-    let mut bytes = Vec::new();
-    let is_file = fs::symlink_metadata(state).is_ok_and(|state| state.is_file());
-    let read = is_file.then(|| File::open(state)?.take(MAX_STATE).read_to_end(&mut bytes));
-    if !matches!(read, Some(Ok(_))) {
-        return Vec::new();
-    }
-    let lines = bytes.split(|byte| *byte == b'\n');
-    lines
-        .filter_map(|line| serde_json::from_slice::<Note>(line).ok())
+    let attempts = notes::attempts(run).into_iter();
+    let notes = attempts.flat_map(|attempt| notes::of(&attempt.directory));
+    notes
         .flat_map(|note| match note {
             Note::Cgroup(group) => vec![group],
             Note::Cgroups(groups) => groups,
+            Note::Engine(_) | Note::Finished(_) => Vec::new(),
         })
+        .filter(|group| is_container(group))
         .collect()
 }
 
@@ -65,23 +37,45 @@ fn is_container(group: &Path) -> bool {
             .is_ok_and(|group| group.starts_with(HIERARCHIES))
 }
 
-/// The processes in these groups.
+/// The processes in these groups and in those that an engine made below them.
 pub(crate) fn members(groups: &[PathBuf]) -> BTreeSet<i32> {
-    groups
-        .iter()
-        .filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok())
-        .flat_map(|text| {
-            let pids: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
-            pids
-        })
-        .collect()
+    let mut found = BTreeSet::new();
+    for group in groups {
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        found.extend(text.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        found.extend(members(&below(group)));
+    }
+    found
 }
 
-/// Removes groups in which nothing is left; what cannot be removed takes up nothing but a name.
+/// Removes groups in which nothing runs any more. A process may be in its group for a moment
+/// after it was seen dead; what cannot be removed then takes up nothing but a name.
 pub(crate) fn remove(groups: &[PathBuf]) {
-    for group in groups {
-        let _ = fs::remove_dir(group);
+    let since = Instant::now();
+    let mut left: Vec<&PathBuf> = groups.iter().collect();
+    loop {
+        left.retain(|group| !is_removed(group));
+        if left.is_empty() || since.elapsed() >= PATIENCE {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+fn is_removed(group: &Path) -> bool {
+    below(group).iter().all(|group| is_removed(group))
+        && match fs::remove_dir(group) {
+            Ok(()) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+}
+
+fn below(group: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 #[cfg(test)]
@@ -101,19 +95,8 @@ mod tests {
             &elsewhere,
         ] {
             let note = serde_json::json!({ "cgroups": [target] });
-            fs::write(entry.join(STATE), format!("{note}\n")).unwrap();
+            fs::write(entry.join("state"), format!("{note}\n")).unwrap();
             assert_eq!(of_runner(folder.path()), Vec::<PathBuf>::new());
         }
-    }
-
-    #[test]
-    fn what_the_runner_notes_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join(STATE);
-        assert_eq!(noted(&state), Vec::<PathBuf>::new());
-        let text = "{\"cgroup\":\"/a\"}\n{\"started\":12}\nnonsense\n{\"cgroups\":[\"/b\",\"/c\"]}\n{\"cgr";
-        fs::write(&state, text).unwrap();
-        let found = [Path::new("/a"), Path::new("/b"), Path::new("/c")];
-        assert_eq!(noted(&state), found);
     }
 }

@@ -3,7 +3,8 @@
 //! `create` makes a directory with a record, a host key and a place for the runner, and starts an
 //! SSH server on an ephemeral port of 127.0.0.1. Whoever logs in with the key of the request runs
 //! commands as the current user. `destroy` does what switching a machine off does: every process
-//! that was started through the server is ended, then the directory is removed.
+//! that was started through the server is ended, and every container that the runner had an engine
+//! make; then the directory is removed.
 //!
 //! Everything that must survive this process is in the state directory, so that after a kill -9
 //! the instances are listed again: with the same host key, at a new address.
@@ -36,10 +37,12 @@
 //! ```
 
 mod command;
+mod engines;
 mod environment;
 mod groups;
 mod instance_set;
 mod machine_type;
+mod notes;
 mod parameters;
 mod processes;
 mod record;

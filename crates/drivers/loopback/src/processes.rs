@@ -27,6 +27,7 @@ use longshore_runner_api::command::DIRECTORY_VARIABLE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::engines::{self, NotRemoved};
 use crate::groups;
 
 /// The shortest and the longest pause between two looks at the process table.
@@ -41,6 +42,8 @@ pub(crate) enum EndError {
     Table(#[from] io::Error),
     #[error("processes are still there: {0:?}")]
     Survivors(Vec<i32>),
+    #[error(transparent)]
+    Container(#[from] NotRemoved),
 }
 
 /// What there is to know of a process.
@@ -72,7 +75,9 @@ pub(crate) fn end_all(instance: &Path, run: &Path, timeout: Duration) -> Result<
         let shown = |pid: i32| grouped.contains(&pid) || traces.lead_to(pid);
         let alive = members(&table, &ended, shown);
         if alive.is_empty() {
-            groups::remove(&groups);
+            // By now nobody makes any more of either.
+            engines::remove_all(run)?;
+            groups::remove(&groups::of_runner(run));
             return Ok(());
         }
         if Instant::now() >= deadline {
