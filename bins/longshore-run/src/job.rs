@@ -26,6 +26,8 @@ pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Descriptors below this number are the job's own business.
 const LOWEST_LOCK_DESCRIPTOR: i32 = 700;
+/// The exit code of a job whose files cannot be used: that of a command that cannot be executed.
+const CANNOT_USE: i32 = 126;
 /// The longest text about a failed start, in bytes.
 const MAX_ERROR: usize = 300;
 
@@ -53,8 +55,7 @@ pub(crate) fn spawn(
     document: &StartDocument,
     frame: &Frame<'_>,
 ) -> Result<Spawned, ExitCause> {
-    let not_started = |error| ExitCause::NotStarted { error };
-    let mut command = command(entry, document).map_err(not_started)?;
+    let mut command = command(entry, document)?;
     start(&mut command, document, frame).map_err(|error| {
         let program = document.command.first().map_or("", String::as_str);
         cannot_run(program, &error)
@@ -69,16 +70,17 @@ pub(crate) fn spawn_client(
     is_start: bool,
     lock: &File,
 ) -> Result<Pid, ExitCause> {
-    let not_started = |error: String| ExitCause::NotStarted { error };
     let program = command.get_program().to_string_lossy().into_owned();
     command.current_dir("/");
     if is_start {
-        command.stdin(standard_input(document).map_err(not_started)?);
-        command.stdout(output(entry, OutputStream::Stdout).map_err(not_started)?);
-        command.stderr(output(entry, OutputStream::Stderr).map_err(not_started)?);
+        command.stdin(standard_input(document)?);
+        command.stdout(output(entry, OutputStream::Stdout)?);
+        command.stderr(output(entry, OutputStream::Stderr)?);
     } else {
-        let errors = File::create(entry.engine_errors())
-            .map_err(|error| not_started(format!("cannot write the engine's errors: {error}")))?;
+        let errors =
+            File::create(entry.engine_errors()).map_err(|error| ExitCause::NotStarted {
+                error: format!("cannot write the engine's errors: {error}"),
+            })?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -130,7 +132,7 @@ fn shortened(what: &str, why: &str) -> String {
     format!("{what}: {why}")
 }
 
-fn command(entry: &Entry, document: &StartDocument) -> Result<Command, String> {
+fn command(entry: &Entry, document: &StartDocument) -> Result<Command, ExitCause> {
     let program = document.command.first().map_or("", String::as_str);
     let mut command = Command::new(program);
     command.args(document.command.iter().skip(1));
@@ -244,9 +246,33 @@ fn prepare(parent: Pid, lock: &File, rlimits: &Rlimits) -> std::io::Result<()> {
     Ok(())
 }
 
-fn output(entry: &Entry, stream: OutputStream) -> Result<File, String> {
+fn output(entry: &Entry, stream: OutputStream) -> Result<File, ExitCause> {
     let file = entry.open_output(stream);
-    file.map_err(|error| format!("cannot open the file for {}: {error}", stream.as_str()))
+    file.map_err(|error| ExitCause::NotStarted {
+        error: format!("cannot open the file for {}: {error}", stream.as_str()),
+    })
+}
+
+/// A file or directory that the job names cannot be used. Whether that is the job's fault, so that
+/// trying again is of no use, or the machine's, the error shows.
+pub(crate) fn cannot_use(what: &str, error: &std::io::Error) -> ExitCause {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOENT) => "no such file or directory",
+        Some(libc::ENOTDIR) => "not a directory",
+        Some(libc::EISDIR) => "it is a directory",
+        Some(libc::EACCES | libc::EPERM) => "permission is denied",
+        Some(libc::ENAMETOOLONG) => "its name is too long",
+        Some(libc::ELOOP) => "its symbolic links lead nowhere",
+        Some(libc::ENXIO) => "nobody is at the other end",
+        _ => {
+            let error = shortened(what, &error.to_string());
+            return ExitCause::NotStarted { error };
+        }
+    };
+    ExitCause::CannotRun {
+        code: CANNOT_USE,
+        error: shortened(what, why),
+    }
 }
 
 fn set_environment(command: &mut Command, entry: &Entry, document: &StartDocument) {
@@ -264,28 +290,28 @@ fn set_environment(command: &mut Command, entry: &Entry, document: &StartDocumen
         .env("LONGSHORE_ATTEMPT", entry.attempt.to_string());
 }
 
-fn working_directory(entry: &Entry, document: &StartDocument) -> Result<PathBuf, String> {
-    let path = match &document.cwd {
-        Some(path) => PathBuf::from(path),
-        None => entry.work_directory(),
+fn working_directory(entry: &Entry, document: &StartDocument) -> Result<PathBuf, ExitCause> {
+    let Some(path) = &document.cwd else {
+        return Ok(entry.work_directory());
     };
-    let wrong = |why: &dyn std::fmt::Display| {
-        format!("cannot use the working directory {}: {why}", path.display())
-    };
-    match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(path),
-        Ok(_) => Err(wrong(&"not a directory")),
-        Err(error) => Err(wrong(&error)),
-    }
+    let found = Path::new(path).metadata().and_then(|found| {
+        let error = || std::io::Error::from_raw_os_error(libc::ENOTDIR);
+        found.is_dir().then_some(()).ok_or_else(error)
+    });
+    found.map_err(|error| {
+        let what = format!("cannot use the working directory {path}");
+        cannot_use(&what, &error)
+    })?;
+    Ok(PathBuf::from(path))
 }
 
-fn standard_input(document: &StartDocument) -> Result<Stdio, String> {
+fn standard_input(document: &StartDocument) -> Result<Stdio, ExitCause> {
     let Some(path) = &document.stdin else {
         return Ok(Stdio::null());
     };
     open_input(Path::new(path))
         .map(Stdio::from)
-        .map_err(|error| format!("cannot open the standard input {path}: {error}"))
+        .map_err(|error| cannot_use(&format!("cannot open the standard input {path}"), &error))
 }
 
 /// Opens without waiting, as a named pipe without a writer would make us; reading may wait.

@@ -145,7 +145,7 @@ impl Reaper<'_> {
             noted.map_err(|error| ExitCause::NotStarted {
                 error: format!("cannot note the container of the engine: {error}"),
             })?;
-            check_mounts(self.document).map_err(|error| ExitCause::NotStarted { error })?;
+            check_mounts(self.document)?;
             let create = engine.create(self.entry, self.document);
             return self.spawn_client(create, false);
         }
@@ -311,10 +311,13 @@ impl Reaper<'_> {
 }
 
 /// Docker would make a directory in the place of a source that is missing.
-fn check_mounts(document: &StartDocument) -> Result<(), String> {
+fn check_mounts(document: &StartDocument) -> Result<(), ExitCause> {
     for mount in &document.mounts {
         if let Err(error) = std::fs::metadata(&mount.source) {
-            return Err(format!("cannot mount {}: {error}", mount.source));
+            return Err(job::cannot_use(
+                &format!("cannot mount {}", mount.source),
+                &error,
+            ));
         }
     }
     Ok(())

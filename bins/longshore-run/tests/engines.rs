@@ -168,7 +168,7 @@ fn what_cannot_run_in_a_container_is_told_in_a_line() {
             "the image has no such command",
         ),
         (no_image, "NotStarted", "no-such-image"),
-        (no_source, "NotStarted", "cannot mount /no/such/source"),
+        (no_source, "CannotRun", "cannot mount /no/such/source"),
     ];
     for (document, kind, part) in cases {
         let uuid = uuid();

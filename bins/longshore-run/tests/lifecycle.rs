@@ -102,7 +102,7 @@ fn a_missing_directory_or_input_is_a_result_and_not_a_failed_start() {
         let uuid = uuid();
         fixture.start(uuid, 1, &document);
         match fixture.cause(uuid, 1) {
-            ExitCause::NotStarted { error } => assert!(error.contains(part), "{error}"),
+            ExitCause::CannotRun { code: 126, error } => assert!(error.contains(part), "{error}"),
             other => panic!("{other:?} instead of {part}"),
         }
         fixture.assert_clean(&[uuid]);
