@@ -7,6 +7,7 @@ use longshore_runner_api::command::{
     GuardOptions, MAX_ACKS, MAX_WAIT, OutputStream, ReportOptions,
 };
 use longshore_runner_api::report::{MAX_TEXT, parse_acks};
+use longshore_runner_api::watch::DISPATCHER_SILENCE;
 use longshore_types::{Attempt, ContainerUuid};
 
 use crate::output::Part;
@@ -19,7 +20,8 @@ Supervises containers on this machine.
   longshore-run --kill SIGNAL [--attempt N] UUID           ask it to end; wait up to 1 s
   longshore-run --report [--wait-ms N --known DIGEST] [--ack UUID:N,...]
   longshore-run --list                                     what runs, for people
-  longshore-run --watch                                    answer the requests on standard input
+  longshore-run --watch [--silence SECONDS]                answer the requests on standard input,
+                                                           until none came for so long (180)
   longshore-run --output stdout|stderr [--last BYTES | --from BYTE --length BYTES]
                 --attempt N UUID
   longshore-run --guard SECONDS [--guard-results SECONDS] [--power-off COMMAND]
@@ -52,7 +54,10 @@ pub(crate) enum Command {
     Report(ReportOptions),
     Guard(GuardOptions),
     List,
-    Watch,
+    Watch {
+        /// How long nothing may come.
+        silence: Duration,
+    },
     Output {
         stream: OutputStream,
         part: Part,
@@ -72,6 +77,7 @@ struct Given {
     last: Option<u64>,
     from: Option<u64>,
     length: Option<u64>,
+    silence: Option<Duration>,
     guard_results: Option<Duration>,
     power_off: Option<String>,
     uuid: Option<ContainerUuid>,
@@ -135,6 +141,7 @@ fn option(
             | "last"
             | "from"
             | "length"
+            | "silence"
             | "guard"
             | "guard-results"
             | "power-off"
@@ -173,6 +180,10 @@ fn option(
                 .modes
                 .push(Mode::Guard(seconds(&text).ok_or(wrong(&text))?));
         }
+        "silence" => {
+            let text = value()?;
+            given.silence = Some(seconds(&text).ok_or(wrong(&text))?);
+        }
         "guard-results" => {
             let text = value()?;
             given.guard_results = Some(seconds(&text).ok_or(wrong(&text))?);
@@ -209,7 +220,7 @@ fn option(
     Ok(())
 }
 
-/// A time that a guard waits: a second at least, a year at most.
+/// A time that is waited: a second at least, a year at most.
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: u64 = text.parse().ok()?;
     (1..=366 * 24 * 3600)
@@ -253,7 +264,9 @@ fn command(mut given: Given) -> Result<Command, String> {
             power_off: given.power_off.take(),
         }),
         Mode::List => Command::List,
-        Mode::Watch => Command::Watch,
+        Mode::Watch => Command::Watch {
+            silence: given.silence.unwrap_or(DISPATCHER_SILENCE),
+        },
         Mode::Output(stream) => Command::Output {
             stream,
             part: part(given.last, given.from, given.length)?,
@@ -309,7 +322,10 @@ mod tests {
                 known: "ab".into()
             }))
         );
-        assert_eq!(read("--watch"), Ok(Command::Watch));
+        let silence = DISPATCHER_SILENCE;
+        assert_eq!(read("--watch"), Ok(Command::Watch { silence }));
+        let silence = Duration::from_secs(5);
+        assert_eq!(read("--watch --silence 5"), Ok(Command::Watch { silence }));
         assert_eq!(
             read(&format!("--output stderr --last 9 --attempt 2 {UUID}")),
             Ok(Command::Output {
@@ -353,6 +369,7 @@ mod tests {
             &format!("--kill 65 {UUID}"),
             &format!("--kill TERM {UUID}"),
             &format!("--output both --attempt 1 {UUID}"),
+            "--watch --silence 0",
             "--kill 9 ../../etc/passwd",
         ] {
             assert!(read(line).is_err(), "{line}");

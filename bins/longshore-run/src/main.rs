@@ -137,7 +137,7 @@ fn run_in(directory: &RunDirectory, command: Command) -> Result<u8> {
         } => kill::kill(directory, uuid, attempt, signal),
         Command::Report(options) => report::report(directory, &options),
         Command::List => report::list(directory),
-        Command::Watch => stream::serve(directory),
+        Command::Watch { silence } => stream::serve(directory, silence),
         Command::Guard(options) => guard::guard(directory, &options),
         Command::Output {
             stream,

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use longshore_runner_api::command::{EXIT_USAGE, MAX_WAIT};
 use longshore_runner_api::report::{MAX_TEXT, parse_acks};
-use longshore_runner_api::watch::{
-    Ask, DISPATCHER_SILENCE, FromRunner, HEARTBEAT, Request, Requests, WATCH_PROTOCOL,
-};
+use longshore_runner_api::watch::{Ask, FromRunner, HEARTBEAT, Request, Requests, WATCH_PROTOCOL};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout};
@@ -36,9 +34,9 @@ const MAX_REPORTS: usize = 8;
 /// says it.
 const SIGNALLED: i32 = 128;
 
-/// Answers until there is nobody to answer to.
-pub(crate) fn serve(directory: &RunDirectory) -> Result<u8> {
-    let mut stream = Stream::new(directory);
+/// Answers until there is nobody to answer to, which is so when nothing came for `silence`.
+pub(crate) fn serve(directory: &RunDirectory, silence: Duration) -> Result<u8> {
+    let mut stream = Stream::new(directory, silence);
     stream.say(&FromRunner::Hello {
         protocol: WATCH_PROTOCOL,
         runner_version: env!("CARGO_PKG_VERSION").into(),
@@ -62,6 +60,7 @@ struct Stream<'a> {
     looks: Looks,
     beat_at: Instant,
     heard_at: Instant,
+    silence: Duration,
 }
 
 /// A request that a child carries out.
@@ -80,7 +79,7 @@ struct Asked {
 }
 
 impl<'a> Stream<'a> {
-    fn new(directory: &'a RunDirectory) -> Self {
+    fn new(directory: &'a RunDirectory, silence: Duration) -> Self {
         let now = Instant::now();
         Self {
             directory,
@@ -91,6 +90,7 @@ impl<'a> Stream<'a> {
             looks: Looks::default(),
             beat_at: now + HEARTBEAT,
             heard_at: now,
+            silence,
         }
     }
 
@@ -126,15 +126,15 @@ impl<'a> Stream<'a> {
         if self.beat_at <= now {
             self.say(&FromRunner::Heartbeat)?;
         }
-        if now.duration_since(self.heard_at) >= DISPATCHER_SILENCE {
-            bail!("nothing came from the dispatcher for {DISPATCHER_SILENCE:?}");
+        if now.duration_since(self.heard_at) >= self.silence {
+            bail!("nothing came from the dispatcher for {:?}", self.silence);
         }
         Ok(true)
     }
 
     /// Until when nothing has to be done unless something happens.
     fn patience(&self) -> Duration {
-        let mut next = self.beat_at.min(self.heard_at + DISPATCHER_SILENCE);
+        let mut next = self.beat_at.min(self.heard_at + self.silence);
         if !self.reports.is_empty() {
             let ends = self.reports.iter().map(|asked| asked.end);
             next = ends.chain(self.looks.next()).fold(next, Instant::min);

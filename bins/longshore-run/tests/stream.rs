@@ -29,7 +29,11 @@ struct Stream {
 
 impl Stream {
     fn open(fixture: &Fixture) -> Self {
-        let mut command = fixture.command(&["--watch"]);
+        Self::open_with(fixture, &[])
+    }
+
+    fn open_with(fixture: &Fixture, more: &[&str]) -> Self {
+        let mut command = fixture.command(&[&["--watch"], more].concat());
         let runner = command.stdin(Stdio::piped()).spawn().unwrap();
         let mut stream = Self {
             runner,
@@ -276,4 +280,41 @@ fn what_is_asked_is_a_sign_of_life() {
     assert_eq!(stream.close(), Some(0));
     std::fs::remove_file(fixture.root().join("guard/settings")).unwrap();
     fixture.assert_clean(&[]);
+}
+
+#[test]
+fn it_ends_when_the_dispatcher_is_silent_and_what_runs_goes_on() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let silence = Duration::from_secs(4);
+    let mut stream = Stream::open_with(&fixture, &["--silence", "4"]);
+    let go = fixture.path("go");
+    let script = format!("until [ -e '{}' ]; do sleep 0.01; done", go.display());
+    let start = stream.start(uuid, 1, &shell(&script));
+    assert_eq!(stream.done(start).0, 0);
+    // Every request puts the end off.
+    let since = Instant::now();
+    let mut asked = since;
+    while since.elapsed() < silence / 2 {
+        asked = Instant::now();
+        let ping = stream.ask(Ask::Ping, &[]);
+        stream.done(ping);
+    }
+    // Its input stays open, as that of a connection does whose other side is gone.
+    let status = eventually("the end", || stream.runner.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    assert!(asked.elapsed() >= silence, "{:?}", asked.elapsed());
+
+    // The next one finds everything.
+    let mut stream = Stream::open(&fixture);
+    let report = stream.ask_report("", &[]);
+    let running = stream.reported(report);
+    assert!(
+        matches!(running.containers[0].state, ReportedState::Running { .. }),
+        "{running:?}"
+    );
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Exited { code: 0 });
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&[uuid]);
 }
