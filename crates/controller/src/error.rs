@@ -135,11 +135,17 @@ pub(crate) fn sqlite(what: &'static str, source: rusqlite::Error) -> QueueError 
     // Of these it is certain that the transaction was not committed. After a failed sync it is
     // not: what was written may be there after a crash.
     let kind = match source.sqlite_error_code() {
+        // What an operator can do something about is said in words.
+        Some(ErrorCode::DiskFull) => {
+            let what = format!("{what}: no space is left on its disk; make some and try again");
+            return QueueError::new(QueueErrorKind::Overloaded, what);
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let what = format!("{what}: another process has locked it; try again");
+            return QueueError::new(QueueErrorKind::Overloaded, what);
+        }
         Some(
-            ErrorCode::DiskFull
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::ReadOnly
+            ErrorCode::ReadOnly
             | ErrorCode::OutOfMemory
             | ErrorCode::CannotOpen
             | ErrorCode::TooBig,

@@ -183,3 +183,52 @@ async fn within(request: Request<Body>, next: Next) -> Response<Body> {
     let answered = tokio::time::timeout(MAX_REQUEST, next.run(request)).await;
     answered.unwrap_or_else(|_| errors(StatusCode::REQUEST_TIMEOUT, "the request took too long"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, ready};
+
+    use axum::body::Bytes;
+    use axum::response::IntoResponse as _;
+    use axum::routing::post;
+    use hyper::body::{Body as HttpBody, Frame};
+    use longshore_http::read_body;
+    use tokio::time::{Instant, Interval, interval};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    /// A byte a second, without end.
+    struct Trickle(Interval);
+
+    impl HttpBody for Trickle {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            ready!(self.0.poll_tick(context));
+            let byte = Frame::data(Bytes::from_static(b" "));
+            Poll::Ready(Some(Ok(byte)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_a_byte_a_second_has_its_end() {
+        let read = |request| async {
+            match read_body(request, 1 << 20).await {
+                Ok(_) => StatusCode::OK.into_response(),
+                Err(refused) => *refused,
+            }
+        };
+        let router = Router::new().route("/", post(read)).layer(from_fn(within));
+        let body = Body::new(Trickle(interval(Duration::from_secs(1))));
+        let (request, since) = (Request::post("/").body(body), Instant::now());
+        let answer = router.oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(since.elapsed(), MAX_REQUEST);
+    }
+}

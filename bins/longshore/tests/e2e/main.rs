@@ -13,4 +13,5 @@ mod runs;
 mod service;
 mod service_input;
 mod service_logs;
+mod service_store;
 mod world;

@@ -188,6 +188,17 @@ fn a_thousand_clients_and_those_that_say_nothing_keep_nobody_out() {
         })
         .collect();
     let token = world.read("state/api_token").trim().to_owned();
+    // And these have begun a body, of which a byte comes now and then.
+    let head =
+        "POST /arvados/v1/container_requests HTTP/1.1\r\nHost: here\r\nContent-Length: 100000";
+    let mut slow: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&service.address).unwrap();
+            let head = format!("{head}\r\nAuthorization: Bearer {token}\r\n\r\n{{");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..1000 {
@@ -200,9 +211,15 @@ fn a_thousand_clients_and_those_that_say_nothing_keep_nobody_out() {
         }
         // Jobs are run beside them.
         world.run(&["submit", "--", "touch", "ran"]).expect(0);
-        wait_for("the job", || world.exists("ran").then_some(()));
+        wait_for("the job", || {
+            for stream in &mut slow {
+                stream.write_all(b" ").unwrap();
+            }
+            world.exists("ran").then_some(())
+        });
     });
     assert_eq!(answered.load(Ordering::Relaxed), 1000);
+    drop(slow);
     // Who says no more is not waited for without end.
     for mut stream in idle {
         let mut rest = Vec::new();

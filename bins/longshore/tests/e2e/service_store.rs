@@ -1,0 +1,179 @@
+//! A service whose store cannot be written for a while, or not be opened at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Uid;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::service::{Service, clean};
+use super::world::{World, wait_for};
+
+/// Set in the process that has a mount namespace of its own.
+const OWN_MOUNTS: &str = "LONGSHORE_TEST_OWN_MOUNTS";
+
+fn store(world: &World) -> PathBuf {
+    world.state().join("controller/store.sqlite")
+}
+
+/// What is listed of a job; null if there is none.
+fn listed(world: &World, name: &str) -> Value {
+    let text = world
+        .run(&["list", "--all", "--name", name, "--json"])
+        .expect(0)
+        .out;
+    let found: Value = serde_json::from_str(&text).unwrap();
+    found.get(0).cloned().unwrap_or_default()
+}
+
+/// Waits until a job that was run once has succeeded.
+fn wait_for_success(world: &World, name: &str) {
+    let job = wait_for(name, || {
+        let job = listed(world, name);
+        (job["finished_at"] != Value::Null).then_some(job)
+    });
+    assert_eq!(
+        (&job["verdict"], &job["attempts"]),
+        (&"ok".into(), &1.into()),
+        "{job}"
+    );
+}
+
+/// A job that runs until there is `go`, and says nothing.
+fn submit_waiting(world: &World) {
+    let script = "echo x >> runs; until test -e go; do sleep 0.05; done; touch ended";
+    let submit = ["submit", "--name", "waits", "--", "sh", "-c", script];
+    world.run(&submit).expect(0);
+    wait_for("the job to begin", || world.exists("runs").then_some(()));
+}
+
+/// While nothing can be written, a job ends, and what is asked for is refused with these words;
+/// what is there can be read.
+fn go_through(world: &World, words: &[&str]) {
+    let refused = world.run(&["submit", "--name", "refused", "--", "true"]);
+    refused.expect(1).complains(words);
+    world.run(&["cancel", "waits"]).expect(1).complains(words);
+    assert_eq!(listed(world, "waits")["cancel_requested"], false);
+    world.touch("go");
+    wait_for("the job to end", || world.exists("ended").then_some(()));
+    let refused = "the controller did not take it";
+    wait_for("its end to be refused again and again", || {
+        (world.log().matches(refused).count() >= 3).then_some(())
+    });
+    assert_eq!(listed(world, "waits")["state"], "Running");
+}
+
+/// When it can be written again, nothing was lost or run twice, and everything goes on.
+fn afterwards(world: &World) {
+    wait_for_success(world, "waits");
+    assert_eq!(world.read("runs"), "x\n");
+    assert_eq!(listed(world, "refused"), Value::Null);
+    world
+        .run(&["submit", "--name", "after", "--", "true"])
+        .expect(0);
+    wait_for_success(world, "after");
+}
+
+/// Runs a test again in a mount namespace of its own; `false` in there.
+fn in_own_mounts(test: &str) -> bool {
+    if std::env::var_os(OWN_MOUNTS).is_some() {
+        return false;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    if !Uid::effective().is_root() {
+        command.arg("--map-root-user");
+    }
+    let status = command
+        .arg("--")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(OWN_MOUNTS, "1")
+        .status();
+    assert!(status.unwrap().success());
+    true
+}
+
+fn mount(arguments: &[&str], path: &Path) {
+    let (program, arguments) = arguments.split_first().unwrap();
+    let status = Command::new(program).args(arguments).arg(path).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_loses_nothing() {
+    if in_own_mounts("service_store::a_disk_that_is_full_for_a_while_loses_nothing") {
+        return;
+    }
+    let world = World::new();
+    fs::create_dir(world.state()).unwrap();
+    mount(
+        &["mount", "-t", "tmpfs", "-o", "size=64m", "none"],
+        &world.state(),
+    );
+    let service = Service::start(&world, &[]);
+    submit_waiting(&world);
+    let ballast = world.state().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    go_through(&world, &["no space is left on its disk", "try again"]);
+    drop(file);
+    fs::remove_file(&ballast).unwrap();
+    afterwards(&world);
+    service.stop();
+    clean(&world);
+    mount(&["umount"], &world.state());
+}
+
+#[test]
+fn a_store_that_somebody_locks_for_a_while_loses_nothing() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    submit_waiting(&world);
+    let other = Connection::open(store(&world)).unwrap();
+    other.busy_timeout(super::world::PATIENCE).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    go_through(&world, &["another process has locked it", "try again"]);
+    other.execute_batch("ROLLBACK").unwrap();
+    afterwards(&world);
+    service.stop();
+    clean(&world);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_left_alone() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    submit_waiting(&world);
+    service.stop();
+    let serve = ["serve", "--listen", "off"];
+
+    let other = Connection::open(store(&world)).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let said = world.run(&serve).expect(1);
+    said.complains(&["store.sqlite is in use by another process"]);
+    other.execute_batch("ROLLBACK").unwrap();
+
+    let known: i64 = other
+        .query_row("PRAGMA user_version", (), |row| row.get(0))
+        .unwrap();
+    other.pragma_update(None, "user_version", 99).unwrap();
+    let said = world.run(&serve).expect(1);
+    said.complains(&[
+        "store.sqlite has schema version 99",
+        "newer version",
+        "another state directory",
+    ]);
+    other.pragma_update(None, "user_version", known).unwrap();
+    drop(other);
+
+    // What ran meanwhile has gone on.
+    let service = Service::start(&world, &[]);
+    world.touch("go");
+    wait_for_success(&world, "waits");
+    assert_eq!(world.read("runs"), "x\n");
+    service.stop();
+    clean(&world);
+}
