@@ -38,12 +38,12 @@ pub struct Common {
     /// Where queue, results and logs are kept
     /// [default: $XDG_STATE_HOME/longshore, else ~/.local/state/longshore]
     #[arg(long, global = true, value_name = "DIR", env = "LONGSHORE_STATE_DIR")]
-    #[arg(hide_env_values = true)]
+    #[arg(hide_env_values = true, help_heading = "Options of every command")]
     pub state_dir: Option<PathBuf>,
     /// Also write the log to standard error; FILTER is a level (error, warn, info, debug, trace)
     /// or a list like info,longshore_pool=debug
     #[arg(long, global = true, value_name = "FILTER", env = "LONGSHORE_LOG")]
-    #[arg(hide_env_values = true)]
+    #[arg(hide_env_values = true, help_heading = "Options of every command")]
     pub log: Option<String>,
 }
 
@@ -118,7 +118,9 @@ A job file is YAML or JSON:
       time_limit: 10m
 
 Further keys of a job: env, stdin, priority (1 to 1000), retries (after a lost machine),
-keep_output, engine (process), preemptible (true, false, prefer).
+process_limit, output_limit, keep_output, engine (process, podman, docker) with image, mounts and
+network, preemptible (true, false, prefer). docs/jobs.md explains them, and an editor that is
+given `longshore schema job` completes them.
 
 Run the same file again after an interruption, and it goes on where it was.")]
 pub struct RunArgs {
@@ -140,8 +142,8 @@ pub struct RunArgs {
 /// What `longshore serve` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The commands submit, list, show, logs, cancel and instance find the service through the state
-directory; so does `run`, which then submits its jobs here.
+The commands submit, list, show, explain, logs, cancel and instance find the service through the
+state directory; so does `run`, which then submits its jobs here.
 
 Others use HTTP with a token: `management_token` and `api_token` in the state directory, which are
 made at the first start. docs/service.md describes what is answered.

@@ -51,7 +51,7 @@ pub fn cancel(args: &CancelArgs, state_dir: &Path) -> anyhow::Result<Ending> {
         if let Some(batch) = args.batch {
             let path = format!("/longshore/v1/batches/{batch}/cancel");
             let reply: Value = client.post(&path, &json!({})).await?;
-            eprintln!("{} jobs are ended", reply["jobs"]);
+            eprintln!("{} jobs are cancelled, or being ended", reply["jobs"]);
             return Ok(Ending::Succeeded);
         }
         // All are found before any is ended.
@@ -67,7 +67,12 @@ pub fn cancel(args: &CancelArgs, state_dir: &Path) -> anyhow::Result<Ending> {
             }
             let path = format!("/longshore/v1/jobs/{uuid}/cancel");
             let _: Value = client.post(&path, &json!({})).await?;
-            eprintln!("{name} ({uuid}) is ended");
+            let now: JobView = client.get(&format!("/longshore/v1/jobs/{uuid}")).await?;
+            let said = match now.state.is_final() {
+                true => "is cancelled",
+                false => "is being ended",
+            };
+            eprintln!("{name} ({uuid}) {said}");
         }
         Ok(Ending::Succeeded)
     })

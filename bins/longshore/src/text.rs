@@ -4,6 +4,8 @@ use unicode_width::UnicodeWidthChar;
 
 /// How many characters of a foreign text a message quotes.
 const EXCERPT: usize = 60;
+/// The widest error in a line, in columns.
+const MAX_ERROR: usize = 160;
 
 /// `text` without anything that moves a cursor, changes colours, rings a bell or reverses the
 /// direction of writing; such characters are shown as escapes.
@@ -55,6 +57,12 @@ pub fn fit(text: &str, columns: usize) -> String {
     head.into_iter().chain(ellipsis).chain(tail).collect()
 }
 
+/// What went wrong, in one clean line that can be read at a glance: of a longer one its middle is
+/// left out, since the cause is often at its end.
+pub fn brief(error: &str) -> String {
+    fit(&clean(error), MAX_ERROR)
+}
+
 /// The first characters that together take at most `columns`.
 fn take(chars: impl Iterator<Item = char>, columns: usize) -> Vec<char> {
     let mut used = 0;
@@ -86,6 +94,15 @@ mod tests {
         assert_eq!(clean("\u{9b}2J"), "\\u{9b}2J");
         assert_eq!(clean("a\r\tb"), "a\\r\\tb");
         assert_eq!(clean("x\u{202e}y"), "x\\u{202e}y");
+    }
+
+    #[test]
+    fn a_long_error_keeps_its_beginning_and_its_end() {
+        assert_eq!(brief("short"), "short");
+        let long = format!("cannot pull: {}: connection refused", "x".repeat(500));
+        let text = brief(&long);
+        assert_eq!(width(&text), MAX_ERROR);
+        assert!(text.starts_with("cannot pull: ") && text.ends_with(": connection refused"));
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use crate::run::{Interrupts, runtime};
 use crate::service::Client;
 use crate::service::client::encode;
 use crate::service::view::JobView;
-use crate::text::{clean, fit, width};
+use crate::text::{brief, clean, fit, width};
 
 /// How often a list that is watched is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -116,7 +116,7 @@ fn table(jobs: &[JobView], now: Timestamp) -> String {
     for (job, name) in jobs.iter().zip(&names) {
         let pad = " ".repeat(widest - width(name));
         let since = job.finished_at.or(job.started_at).unwrap_or(job.created_at);
-        let since = format_duration(whole_seconds(now.since(since)));
+        let since = age(now.since(since));
         let line = format!(
             "{}  {name}{pad}  {:<5}  {:<9}  {since:<7}  {}",
             job.uuid,
@@ -145,7 +145,7 @@ fn detail(job: &JobView) -> String {
     };
     let stopping = job.cancel_requested && !job.state.is_final();
     let prefix = if stopping { "being ended; " } else { "" };
-    clean(&format!("{prefix}{}", text.unwrap_or_default()))
+    brief(&format!("{prefix}{}", text.unwrap_or_default()))
 }
 
 /// Everything about one job, a line each.
@@ -168,9 +168,9 @@ pub(super) fn details(job: &JobView, document: &Value) -> String {
         ("attempts", Some(job.attempts.to_string())),
         (
             "ended by",
-            job.exit.as_ref().map(|exit| exit.cause.to_string()),
+            job.exit.as_ref().map(|exit| brief(&exit.cause.to_string())),
         ),
-        ("error", job.error.clone()),
+        ("error", job.error.as_deref().map(brief)),
         ("instance", job.instance.clone()),
         ("submitted", Some(job.created_at.to_string())),
         ("started", time(job.started_at)),
@@ -209,10 +209,36 @@ fn shown(word: &str) -> String {
     longshore_runner_api::command::quote(word)
 }
 
-fn whole_seconds(duration: Duration) -> Duration {
-    Duration::from_secs(duration.as_secs())
+/// How long ago something was, in one or two units: `8s`, `3m5s`, `2h10m`, `3d4h`.
+fn age(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{}s", seconds % 60),
+        3600..86_400 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
 }
 
 fn now() -> Timestamp {
     Timestamp::from_system(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m1s"),
+            (7_805, "2h10m"),
+            (273_600, "3d4h"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_types::{ContainerState, Exit, ExitCause, Timestamp};
 
-use crate::text::clean;
+use crate::text::brief;
 
 /// What is known about a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl JobRow {
             (None, Some(exit)) => exit.cause.to_string(),
             (None, None) => "its end was not seen".into(),
         };
-        clean(&text)
+        brief(&text)
     }
 
     /// What it wrote that could not be kept, in words, if it has ended and anything is missing.
