@@ -183,6 +183,9 @@ Examples:
 
 The options apply to a command; a file says all that itself. A command runs in the directory that
 it is submitted from.")]
+#[command(override_usage = "\
+longshore submit [OPTIONS] <FILE>
+       longshore submit [OPTIONS] -- <COMMAND>...")]
 pub struct SubmitArgs {
     /// A job file
     #[arg(

@@ -22,12 +22,26 @@ pub fn instance(command: &InstanceCommand, state_dir: &Path) -> anyhow::Result<E
         let client = Client::need(state_dir).await?;
         match command {
             InstanceCommand::List { json } => list(&client, *json).await,
-            InstanceCommand::Hold(args) => each(&client, "hold", &args.instances, "").await,
-            InstanceCommand::Drain(args) => each(&client, "drain", &args.instances, "").await,
-            InstanceCommand::Run(args) => each(&client, "run", &args.instances, "").await,
+            InstanceCommand::Hold(args) => {
+                each(&client, "hold", "is on hold", &args.instances, "").await
+            }
+            InstanceCommand::Drain(args) => {
+                let said = "gets no more jobs, and is given back when nothing runs there";
+                each(&client, "drain", said, &args.instances, "").await
+            }
+            InstanceCommand::Run(args) => {
+                each(&client, "run", "is used as usual", &args.instances, "").await
+            }
             InstanceCommand::Kill(args) => {
                 let reason = format!("&reason={}", encode(&args.reason));
-                each(&client, "kill", &args.instances, &reason).await
+                each(
+                    &client,
+                    "kill",
+                    "is being given back",
+                    &args.instances,
+                    &reason,
+                )
+                .await
             }
         }
     })
@@ -44,7 +58,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<Ending> {
         return Ok(Ending::Succeeded);
     }
     let mut text = format!(
-        "{:24}  {:21}  {:9}  {:8}  TYPE       RUNNING\n",
+        "{:25}  {:21}  {:9}  {:8}  TYPE       RUNNING\n",
         "INSTANCE", "ADDRESS", "STATE", "BEHAVIOR"
     );
     for item in &items {
@@ -57,7 +71,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<Ending> {
             .map_or(0, Vec::len);
         let _ = writeln!(
             text,
-            "{:24}  {:21}  {:9}  {:8}  {:9}  {running}",
+            "{:25}  {:21}  {:9}  {:8}  {:9}  {running}",
             field("instance"),
             field("address"),
             field("worker_state"),
@@ -72,6 +86,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<Ending> {
 async fn each(
     client: &Client,
     verb: &str,
+    said: &str,
     instances: &[String],
     more: &str,
 ) -> anyhow::Result<Ending> {
@@ -79,7 +94,7 @@ async fn each(
     for id in instances {
         let path = format!("{INSTANCES}/{verb}?instance_id={}{more}", encode(id));
         match client.manage(Method::POST, &path).await {
-            Ok(_) => eprintln!("{}: done", clean(id)),
+            Ok(_) => eprintln!("{} {said}", clean(id)),
             Err(ClientError::Refused { message, .. }) => {
                 eprintln!("{}: {}", clean(id), clean(&message));
                 ending = Ending::Failed;

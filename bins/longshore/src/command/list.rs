@@ -131,21 +131,21 @@ fn table(jobs: &[JobView], now: Timestamp) -> String {
 
 /// What is worth knowing of a job beside its status.
 fn detail(job: &JobView) -> String {
+    let error = || job.error.as_deref().map(brief);
     let text = match job.verdict.as_str() {
-        "waiting" => job.reason.clone().or_else(|| job.error.clone()),
+        "waiting" => job.reason.clone().or_else(error),
         "running" => job
             .instance
             .as_ref()
             .map(|instance| format!("on {instance}")),
-        "failed" => job
-            .error
-            .clone()
-            .or_else(|| job.exit.as_ref().map(|exit| exit.cause.to_string())),
+        "failed" => {
+            error().or_else(|| job.exit.as_ref().map(|exit| brief(&exit.cause.to_string())))
+        }
         _ => None,
     };
     let stopping = job.cancel_requested && !job.state.is_final();
     let prefix = if stopping { "being ended; " } else { "" };
-    brief(&format!("{prefix}{}", text.unwrap_or_default()))
+    clean(&format!("{prefix}{}", text.unwrap_or_default()))
 }
 
 /// Everything about one job, a line each.
@@ -155,6 +155,9 @@ pub(super) fn details(job: &JobView, document: &Value) -> String {
         let words = words.iter().filter_map(Value::as_str);
         words.map(shown).collect::<Vec<_>>().join(" ")
     });
+    // An error says the cause again, and more.
+    let cause = job.exit.as_ref().map(|exit| exit.cause.to_string());
+    let cause = cause.filter(|cause| !job.error.as_ref().is_some_and(|e| e.contains(cause)));
     let ran = job.row().duration_until(now()).map(format_duration);
     let rows: [(&str, Option<String>); 17] = [
         ("job", Some(job.uuid.to_string())),
@@ -166,10 +169,7 @@ pub(super) fn details(job: &JobView, document: &Value) -> String {
         ("directory", document["cwd"].as_str().map(str::to_owned)),
         ("priority", Some(job.priority.to_string())),
         ("attempts", Some(job.attempts.to_string())),
-        (
-            "ended by",
-            job.exit.as_ref().map(|exit| brief(&exit.cause.to_string())),
-        ),
+        ("ended by", cause.map(|cause| brief(&cause))),
         ("error", job.error.as_deref().map(brief)),
         ("instance", job.instance.clone()),
         ("submitted", Some(job.created_at.to_string())),

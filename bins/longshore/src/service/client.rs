@@ -100,6 +100,9 @@ impl Client {
     /// The service of a state directory, or what to do to have one.
     pub async fn need(state_dir: &Path) -> anyhow::Result<Self> {
         let found = Self::find(state_dir).await;
+        if found.is_none() {
+            Self::check_tokens(state_dir).await?;
+        }
         found.ok_or_else(|| {
             let path = state_dir.display();
             UsageError::new(format!(
@@ -108,6 +111,28 @@ impl Client {
             ))
             .into()
         })
+    }
+
+    /// Whether a service is there whose tokens cannot be read.
+    async fn check_tokens(state_dir: &Path) -> Result<(), UsageError> {
+        let answers = async {
+            let socket = files::socket(state_dir).ok()?;
+            UnixStream::connect(&socket.path).await.ok()
+        };
+        if answers.await.is_none() {
+            return Ok(());
+        }
+        for name in [API_TOKEN, MANAGEMENT_TOKEN] {
+            files::read_token(state_dir, name).map_err(|error| {
+                let path = state_dir.join(name);
+                UsageError::new(format!(
+                    "the token {} cannot be read: {error}; end the service and start it again to \
+                     have a new one",
+                    path.display()
+                ))
+            })?;
+        }
+        Ok(())
     }
 
     /// What answers.
@@ -232,9 +257,18 @@ impl Client {
             let headers = parts.headers;
             return Ok(Reply { headers, body });
         }
+        // Of what is asked here nothing is forbidden to who has the right token.
+        let message = match parts.status {
+            StatusCode::FORBIDDEN => format!(
+                "the token in {} is not the one that the service began with; put that back, or \
+                 end the service and start it again",
+                self.state_dir.display()
+            ),
+            _ => said(&body),
+        };
         Err(ClientError::Refused {
             status: parts.status.as_u16(),
-            message: said(&body),
+            message,
         })
     }
 

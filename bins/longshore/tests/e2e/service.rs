@@ -102,6 +102,31 @@ fn commands_say_what_to_do_where_no_service_runs() {
 }
 
 #[test]
+fn tokens_that_are_not_the_service_s_are_said() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    for (name, command) in [
+        ("api_token", &["list"][..]),
+        ("management_token", &["instance", "list"]),
+    ] {
+        let path = world.state().join(name);
+        let token = std::fs::read(&path).unwrap();
+        std::fs::write(&path, "another-token-that-is-long-enough\n").unwrap();
+        let said = world.run(command).expect(1);
+        said.complains(&["is not the one that the service began with"]);
+        std::fs::remove_file(&path).unwrap();
+        world
+            .run(command)
+            .expect(2)
+            .complains(&[name, "cannot be read"]);
+        std::fs::write(&path, token).unwrap();
+        world.run(command).expect(0);
+    }
+    service.stop();
+    clean(&world);
+}
+
+#[test]
 fn a_job_is_submitted_listed_shown_followed_and_ended() {
     let world = World::new();
     let service = Service::start(&world, &[]);
