@@ -10,6 +10,7 @@ use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
 use longshore_pool::runtime::{LongshoreRun, RunnerBinary, Shell, random_seed};
 use longshore_queue::Queue as _;
 use longshore_ssh::{PrivateKey, SshExecutor};
+use longshore_throttle::Metrics;
 use longshore_types::{ByteSize, InstanceId, InstanceType};
 
 use crate::provider::{Provider, ours};
@@ -29,6 +30,7 @@ pub struct Embedded {
     dispatcher: Dispatcher,
     types: Vec<InstanceType>,
     instance_set: Arc<dyn InstanceSet>,
+    driver_metrics: Metrics,
 }
 
 impl Embedded {
@@ -41,6 +43,7 @@ impl Embedded {
         let store = Arc::new(Store::open(&state.controller(), Settings::default())?);
         let Provider {
             instance_set,
+            driver_metrics,
             mut pool,
             ssh,
             watch_streams,
@@ -89,6 +92,7 @@ impl Embedded {
             dispatcher,
             types,
             instance_set,
+            driver_metrics,
         })
     }
 
@@ -109,6 +113,11 @@ impl Embedded {
     /// The instance types that it has.
     pub fn types(&self) -> &[InstanceType] {
         &self.types
+    }
+
+    /// Which calls the driver was given.
+    pub(crate) fn driver_metrics(&self) -> &Metrics {
+        &self.driver_metrics
     }
 
     /// The dispatcher.

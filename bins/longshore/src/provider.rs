@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use longshore_cloud::{Driver as _, InstanceSet, TagKeys, Tags};
 use longshore_driver_loopback::{LoopbackDriver, implicit_type};
 use longshore_pool::runtime::Isolated;
-use longshore_throttle::Stack;
+use longshore_throttle::{Metrics, Stack};
 use longshore_types::InstanceType;
 
 use crate::state::StateDirectory;
@@ -20,6 +20,8 @@ const INSTANCE_SET_ID: &str = "embedded";
 pub struct Provider {
     /// Makes, lists and destroys them.
     pub(crate) instance_set: Arc<dyn InstanceSet>,
+    /// Which calls the driver was given.
+    pub(crate) driver_metrics: Metrics,
     /// How they are used: types, limits, times.
     pub pool: longshore_pool::Config,
     /// How they are reached.
@@ -37,7 +39,12 @@ impl Provider {
         types: Vec<InstanceType>,
         runner_directory: String,
     ) -> Self {
-        let stack = Stack::new(driver).hold_off().filter(ours()).build();
+        let driver_metrics = Metrics::new();
+        let stack = Stack::new(driver)
+            .instrument(driver_metrics.clone())
+            .hold_off()
+            .filter(ours())
+            .build();
         let instance_set: Arc<dyn InstanceSet> = Arc::new(Isolated::new(stack));
         let group = |t: &InstanceType| Some((t.name.clone(), instance_set.quota_group(t)?));
         let quota_groups = types.iter().filter_map(group).collect();
@@ -46,6 +53,7 @@ impl Provider {
         pool.capabilities = instance_set.capabilities();
         pool.quota_groups = quota_groups;
         Self {
+            driver_metrics,
             instance_set,
             pool,
             ssh: longshore_ssh::Settings::default(),

@@ -9,6 +9,7 @@ pub mod client;
 mod files;
 mod jobs;
 mod local;
+mod requests;
 pub mod serve;
 mod server;
 pub mod view;

@@ -3,10 +3,13 @@
 mod act;
 mod claims;
 mod explain;
+mod figures;
 mod mirror;
 mod refresh;
 mod show;
 mod tell;
+
+pub use figures::Figures;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

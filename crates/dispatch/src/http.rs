@@ -8,6 +8,7 @@
     reason = "the error is the answer, made once a request"
 )]
 
+mod exposition;
 mod metrics;
 mod show;
 
@@ -34,8 +35,6 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::runtime::{Ended, Handle};
-
-pub use metrics::DispatchMetrics;
 
 /// The largest body of a request in bytes: two parameters.
 const MAX_BODY: usize = 64 << 10;
@@ -74,7 +73,7 @@ pub struct Management {
     pub kill: Arc<dyn KillContainer>,
     /// The types that are configured.
     pub types: BTreeMap<TypeName, InstanceType>,
-    /// What `/metrics` tells.
+    /// What `/metrics` tells beside what the dispatcher itself has to tell.
     pub registry: Arc<Registry>,
 }
 
@@ -94,7 +93,7 @@ type Shared = State<Arc<Api>>;
 type Answer = Response<Body>;
 
 impl Management {
-    /// Everything below `/arvados/v1/dispatch`, `/metrics` and `/_health/ping`.
+    /// Everything below `/arvados/v1/dispatch`, `/metrics`, `/metrics.json` and `/_health/ping`.
     pub fn router(self) -> Router {
         let api = Arc::new(Api {
             management: self,
@@ -112,6 +111,7 @@ impl Management {
         Router::new()
             .nest("/arvados/v1/dispatch", dispatch)
             .route("/metrics", get(metrics_text))
+            .route("/metrics.json", get(metrics_json))
             .route_layer(from_fn_with_state(api.clone(), authorize))
             .route("/_health/ping", get(ping))
             .with_state(api)
@@ -138,6 +138,19 @@ impl Api {
             Some(other) if !token.matches(&other) => Some((StatusCode::FORBIDDEN, "Forbidden")),
             Some(_) => None,
         }
+    }
+
+    /// What Prometheus reads.
+    async fn metrics(&self) -> Result<String, Answer> {
+        let dispatcher = &self.management.dispatcher;
+        let page = metrics::Page {
+            measured: dispatcher.measure().await.map_err(gone)?,
+            snapshot: dispatcher.snapshot(),
+            types: self.management.types.clone(),
+        };
+        let failed =
+            |error: fmt::Error| errors(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+        page.text(&self.management.registry).map_err(failed)
     }
 
     async fn set_idle_behavior(
@@ -253,11 +266,11 @@ async fn kill_instance(State(api): Shared, request: Request<Body>) -> Answer {
 }
 
 async fn metrics_text(State(api): Shared) -> Answer {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &api.management.registry) {
-        Ok(()) => plain(StatusCode::OK, text),
-        Err(error) => errors(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
+    answer(async { Ok(plain(StatusCode::OK, api.metrics().await?)) }).await
+}
+
+async fn metrics_json(State(api): Shared) -> Answer {
+    answer(async { Ok(json(&exposition::families(&api.metrics().await?))) }).await
 }
 
 async fn ping(State(api): Shared, request: Request<Body>) -> Answer {

@@ -31,7 +31,7 @@ pub mod runtime;
 mod view;
 
 pub use config::Config;
-pub use core::Core;
+pub use core::{Core, Figures};
 pub use effect::{Effect, QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
 pub use leadership::{HOLD_BACK, Leadership, LockNews, Standing, TRUST};
 pub use notice::Notice;

@@ -13,6 +13,7 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(crate) struct ContainerLimit {
     limit: Option<u32>,
     grows_at: Option<Instant>,
+    overloaded_at: Option<Instant>,
 }
 
 impl ContainerLimit {
@@ -24,6 +25,11 @@ impl ContainerLimit {
         self.grows_at
     }
 
+    /// When the controller last had too much to do.
+    pub(crate) fn overloaded_at(self) -> Option<Instant> {
+        self.overloaded_at
+    }
+
     /// Whether it may grow now.
     pub(crate) fn is_due(self, now: Instant) -> bool {
         self.grows_at.is_some_and(|at| at <= now)
@@ -31,6 +37,7 @@ impl ContainerLimit {
 
     /// The controller refused a call while `running` containers ran.
     pub(crate) fn handle_overload(&mut self, running: u32, now: Instant) {
+        self.overloaded_at = Some(now);
         let lower = running.saturating_sub(1).max(1);
         self.limit = Some(self.limit.map_or(lower, |limit| limit.min(lower)));
         self.grows_at = Some(now + QUIET);

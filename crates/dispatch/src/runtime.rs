@@ -7,6 +7,7 @@ mod ask;
 mod event_loop;
 mod handle;
 mod log;
+mod times;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::{Config, EntryView, InstanceEntry, Notice, Place};
 use event_loop::EventLoop;
 pub use handle::{Handle, OutputError};
+pub use times::{Measured, Summary};
 
 /// The most messages that wait to be read by the event loop.
 const MAX_MESSAGES: usize = 1000;
@@ -60,6 +62,7 @@ enum Message {
     Entries(oneshot::Sender<Shown<Vec<EntryView>>>),
     Instances(oneshot::Sender<Shown<Vec<InstanceEntry>>>),
     Place(ContainerUuid, oneshot::Sender<Option<Place>>),
+    Measure(oneshot::Sender<Measured>),
     WindDown,
     Stop(Duration),
 }

@@ -117,6 +117,11 @@ impl Cache {
             .map(|(&uuid, cached)| self.entry(uuid, cached))
     }
 
+    /// Every container as it is known, ordered by uuid, without what else an entry has.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.entries.values().map(|cached| &cached.container)
+    }
+
     /// How many entries are of containers that have not ended.
     pub fn unfinished(&self) -> usize {
         let states = self.entries.values().map(|cached| cached.container.state);

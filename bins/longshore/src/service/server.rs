@@ -9,10 +9,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Response, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::routing::get;
 use longshore_controller::http::Api;
-use longshore_dispatch::http::{DispatchMetrics, Management};
-use longshore_http::{Limits, Listener, errors, method_override, serve};
+use longshore_dispatch::http::Management;
+use longshore_http::{Limits, Listener, authorize, errors, method_override, serve};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +24,7 @@ use tower::{Layer as _, Service};
 
 use super::client::ServiceKind;
 use super::files::{self, About};
+use super::requests::{self, Requests};
 use crate::embedded::Embedded;
 use crate::ending::UsageError;
 use crate::state::{StateDirectory, StateError};
@@ -135,7 +139,9 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
         types.map(|t| (t.name.clone(), t.clone())).collect();
     let mut registry = Registry::default();
     let handle = embedded.dispatcher().handle();
-    DispatchMetrics::register(handle.clone(), types.clone(), &mut registry);
+    embedded.driver_metrics().register(&mut registry);
+    let requests = Requests::register(&mut registry);
+    register_version(&mut registry);
     let management = Management {
         dispatcher: handle,
         token: files::token(state_dir, files::MANAGEMENT_TOKEN)?,
@@ -143,6 +149,10 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
         types,
         registry: Arc::new(registry),
     };
+    let inspect = Router::new()
+        .route("/_inspect/requests", get(requests::inspect))
+        .route_layer(from_fn_with_state(management.token.clone(), authorize))
+        .with_state(requests.clone());
     let api_token = files::token(state_dir, files::API_TOKEN)?;
     let api = Api {
         store: embedded.store().clone(),
@@ -152,6 +162,7 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
     let routes = super::api::router(local, api_token)
         .merge(management.router())
         .merge(api.router())
+        .merge(inspect)
         .fallback(async || errors(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             errors(
@@ -159,9 +170,22 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
                 "this path has no such method",
             )
         })
-        .layer(from_fn(within));
+        .layer(from_fn(within))
+        .layer(from_fn_with_state(requests, requests::note));
     // Before the routes are looked at.
     Ok(Router::new().fallback_service(overridable(routes)))
+}
+
+/// What is running, for who compares installations.
+fn register_version(registry: &mut Registry) {
+    let version = Family::<[(&str, &str); 1], Gauge>::default();
+    let labels = [("version", env!("CARGO_PKG_VERSION"))];
+    version.get_or_create(&labels).set(1);
+    registry.register(
+        "arvados_version_running",
+        "Whether the service is of this version",
+        version,
+    );
 }
 
 fn overridable(

@@ -13,5 +13,6 @@ mod runs;
 mod service;
 mod service_input;
 mod service_logs;
+mod service_metrics;
 mod service_store;
 mod world;

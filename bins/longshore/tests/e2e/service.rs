@@ -81,7 +81,7 @@ pub(crate) fn clean(world: &World) {
     world.check_nothing_is_left();
 }
 
-fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 

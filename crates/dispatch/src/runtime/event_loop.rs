@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 
 use super::ask::ask;
 use super::log::log;
+use super::times::Recorder;
 use super::{Message, Parts, Stopped};
 use crate::{Config, Core, Effect, QueueReply, RequestId, Snapshot};
 
@@ -27,6 +28,7 @@ pub(super) struct EventLoop {
     performer: Performer,
     requests: JoinSet<(RequestId, QueueReply)>,
     sleep_watch: SleepWatch,
+    recorder: Recorder,
     /// When the next snapshot is published; none while nothing has changed since the last.
     publish_at: Option<Instant>,
     published_at: Instant,
@@ -51,6 +53,7 @@ impl EventLoop {
             publisher,
             requests: JoinSet::new(),
             sleep_watch: SleepWatch::new(),
+            recorder: Recorder::default(),
             publish_at: Some(now),
             published_at: now,
         }
@@ -72,6 +75,7 @@ impl EventLoop {
                     None => return self.stop(Duration::ZERO).await,
                 },
                 Some((id, outcome)) = self.performer.next() => {
+                    self.recorder.on_outcome(id, &outcome);
                     self.core.handle_pool_outcome(id, outcome, self.clock.now());
                 }
                 Some(reply) = self.requests.join_next() => {
@@ -116,6 +120,10 @@ impl EventLoop {
             Message::Place(uuid, reply) => {
                 let _ = reply.send(self.core.place(uuid));
             }
+            Message::Measure(reply) => {
+                let figures = self.core.figures(now);
+                let _ = reply.send(self.recorder.measured(figures));
+            }
             Message::WindDown => self.core.wind_down(now),
             Message::Stop(_) => {}
         }
@@ -132,13 +140,19 @@ impl EventLoop {
     fn drain(&mut self) {
         while let Some(notice) = self.core.poll_notice() {
             log(&notice);
+            let now = self.clock.now();
+            let since = |uuid| self.core.first_seen(uuid).map(|at| now.since(at));
+            self.recorder.on_notice(&notice, since);
             if let Some(observer) = &self.parts.observer {
                 (observer.0)(&notice);
             }
         }
         while let Some(effect) = self.core.poll_effect() {
             match effect {
-                Effect::Pool(effect) => self.performer.spawn(effect),
+                Effect::Pool(effect) => {
+                    self.recorder.on_effect(&effect);
+                    self.performer.spawn(effect);
+                }
                 Effect::Queue(request) => {
                     self.requests
                         .spawn(ask(request, Arc::clone(&self.parts.queue)));

@@ -10,7 +10,7 @@ use longshore_runner_api::{MAX_WINDOW_BYTES, OutputWindow};
 use longshore_types::{Attempt, ContainerUuid, Explanation, IdleBehavior, InstanceId, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Ended, Message};
+use super::{Ended, Measured, Message};
 use crate::{EntryView, InstanceEntry, Snapshot};
 
 /// The way to a dispatcher. Cheap to clone; does not keep it alive.
@@ -98,6 +98,11 @@ impl Handle {
     /// Every instance, by id, and the moment at which it was so.
     pub async fn instances(&self) -> Result<(Vec<InstanceEntry>, Instant), Ended> {
         self.ask(Message::Instances).await
+    }
+
+    /// What there is to measure. It costs a look at every container and worker.
+    pub async fn measure(&self) -> Result<Measured, Ended> {
+        self.ask(Message::Measure).await
     }
 
     /// At most `length` bytes, and never more than 1 MiB, of what the latest attempt of a
