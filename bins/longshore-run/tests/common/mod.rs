@@ -236,6 +236,29 @@ impl Drop for Fixture {
         for pid in self.processes() {
             let _ = signal(pid, libc::SIGKILL);
         }
+        if std::thread::panicking() {
+            let entries = std::fs::read_dir(self.root().join("spool"));
+            let entries = entries.into_iter().flatten().flatten();
+            let uuids: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+            remove_groups(Path::new("/sys/fs/cgroup"), &|name| {
+                uuids.iter().any(|uuid| {
+                    name.starts_with(&format!("longshore-run.{}.", uuid.to_string_lossy()))
+                })
+            });
+        }
+    }
+}
+
+/// Removes the control groups of a failed test, which nobody else will.
+fn remove_groups(below: &Path, is_ours: &dyn Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        remove_groups(&entry.path(), is_ours);
+        if is_ours(&entry.file_name().to_string_lossy()) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
     }
 }
 

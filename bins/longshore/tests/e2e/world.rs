@@ -241,6 +241,27 @@ impl Drop for World {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
+        let log = self.log();
+        let uuids: Vec<&str> = log.split("container_uuid=").skip(1).collect();
+        remove_groups(Path::new("/sys/fs/cgroup"), &|name| {
+            uuids.iter().any(|uuid| {
+                let uuid = uuid.split_whitespace().next();
+                uuid.is_some_and(|uuid| name.starts_with(&format!("longshore-run.{uuid}.")))
+            })
+        });
+    }
+}
+
+/// Removes the control groups of a failed test, which nobody else will.
+fn remove_groups(below: &Path, is_ours: &dyn Fn(&str) -> bool) {
+    for entry in fs::read_dir(below).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        remove_groups(&entry.path(), is_ours);
+        if is_ours(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
