@@ -137,7 +137,7 @@ pub(crate) fn sqlite(what: &'static str, source: rusqlite::Error) -> QueueError 
     let kind = match source.sqlite_error_code() {
         // What an operator can do something about is said in words.
         Some(ErrorCode::DiskFull) => {
-            let what = format!("{what}: no space is left on its disk; make some and try again");
+            let what = format!("{what}: its disk is full; make space and try again");
             return QueueError::new(QueueErrorKind::Overloaded, what);
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

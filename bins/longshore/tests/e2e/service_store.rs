@@ -118,7 +118,7 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
     let ballast = world.state().join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
-    go_through(&world, &["no space is left on its disk", "try again"]);
+    go_through(&world, &["its disk is full", "make space", "try again"]);
     drop(file);
     fs::remove_file(&ballast).unwrap();
     afterwards(&world);
