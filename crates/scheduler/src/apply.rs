@@ -61,8 +61,9 @@ impl Core {
             return;
         };
         case.touched = false;
-        if case.watch != verdict.watch {
-            let old = std::mem::replace(&mut case.watch, verdict.watch);
+        case.standing = verdict.standing;
+        if case.ties.watch != verdict.watch {
+            let old = std::mem::replace(&mut case.ties.watch, verdict.watch);
             if let Some(old) = old
                 && let Some(watching) = self.watch.get_mut(&old)
             {
@@ -71,20 +72,21 @@ impl Core {
                     self.watch.remove(&old);
                 }
             }
-            if let Some(new) = &case.watch {
+            if let Some(new) = &case.ties.watch {
                 self.watch.entry(new.clone()).or_default().insert(no);
             }
         }
         if verdict.cleared {
-            case.cleared_at.get_or_insert(now);
-        } else {
-            case.cleared_at = None;
+            case.ties.cleared_at.get_or_insert(now);
+        } else if let Some(ties) = case.ties.touched_mut() {
+            ties.cleared_at = None;
         }
-        case.standing = verdict.standing;
-        let paused = case.pause.as_ref().is_some_and(|p| p.until > now);
-        case.wants = verdict.wants;
-        case.wants
-            .retain(|a| !paused && !case.in_flight.iter().any(|doing| doing.covers(a)));
+        let mut wants = verdict.wants;
+        let paused = case.ties.is_paused(now);
+        wants.retain(|a| !paused && !case.ties.in_flight.iter().any(|doing| doing.covers(a)));
+        if wants != case.ties.wants {
+            case.ties.wants = wants;
+        }
         self.settle_booking(no, verdict.room);
         self.note_standing(no, now);
         self.count(no, entering);
@@ -93,18 +95,19 @@ impl Core {
 
     /// Notes whether it has wishes; a case of which nothing is left goes.
     fn keep_or_drop(&mut self, no: CaseNo) {
-        let Some(case) = self.cases.get(no) else {
+        let Some(case) = self.cases.get_mut(no) else {
             return;
         };
+        case.ties.tidy();
         let key = case.key;
-        if !case.wants.is_empty() {
+        if !case.ties.wants.is_empty() {
             self.todo.insert((key, no));
         } else if !self.todo.is_empty() {
             self.todo.remove(&(key, no));
         }
-        let idle = case.calling.is_none() && case.in_flight.is_empty();
-        if case.entry.is_none() && case.claims.is_empty() && idle {
-            if let Some(pause) = &case.pause {
+        let idle = case.calling.is_none() && case.ties.in_flight.is_empty();
+        if case.entry.is_none() && case.ties.claims.is_empty() && idle {
+            if let Some(pause) = &case.ties.pause {
                 self.pauses.remove(&(pause.until, key, no));
             }
             self.numbers.remove(&key);
@@ -127,20 +130,23 @@ impl Core {
             return;
         }
         let here = |instance: &InstanceId| {
-            !self.config.records_placement || entry.placed_on.as_ref() == Some(instance)
+            !self.config.records_placement || entry.placed_on.as_deref() == Some(instance)
         };
         let sighting = case
+            .ties
             .claims
             .iter()
             .find(|c| here(&c.instance) && !Case::is_outdated(entry, c));
         if let Some(claim) = sighting {
             // A start that is under way may surely be refused yet.
             let runs = claim.phase.shows_process();
-            case.ran |= runs;
+            let origin = Origin::On(claim.instance.clone());
+            let ties = &mut *case.ties;
+            ties.ran |= runs;
             // It was started before it was withdrawn, and goes on.
-            case.kill.take_if(|kill| runs && kill.only_unstarted);
-            if case.origin == Origin::Unknown {
-                case.origin = Origin::On(claim.instance.clone());
+            ties.kill.take_if(|kill| runs && kill.only_unstarted);
+            if ties.origin == Origin::Unknown {
+                ties.origin = origin;
             }
         }
     }
@@ -153,7 +159,7 @@ impl Core {
         let Some(case) = self.cases.get(no) else {
             return;
         };
-        let bound = matches!(case.standing, Standing::Bound(_));
+        let bound = case.standing == Standing::Bound;
         let (true, Some(entry), Some(booking)) = (bound, &case.entry, case.booking) else {
             return;
         };
@@ -178,8 +184,8 @@ impl Core {
                 resources: booking.need,
             })
         };
-        if let Some(case) = self.cases.get_mut(no) {
-            case.wants.extend(action);
+        if let (Some(action), Some(case)) = (action, self.cases.get_mut(no)) {
+            case.ties.wants.push(action);
         }
     }
 
@@ -213,7 +219,7 @@ impl Core {
         }
         let fits = shape.need.fits_in(&spare);
         let again = entry.lock_count < self.config.max_dispatch_attempts;
-        let unasked = entry.state == ContainerState::Locked && !case.own_lock && again;
+        let unasked = entry.state == ContainerState::Locked && !case.ties.own_lock && again;
         if fits || unasked {
             self.slots.book(slot, no, shape.need);
             case.booking = Some(Booking {
@@ -268,6 +274,7 @@ impl Core {
         };
         let here = |other: &InstanceId| instance == Some(other);
         let shown = case
+            .ties
             .claims
             .iter()
             .any(|c| here(&c.instance) && c.phase.may_run());
@@ -413,7 +420,7 @@ fn counted(case: &Case) -> Counted {
     let Some(entry) = &case.entry else {
         return Counted::default();
     };
-    let claimed = case.claims.iter().any(|c| c.phase.may_run());
+    let claimed = case.ties.claims.iter().any(|c| c.phase.may_run());
     let hard = case.booking.as_ref().is_some_and(|b| b.hard);
     let starting = claimed || case.starting_on().is_some();
     let waits = matches!(entry.state, ContainerState::Queued | ContainerState::Locked)

@@ -8,6 +8,7 @@ use longshore_types::{
 use crate::action::Action;
 use crate::history::Log;
 use crate::ids::{CaseNo, OrderKey, SlotNo, UuidKey};
+use crate::seldom::{Seldom, Untouched};
 
 /// The entry of a container, without what its shape stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) lock_count: u32,
     pub(crate) priority: i64,
     pub(crate) created_at: Timestamp,
-    pub(crate) placed_on: Option<InstanceId>,
+    pub(crate) placed_on: Option<Box<InstanceId>>,
     pub(crate) as_of: Instant,
 }
 
@@ -34,7 +35,7 @@ impl Record {
             lock_count: container.lock_count,
             priority: container.priority,
             created_at: container.created_at,
-            placed_on: container.placed_on,
+            placed_on: container.placed_on.map(Box::new),
             as_of: entry.as_of,
         }
     }
@@ -207,49 +208,104 @@ pub(crate) enum Standing {
     Paused,
     /// It needs a place.
     Waiting,
-    /// It can be started on this instance and nowhere else.
-    Bound(InstanceId),
+    /// It can be started on the instance that it is bound to and nowhere else.
+    Bound,
 }
 
+/// What ties a container to instances, and what is under way or went wrong there: nothing, while it
+/// merely waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ties {
+    /// As of when the controller surely does not have it.
+    pub(crate) absent_as_of: Option<Instant>,
+    pub(crate) claims: Vec<Claim>,
+    /// Whether this core took the lock of the latest attempt, so that nobody else can start it.
+    pub(crate) own_lock: bool,
+    pub(crate) origin: Origin,
+    /// Since when no possible place of the latest attempt is left.
+    pub(crate) cleared_at: Option<Instant>,
+    /// Whether the latest attempt was seen on a worker.
+    pub(crate) ran: bool,
+    pub(crate) kill: Option<KillMark>,
+    /// The instance where its last start failed.
+    pub(crate) avoid: Option<InstanceId>,
+    pub(crate) in_flight: Vec<Doing>,
+    pub(crate) pause: Option<Pause>,
+    pub(crate) wants: Vec<Action>,
+    /// The instance whose next delta may change the verdict; of one that is bound, the instance
+    /// that it is bound to.
+    pub(crate) watch: Option<InstanceId>,
+    /// How many preemptible instances were taken away under it.
+    pub(crate) interruptions: u32,
+}
+
+impl Ties {
+    const fn none() -> Self {
+        Self {
+            absent_as_of: None,
+            claims: Vec::new(),
+            own_lock: false,
+            origin: Origin::Unknown,
+            cleared_at: None,
+            ran: false,
+            kill: None,
+            avoid: None,
+            in_flight: Vec::new(),
+            pause: None,
+            wants: Vec::new(),
+            watch: None,
+            interruptions: 0,
+        }
+    }
+
+    pub(crate) fn is_paused(&self, now: Instant) -> bool {
+        self.pause.as_ref().is_some_and(|pause| pause.until > now)
+    }
+
+    /// Forgets what was known of an earlier attempt.
+    pub(crate) fn begin_attempt(&mut self, own_lock: bool) {
+        self.own_lock = own_lock;
+        self.origin = if own_lock {
+            Origin::Nowhere
+        } else {
+            Origin::Unknown
+        };
+        self.cleared_at = None;
+        self.ran = false;
+        self.kill = None;
+    }
+}
+
+impl Untouched for Ties {
+    const UNTOUCHED: &'static Self = &Self::none();
+
+    fn untouched() -> Self {
+        Self::none()
+    }
+}
+
+/// A container. There may be a hundred thousand that merely wait: what those do not need is in
+/// `ties`.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) uuid: ContainerUuid,
     pub(crate) key: UuidKey,
     pub(crate) entry: Option<Record>,
-    /// As of when the controller surely does not have it.
-    pub(crate) absent_as_of: Option<Instant>,
     /// Index of its shape; meaningful while there is an entry.
     pub(crate) shape: usize,
-    pub(crate) claims: Vec<Claim>,
-    /// Whether this core took the lock of the latest attempt, so that nobody else can start it.
-    pub(crate) own_lock: bool,
-    pub(crate) origin: Origin,
     /// As of when the latest attempt was first known.
     pub(crate) seen_as_of: Instant,
-    /// Since when no possible place of the latest attempt is left.
-    pub(crate) cleared_at: Option<Instant>,
-    /// Whether the latest attempt was seen on a worker.
-    pub(crate) ran: bool,
-    pub(crate) kill: Option<Box<KillMark>>,
-    /// The instance where its last start failed.
-    pub(crate) avoid: Option<InstanceId>,
     /// The call about it that is under way.
     pub(crate) calling: Option<Call>,
-    pub(crate) in_flight: Vec<Doing>,
-    pub(crate) pause: Option<Box<Pause>>,
     pub(crate) booking: Option<Booking>,
     pub(crate) standing: Standing,
-    pub(crate) wants: Vec<Action>,
-    /// The instance whose next delta may change the verdict.
-    pub(crate) watch: Option<InstanceId>,
     /// How it is counted: nothing, or the place in line, or as active.
     pub(crate) counted: Counted,
     /// Whether it has to be judged again.
     pub(crate) touched: bool,
     /// What it has waited for.
     pub(crate) log: Log,
-    /// How many preemptible instances were taken away under it.
-    pub(crate) interruptions: u32,
+    pub(crate) ties: Seldom<Ties>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -268,27 +324,15 @@ impl Case {
             uuid,
             key,
             entry: None,
-            absent_as_of: None,
             shape: 0,
-            claims: Vec::new(),
-            own_lock: false,
-            origin: Origin::Unknown,
             seen_as_of: Instant::ZERO,
-            cleared_at: None,
-            ran: false,
-            kill: None,
-            avoid: None,
             calling: None,
-            in_flight: Vec::new(),
-            pause: None,
             booking: None,
             standing: Standing::Absent,
-            wants: Vec::new(),
-            watch: None,
             counted: Counted::default(),
             touched: false,
             log: Log::new(Instant::ZERO),
-            interruptions: 0,
+            ties: Seldom::untouched(),
         }
     }
 
@@ -313,12 +357,18 @@ impl Case {
 
     /// The instance that a start under way goes to.
     pub(crate) fn starting_on(&self) -> Option<&InstanceId> {
-        let start = self.in_flight.iter().find(|d| d.what == Verb::Start);
+        let start = self.ties.in_flight.iter().find(|d| d.what == Verb::Start);
         start.map(|doing| &doing.instance)
     }
 
+    /// The only instance on which it can be started, if there is one.
+    pub(crate) fn bound_to(&self) -> Option<&InstanceId> {
+        let watch = self.ties.watch.as_ref();
+        watch.filter(|_| self.standing == Standing::Bound)
+    }
+
     pub(crate) fn claim_on(&self, instance: &InstanceId) -> Option<&Claim> {
-        self.claims.iter().find(|c| c.instance == *instance)
+        self.ties.claims.iter().find(|c| c.instance == *instance)
     }
 
     /// Whether a claim is about something else than what the entry stands for now.

@@ -29,10 +29,10 @@ impl Core {
                     return Err(format!("{uuid} is not in line where it should be"));
                 }
             }
-            if case.in_flight.len() > case.claims.len() + 2 {
+            if case.ties.in_flight.len() > case.ties.claims.len() + 2 {
                 return Err(format!(
                     "{uuid}: {} actions in flight",
-                    case.in_flight.len()
+                    case.ties.in_flight.len()
                 ));
             }
         }
@@ -55,12 +55,12 @@ impl Core {
         let mut sizes = vec![
             ("cases", self.cases.len()),
             ("case numbers", self.numbers.len()),
-            ("claims", cases().map(|case| case.claims.len()).sum()),
+            ("claims", cases().map(|case| case.ties.claims.len()).sum()),
             (
                 "actions in flight",
-                cases().map(|c| c.in_flight.len()).sum(),
+                cases().map(|c| c.ties.in_flight.len()).sum(),
             ),
-            ("wishes", cases().map(|case| case.wants.len()).sum()),
+            ("wishes", cases().map(|case| case.ties.wants.len()).sum()),
             ("containers with wishes", self.todo.len()),
             ("watched instances", self.watch.len()),
             ("shapes", shapes().count()),

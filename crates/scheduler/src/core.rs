@@ -160,7 +160,9 @@ impl Core {
         }
         if let Some(case) = self.cases.get_mut(no) {
             case.entry = Some(record);
-            case.absent_as_of = None;
+            if let Some(ties) = case.ties.touched_mut() {
+                ties.absent_as_of = None;
+            }
             case.shape = shape;
         }
         self.touch(no);
@@ -170,7 +172,7 @@ impl Core {
     fn settle_market(&self, container: &mut Container) {
         let interruptions = self
             .case(container.uuid)
-            .map_or(0, |case| case.interruptions);
+            .map_or(0, |case| case.ties.interruptions);
         if interruptions >= self.config.max_interruptions {
             let mut elsewhere = container.request.clone();
             elsewhere.preemptible = Preemptible::Never;
@@ -204,7 +206,7 @@ impl Core {
         if let Some(no) = self.known(uuid)
             && let Some(case) = self.cases.get_mut(no)
         {
-            case.absent_as_of = Some(as_of);
+            case.ties.absent_as_of = Some(as_of);
             self.touch(no);
         }
     }
@@ -268,7 +270,7 @@ impl Core {
         if let Some(no) = self.known(uuid)
             && let Some(case) = self.cases.get_mut(no)
         {
-            case.interruptions = case.interruptions.saturating_add(1);
+            case.ties.interruptions = case.ties.interruptions.saturating_add(1);
         }
     }
 
@@ -367,16 +369,16 @@ impl Core {
             return;
         };
         if let Some(doing) = Doing::of(action) {
-            case.in_flight.retain(|other| *other != doing);
+            case.ties.in_flight.retain(|other| *other != doing);
         } else if case.calling == Call::of(action) {
             case.calling = None;
         }
         match action {
-            Action::Kill { .. } => case.kill = None,
+            Action::Kill { .. } => case.ties.kill = None,
             Action::Start { instance, .. } => {
-                case.avoid = Some(instance.clone());
-                if case.origin == Origin::On(instance.clone()) && !case.ran {
-                    case.origin = Origin::Nowhere;
+                case.ties.avoid = Some(instance.clone());
+                if case.ties.origin == Origin::On(instance.clone()) && !case.ties.ran {
+                    case.ties.origin = Origin::Nowhere;
                 }
             }
             _ => {}
@@ -389,14 +391,14 @@ impl Core {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let (key, old) = (case.key, case.pause.take());
+        let (key, old) = (case.key, case.ties.pause.take());
         if let Some(old) = &old {
             self.pauses.remove(&(old.until, key, no));
         }
-        let pause = self.longer_pause(old.as_deref(), error, now);
+        let pause = self.longer_pause(old.as_ref(), error, now);
         self.pauses.insert((pause.until, key, no));
         if let Some(case) = self.cases.get_mut(no) {
-            case.pause = Some(Box::new(pause));
+            case.ties.pause = Some(pause);
         }
     }
 
@@ -463,7 +465,9 @@ impl Core {
         }
         for no in concerned {
             if let Some(case) = self.cases.get_mut(no) {
-                case.in_flight.retain(|doing| doing.instance != *id);
+                if let Some(ties) = case.ties.touched_mut() {
+                    ties.in_flight.retain(|doing| doing.instance != *id);
+                }
                 self.touch(no);
             }
         }
@@ -478,7 +482,12 @@ impl Core {
         let promised = worker.slot.and_then(|slot| self.slots.slot(slot));
         let under_way = |held: &HeldContainer| {
             let case = self.case(held.uuid);
-            case.is_none_or(|case| case.in_flight.iter().any(|d| d.instance == view.instance))
+            case.is_none_or(|case| {
+                case.ties
+                    .in_flight
+                    .iter()
+                    .any(|d| d.instance == view.instance)
+            })
         };
         worker.view.as_ref().is_some_and(same)
             && !worker.giving_back
@@ -495,7 +504,8 @@ impl Core {
         for no in watching {
             if let Some(case) = self.cases.get_mut(*no) {
                 let claimed = case.claim_on(id).is_some_and(|c| c.phase.may_run());
-                if let Some(kill) = &mut case.kill
+                if let Some(ties) = case.ties.touched_mut()
+                    && let Some(kill) = &mut ties.kill
                     && kill.instance == *id
                     && !claimed
                 {
@@ -512,6 +522,7 @@ impl Core {
         };
         let phase = ClaimPhase::of(&held.phase);
         let known = case
+            .ties
             .claims
             .iter_mut()
             .find(|c| c.instance == *id && c.attempt == held.attempt);
@@ -520,20 +531,20 @@ impl Core {
             newly_ended &= claim.phase != ClaimPhase::Ended;
             claim.phase = phase;
         } else {
-            case.claims.retain(|c| c.instance != *id);
-            case.claims.push(Claim {
+            case.ties.claims.retain(|c| c.instance != *id);
+            case.ties.claims.push(Claim {
                 instance: id.clone(),
                 attempt: held.attempt,
                 phase,
                 first_seen: now,
             });
-            case.claims.sort_by(|a, b| a.instance.cmp(&b.instance));
+            case.ties.claims.sort_by(|a, b| a.instance.cmp(&b.instance));
         }
         if let HeldPhase::Ended(exit) = &held.phase
             && newly_ended
             && let ExitCause::NotStarted { error } = &exit.cause
         {
-            case.avoid = Some(id.clone());
+            case.ties.avoid = Some(id.clone());
             let error = error.clone();
             self.pause_case(no, &error, now);
         }
@@ -544,8 +555,8 @@ impl Core {
         if let Some(no) = self.known(uuid)
             && let Some(case) = self.cases.get_mut(no)
         {
-            case.claims.retain(|c| c.instance != *id);
-            if let Some(kill) = &mut case.kill
+            case.ties.claims.retain(|c| c.instance != *id);
+            if let Some(kill) = &mut case.ties.kill
                 && kill.instance == *id
             {
                 kill.gone = true;
@@ -594,20 +605,17 @@ fn note_progress(case: &mut Case, new: &Record) {
                     && c.lock_count.checked_add(1) == Some(container.lock_count)
             })
             && case.calling == Some(Call::Lock);
-        case.own_lock = locked_by_this;
-        case.origin = if locked_by_this {
-            Origin::Nowhere
-        } else {
-            Origin::Unknown
-        };
         case.seen_as_of = new.as_of;
-        case.cleared_at = None;
-        case.ran = false;
-        case.kill = None;
+        if locked_by_this {
+            case.ties.begin_attempt(true);
+        } else if let Some(ties) = case.ties.touched_mut() {
+            ties.begin_attempt(false);
+        }
     }
-    if container.state == ContainerState::Running || container.state.is_final() {
-        case.avoid = None;
-        if let Some(pause) = &mut case.pause {
+    let began = container.state == ContainerState::Running || container.state.is_final();
+    if let (true, Some(ties)) = (began, case.ties.touched_mut()) {
+        ties.avoid = None;
+        if let Some(pause) = &mut ties.pause {
             pause.failures = 0;
         }
     }

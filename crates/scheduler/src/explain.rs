@@ -25,7 +25,7 @@ impl Core {
             Standing::Settled(reason) => (**reason).clone(),
             Standing::Calling => Reason::CallInFlight,
             Standing::Paused => pausing(case, now),
-            Standing::Bound(instance) => self.bound_reason(uuid, case, instance),
+            Standing::Bound => self.bound_reason(uuid, case, case.bound_to()?),
             Standing::Waiting => self.waiting_reason(case)?,
             Standing::Absent => return None,
         })
@@ -115,7 +115,7 @@ impl Core {
 }
 
 pub(crate) fn pausing(case: &Case, now: Instant) -> Reason {
-    match &case.pause {
+    match &case.ties.pause {
         Some(pause) => Reason::Pausing {
             remaining: pause.until.since(now),
             error: pause.error.clone(),

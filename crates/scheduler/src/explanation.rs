@@ -41,15 +41,11 @@ impl Core {
         why.in_line = self.line.len();
         why.needs = shape.need;
         self.consider_types(shape, &mut why, now);
-        if matches!(case.standing, Standing::Waiting | Standing::Bound(_)) {
+        if matches!(case.standing, Standing::Waiting | Standing::Bound) {
             self.consider_instances(case, shape, &mut why);
         }
         (why.history, why.history_left_out) = self.history(no, now);
-        let bound = match &case.standing {
-            Standing::Bound(instance) => Some(instance),
-            _ => None,
-        };
-        why.unblock = self.unblock(&why, bound);
+        why.unblock = self.unblock(&why, case.bound_to());
         Some(why)
     }
 
@@ -144,9 +140,8 @@ impl Core {
         if case.booking.is_some_and(|booking| booking.slot == no) {
             return Some((InstanceVerdict::Chosen, id));
         }
-        if let Standing::Bound(bound) = &case.standing
-            && id != Some(bound)
-        {
+        let bound = case.bound_to();
+        if bound.is_some() && id != bound {
             return None;
         }
         let view = worker.and_then(|worker| worker.view.as_ref());
@@ -158,9 +153,7 @@ impl Core {
         let verdict = match view.map(|view| (view.state, view.idle_behavior)) {
             Some((WorkerState::Shutdown, _)) => InstanceVerdict::ShuttingDown,
             _ if going => InstanceVerdict::ShuttingDown,
-            _ if matches!(case.standing, Standing::Bound(_)) => {
-                self.room_verdict(slot, id, case, shape)
-            }
+            _ if bound.is_some() => self.room_verdict(slot, id, case, shape),
             _ if !eligible => InstanceVerdict::WrongType,
             Some((_, IdleBehavior::Hold)) => InstanceVerdict::Held,
             Some((_, IdleBehavior::Drain)) => InstanceVerdict::Draining,
@@ -184,7 +177,7 @@ impl Core {
         if let Some(lacking) = shape.need.lacking_in(&slot.spare()) {
             return InstanceVerdict::Full { lacking };
         }
-        if id.is_some() && case.avoid.as_ref() == id {
+        if id.is_some() && case.ties.avoid.as_ref() == id {
             return InstanceVerdict::Avoided;
         }
         if slot.base.tier == Tier::Ready {

@@ -314,10 +314,10 @@ fn standing(case: &Case, now: Instant) -> Option<What> {
         },
         Standing::Calling => What::Call,
         Standing::Paused => What::Other(Box::new(crate::explain::pausing(case, now))),
-        Standing::Bound(instance) if case.booking.is_none() => {
-            What::Other(Box::new(bound_to_full(instance)))
+        Standing::Bound if case.booking.is_none() => {
+            What::Other(Box::new(bound_to_full(case.bound_to()?)))
         }
-        Standing::Bound(_) | Standing::Absent => return None,
+        Standing::Bound | Standing::Absent => return None,
         Standing::Waiting => {
             let booting = matches!(case.log.what, What::Boot { .. });
             if booting || case.booking.is_some() {

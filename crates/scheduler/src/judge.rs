@@ -109,7 +109,7 @@ fn at_rest(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     match entry.state {
         ContainerState::Complete | ContainerState::Cancelled => {
             let verdict = Verdict::settled(Reason::NotWaiting);
-            if case.claims.is_empty() {
+            if case.ties.claims.is_empty() {
                 verdict.wanting(Action::Forget { uuid: case.uuid })
             } else {
                 verdict
@@ -123,8 +123,9 @@ fn at_rest(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
 /// A claim without an entry: ended once the controller surely does not know the container.
 fn orphan(case: &Case) -> Verdict {
     let mut verdict = Verdict::new(Standing::Absent);
-    for claim in &case.claims {
+    for claim in &case.ties.claims {
         let known_absent = case
+            .ties
             .absent_as_of
             .is_some_and(|as_of| as_of > claim.first_seen);
         if known_absent {
@@ -168,7 +169,12 @@ fn clean_up(case: &Case, entry: &Record, verdict: &mut Verdict) {
         ContainerState::Queued => "it went back to the queue",
         _ => "a later attempt took its place",
     };
-    for claim in case.claims.iter().filter(|c| Case::is_outdated(entry, c)) {
+    for claim in case
+        .ties
+        .claims
+        .iter()
+        .filter(|c| Case::is_outdated(entry, c))
+    {
         verdict.wants.extend(end_claim(case, claim, why));
     }
 }
@@ -196,14 +202,14 @@ fn end_claim(case: &Case, claim: &Claim, why: &str) -> Option<Action> {
 
 fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     let container = entry;
-    if let Some(claim) = case.claims.iter().find(|c| c.phase.may_run()) {
+    if let Some(claim) = case.ties.claims.iter().find(|c| c.phase.may_run()) {
         return Verdict::settled(Reason::Stopping {
             instance: claim.instance.clone(),
         });
     }
     if container.priority < 1 {
         let verdict = Verdict::settled(Reason::PriorityZero);
-        return if case.claims.is_empty() {
+        return if case.ties.claims.is_empty() {
             verdict.wanting(Action::Forget { uuid: case.uuid })
         } else {
             verdict
@@ -226,7 +232,7 @@ fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
 }
 
 fn is_paused(case: &Case, world: &World<'_>) -> bool {
-    case.pause.as_ref().is_some_and(|p| p.until > world.now)
+    case.ties.is_paused(world.now)
 }
 
 /// A container that can be started anywhere.
@@ -242,7 +248,12 @@ fn startable(case: &Case, world: &World<'_>) -> Verdict {
 fn taken(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     let container = entry;
     let running = container.state == ContainerState::Running;
-    let current = || case.claims.iter().filter(|c| !Case::is_outdated(entry, c));
+    let current = || {
+        case.ties
+            .claims
+            .iter()
+            .filter(|c| !Case::is_outdated(entry, c))
+    };
     let place = place(case, entry, world.config);
     let here = |c: &&Claim| match place {
         Place::On(instance) => c.instance == *instance,
@@ -252,7 +263,7 @@ fn taken(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     if let Some(claim) = current().filter(here).find(|c| c.phase.may_run()) {
         return held(case, entry, claim);
     }
-    if !running && let Some(old) = case.claims.iter().find(|c| c.phase.may_run()) {
+    if !running && let Some(old) = case.ties.claims.iter().find(|c| c.phase.may_run()) {
         let instance = old.instance.clone();
         return Verdict::settled(if Case::is_outdated(entry, old) {
             Reason::Stopping { instance }
@@ -292,13 +303,13 @@ pub(crate) fn is_anywhere(case: &Case, config: &Config) -> bool {
 fn place<'a>(case: &'a Case, entry: &'a Record, config: &Config) -> Place<'a> {
     let container = entry;
     if config.records_placement {
-        return match &container.placed_on {
+        return match container.placed_on.as_deref() {
             Some(instance) => Place::On(instance),
             None if container.state == ContainerState::Locked => Place::Nowhere,
             None => Place::Anywhere,
         };
     }
-    match &case.origin {
+    match &case.ties.origin {
         Origin::Unknown => Place::Anywhere,
         Origin::Nowhere => Place::Nowhere,
         Origin::On(instance) => Place::On(instance),
@@ -386,6 +397,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         return process_gone(case, entry, world, probed_at).watching(instance);
     }
     let kill = case
+        .ties
         .kill
         .as_ref()
         .filter(|k| k.instance == *instance && k.attempt == container.attempt());
@@ -406,7 +418,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         }
         None => {}
     }
-    if case.ran {
+    if case.ties.ran {
         // The runner refuses an attempt that it has seen.
         return process_gone(case, entry, world, probed_at).watching(instance);
     }
@@ -415,7 +427,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         return if is_paused(case, world) {
             Verdict::new(Standing::Paused)
         } else {
-            Verdict::new(Standing::Bound(instance.clone()))
+            Verdict::new(Standing::Bound)
         }
         .with_room_on(instance)
         .watching(instance);
@@ -454,7 +466,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
 /// locked it for: that place has to be asked, or to be gone.
 fn is_idle_lock(case: &Case, entry: &Record, worker: Option<&WorkerView>) -> bool {
     let locked = entry.state == ContainerState::Locked;
-    let unsent = case.own_lock && case.origin == Origin::Nowhere && !case.ran;
+    let unsent = case.ties.own_lock && case.ties.origin == Origin::Nowhere && !case.ties.ran;
     let startable = entry.priority >= 1 && worker.is_some_and(WorkerView::takes_containers);
     locked && unsent && !startable
 }
@@ -474,7 +486,7 @@ fn process_gone(case: &Case, entry: &Record, world: &World<'_>, probed_at: Insta
         };
     }
     // The runner may have told the controller before it ended: the record has to be newer.
-    let mut verdict = if case.cleared_at.is_some_and(|at| entry.as_of > at) {
+    let mut verdict = if case.ties.cleared_at.is_some_and(|at| entry.as_of > at) {
         lost(case, entry, ExitCause::SupervisorLost)
     } else {
         unproven(entry)
@@ -511,8 +523,8 @@ fn anywhere(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
             unblock: "the provider has to list all instances once more".into(),
         });
     }
-    let mut verdict = if running || case.ran {
-        if case.cleared_at.is_some_and(|at| entry.as_of > at) {
+    let mut verdict = if running || case.ties.ran {
+        if case.ties.cleared_at.is_some_and(|at| entry.as_of > at) {
             lost(case, entry, ExitCause::SupervisorLost)
         } else {
             unproven(entry)

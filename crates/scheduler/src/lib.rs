@@ -144,6 +144,7 @@ mod pass;
 mod place;
 mod plan;
 mod reserve;
+mod seldom;
 mod shape;
 mod slots;
 pub mod type_choice;

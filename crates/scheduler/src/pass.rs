@@ -224,8 +224,9 @@ impl Core {
         if self.cases.get(no).is_some_and(|case| case.touched) {
             self.judge(no, now);
         }
-        let wants = self.cases.get_mut(no).map(|case| &mut case.wants);
-        if let Some(wants) = wants {
+        let case = self.cases.get_mut(no);
+        if let Some(ties) = case.and_then(|case| case.ties.touched_mut()) {
+            let wants = &mut ties.wants;
             if !wants.is_empty() {
                 let action = wants.remove(0);
                 let starts = matches!(action, Action::Start { .. });
@@ -319,11 +320,13 @@ impl Core {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        case.in_flight.extend(Doing::of(action));
+        if let Some(doing) = Doing::of(action) {
+            case.ties.in_flight.push(doing);
+        }
         case.calling = Call::of(action).or(case.calling);
         match action {
             Action::Start { instance, .. } => {
-                case.origin = Origin::On(instance.clone());
+                case.ties.origin = Origin::On(instance.clone());
                 harden(case);
             }
             Action::Lock {
@@ -336,12 +339,12 @@ impl Core {
                 attempt,
                 ..
             } => {
-                case.kill = Some(Box::new(KillMark {
+                case.ties.kill = Some(KillMark {
                     instance: instance.clone(),
                     attempt: *attempt,
                     only_unstarted: *only_unstarted,
                     gone: false,
-                }));
+                });
             }
             _ => {}
         }

@@ -144,7 +144,7 @@ impl Core {
             return Ok(());
         };
         let need = shape.need;
-        let avoid = case.avoid.as_ref().and_then(|id| {
+        let avoid = case.ties.avoid.as_ref().and_then(|id| {
             let worker = self.workers.worker(self.workers.no(id)?)?;
             worker.slot
         });
