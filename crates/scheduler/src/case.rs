@@ -367,6 +367,10 @@ impl Case {
         watch.filter(|_| self.standing == Standing::Bound)
     }
 
+    pub(crate) fn claim_that_may_run(&self) -> Option<&Claim> {
+        self.ties.claims.iter().find(|c| c.phase.may_run())
+    }
+
     pub(crate) fn claim_on(&self, instance: &InstanceId) -> Option<&Claim> {
         self.ties.claims.iter().find(|c| c.instance == *instance)
     }

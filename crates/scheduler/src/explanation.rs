@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use longshore_types::{
     ContainerUuid, Explanation, IdleBehavior, InstanceId, InstanceVerdict, InstancesConsidered,
-    Instant, Reason, TypeConsidered, TypeVerdict, WorkerState, format_duration,
+    Instant, Reason, TypeConsidered, TypeName, TypeVerdict, WorkerState, format_duration,
 };
 
 use crate::case::{Case, Standing};
@@ -45,7 +45,7 @@ impl Core {
             self.consider_instances(case, shape, &mut why);
         }
         (why.history, why.history_left_out) = self.history(no, now);
-        why.unblock = self.unblock(&why, case.bound_to());
+        why.unblock = self.unblock(&why, case.bound_to(), now);
         Some(why)
     }
 
@@ -188,7 +188,7 @@ impl Core {
     }
 
     /// What would unblock it, the easiest first.
-    fn unblock(&self, why: &Explanation, bound: Option<&InstanceId>) -> Vec<String> {
+    fn unblock(&self, why: &Explanation, bound: Option<&InstanceId>, now: Instant) -> Vec<String> {
         let one = |text: &str| vec![text.to_owned()];
         match &why.reason {
             Reason::NotWaiting => Vec::new(),
@@ -234,7 +234,7 @@ impl Core {
                     format!("wait until something on {instance} ends"),
                     format!("or destroy {instance}, if nothing on it is of value"),
                 ],
-                None => Self::unblock_room(why),
+                None => self.unblock_room(why, now),
             },
             Reason::Unsatisfiable { .. } => one(
                 "ask for less, or configure an instance type that has what it needs, and submit it \
@@ -266,7 +266,7 @@ impl Core {
         }
     }
 
-    fn unblock_room(why: &Explanation) -> Vec<String> {
+    fn unblock_room(&self, why: &Explanation, now: Instant) -> Vec<String> {
         let mut ways = Vec::new();
         let full = why.instances.iter().filter(|group| {
             matches!(
@@ -302,8 +302,13 @@ impl Core {
         if let Some((name, cause)) = blocked {
             ways.push(format!("a new {name} instance is not created: {cause}"));
         }
+        // One that could not be created either is no way out.
+        let can_be_created = |name: &TypeName| {
+            let index = self.type_index(name);
+            index.is_some_and(|index| self.create_blocked(index, now).is_none())
+        };
         let dear = why.types.iter().find_map(|t| match t.verdict {
-            TypeVerdict::TooDear { percent } => Some((&t.name, percent)),
+            TypeVerdict::TooDear { percent } if can_be_created(&t.name) => Some((&t.name, percent)),
             _ => None,
         });
         if let Some((name, percent)) = dear {

@@ -107,16 +107,24 @@ fn at_rest(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
         });
     }
     match entry.state {
-        ContainerState::Complete | ContainerState::Cancelled => {
-            let verdict = Verdict::settled(Reason::NotWaiting);
-            if case.ties.claims.is_empty() {
-                verdict.wanting(Action::Forget { uuid: case.uuid })
-            } else {
-                verdict
-            }
-        }
+        ContainerState::Complete | ContainerState::Cancelled => ended(case),
         ContainerState::Queued => queued(case, entry, world),
         ContainerState::Locked | ContainerState::Running => taken(case, entry, world),
+    }
+}
+
+/// It is not to run any more; what still does is ended, and then it is forgotten.
+fn ended(case: &Case) -> Verdict {
+    if let Some(claim) = case.claim_that_may_run() {
+        return Verdict::settled(Reason::Stopping {
+            instance: claim.instance.clone(),
+        });
+    }
+    let verdict = Verdict::settled(Reason::NotWaiting);
+    if case.ties.claims.is_empty() {
+        verdict.wanting(Action::Forget { uuid: case.uuid })
+    } else {
+        verdict
     }
 }
 
@@ -202,7 +210,7 @@ fn end_claim(case: &Case, claim: &Claim, why: &str) -> Option<Action> {
 
 fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     let container = entry;
-    if let Some(claim) = case.ties.claims.iter().find(|c| c.phase.may_run()) {
+    if let Some(claim) = case.claim_that_may_run() {
         return Verdict::settled(Reason::Stopping {
             instance: claim.instance.clone(),
         });
@@ -263,7 +271,7 @@ fn taken(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     if let Some(claim) = current().filter(here).find(|c| c.phase.may_run()) {
         return held(case, entry, claim);
     }
-    if !running && let Some(old) = case.ties.claims.iter().find(|c| c.phase.may_run()) {
+    if !running && let Some(old) = case.claim_that_may_run() {
         let instance = old.instance.clone();
         return Verdict::settled(if Case::is_outdated(entry, old) {
             Reason::Stopping { instance }

@@ -40,7 +40,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(support::how_many(300)))]
 
     #[test]
     fn with_placements_recorded(steps in prop::collection::vec(any_step(), 1..150)) {

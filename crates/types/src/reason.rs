@@ -50,7 +50,8 @@ pub enum Reason {
         /// What would unblock it.
         unblock: String,
     },
-    /// An earlier process of it is being stopped.
+    /// A process of it is being stopped: of an earlier attempt, or what is left of one that was
+    /// cancelled or has ended.
     Stopping {
         /// Where.
         instance: InstanceId,
@@ -117,12 +118,31 @@ impl Reason {
                 }
             };
         }
-        match (self, position) {
-            (Self::Stopping { instance }, _) if state == ContainerState::Running => {
-                format!("it is being stopped on {instance}")
+        match self {
+            Self::Stopping { instance } => match state {
+                ContainerState::Running => format!("it is being stopped on {instance}"),
+                ContainerState::Cancelled => {
+                    format!("it was cancelled; its process on {instance} is being stopped")
+                }
+                ContainerState::Complete => {
+                    format!("it has ended; what is left of it on {instance} is being stopped")
+                }
+                ContainerState::Queued | ContainerState::Locked => self.in_line(position, in_line),
+            },
+            Self::MayRunOn {
+                instance: Some(instance),
+                unblock,
+            } if state == ContainerState::Running => {
+                format!("it ran on {instance} when that was last heard of; {unblock}")
             }
-            (_, Some(position)) => format!("{} of {in_line} in line: {self}", ordinal(position)),
-            (_, None) => self.to_string(),
+            _ => self.in_line(position, in_line),
+        }
+    }
+
+    fn in_line(&self, position: Option<usize>, in_line: usize) -> String {
+        match position {
+            Some(position) => format!("{} of {in_line} in line: {self}", ordinal(position)),
+            None => self.to_string(),
         }
     }
 
@@ -147,7 +167,7 @@ impl Reason {
             } => format!("for an earlier attempt that may still run on {instance}"),
             Self::MayRunOn { .. } => "for an earlier attempt that may still run".into(),
             Self::Stopping { instance } => {
-                format!("for an earlier attempt on {instance} to stop")
+                format!("for its process on {instance} to stop")
             }
             Self::NoRoom {
                 create_blocked_by, ..
@@ -262,6 +282,23 @@ mod tests {
         assert_eq!(
             said.join(" "),
             "1st 2nd 3rd 4th 11th 12th 13th 21st 101st 111th"
+        );
+    }
+
+    #[test]
+    fn what_is_being_stopped_is_said_by_its_state() {
+        let instance = InstanceId::from("i-1");
+        let stopping = Reason::Stopping { instance };
+        let said = ContainerState::ALL.map(|state| stopping.sentence(state, Some(1), 2));
+        assert_eq!(
+            said,
+            [
+                "1st of 2 in line: waiting for an earlier attempt on i-1 to stop",
+                "1st of 2 in line: waiting for an earlier attempt on i-1 to stop",
+                "it is being stopped on i-1",
+                "it has ended; what is left of it on i-1 is being stopped",
+                "it was cancelled; its process on i-1 is being stopped",
+            ]
         );
     }
 

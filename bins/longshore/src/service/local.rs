@@ -224,7 +224,9 @@ impl Local {
             .collect();
         jobs.into_iter()
             .map(|job| {
-                let reason = reasons.remove(&job.uuid);
+                // Of what is not to run the dispatcher knows nothing.
+                let not_to_run = || (job.priority < 1).then(|| Reason::PriorityZero.to_string());
+                let reason = reasons.remove(&job.uuid).or_else(not_to_run);
                 JobView::new(job, reason)
             })
             .collect()

@@ -27,44 +27,56 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Serves this machine.
 pub fn serve(args: &ServeArgs, state_dir: &Path) -> anyhow::Result<Ending> {
-    let settings = settings(args)?;
-    let retention = Retention {
-        max_finished: args.keep_jobs,
-        max_age: args.keep_for,
-        max_output_bytes: args.keep_output.0,
-    };
+    // What is wrong with the arguments is told before anything is made.
+    settings(args)?;
     let state = StateDirectory::open(state_dir)?;
     state.check_space()?;
     raise_descriptor_limit();
     runtime()?.block_on(async {
         let mut interrupts = Interrupts::listen()?;
         let provider = Provider::loopback(&state).await?;
-        let embedded = Embedded::start(&state, provider, None).await?;
-        let server = Server::start(&state, &embedded, ServiceKind::Serve, &settings).await;
-        let server = match server {
-            Ok(server) => server,
-            Err(error) => {
-                embedded.stop().await;
-                return Err(error);
-            }
-        };
-        eprintln!(
-            "serving {} on {}; Ctrl-C ends it, what runs goes on",
-            state.path().display(),
-            server.url().unwrap_or(NO_ADDRESS)
-        );
-        tell_systemd("READY=1");
-        tokio::select! {
-            () = interrupts.next() => {}
-            () = prune_forever(&embedded, &retention) => {}
-        }
-        tell_systemd("STOPPING=1");
-        tell_what_goes_on(&embedded.dispatcher().snapshot());
-        eprintln!("waiting at most 10 s for requests and commands that are under way");
-        server.stop().await;
-        embedded.stop().await;
-        Ok(Ending::Succeeded)
+        serve_until(args, &state, provider, interrupts.next()).await
     })
+}
+
+/// Serves the instances of a provider until it is told to end.
+pub async fn serve_until(
+    args: &ServeArgs,
+    state: &StateDirectory,
+    provider: Provider,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<Ending> {
+    let settings = settings(args)?;
+    let retention = Retention {
+        max_finished: args.keep_jobs,
+        max_age: args.keep_for,
+        max_output_bytes: args.keep_output.0,
+    };
+    let embedded = Embedded::start(state, provider, None).await?;
+    let server = Server::start(state, &embedded, ServiceKind::Serve, &settings).await;
+    let server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            embedded.stop().await;
+            return Err(error);
+        }
+    };
+    eprintln!(
+        "serving {} on {}; Ctrl-C ends it, what runs goes on",
+        state.path().display(),
+        server.url().unwrap_or(NO_ADDRESS)
+    );
+    tell_systemd("READY=1");
+    tokio::select! {
+        () = end => {}
+        () = prune_forever(&embedded, &retention) => {}
+    }
+    tell_systemd("STOPPING=1");
+    tell_what_goes_on(&embedded.dispatcher().snapshot());
+    eprintln!("waiting at most 10 s for requests and commands that are under way");
+    server.stop().await;
+    embedded.stop().await;
+    Ok(Ending::Succeeded)
 }
 
 fn settings(args: &ServeArgs) -> Result<ServerSettings, UsageError> {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod display;
 mod engines;
+mod explained;
 mod full_disk;
 mod interrupts;
 mod nasty;

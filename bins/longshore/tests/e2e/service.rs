@@ -503,6 +503,22 @@ fn a_job_that_waits_is_explained() {
     explained("first", "\nit was cancelled\n");
     world.run(&["instance", "run", &id]).expect(0);
     explained("second", "\nit has ended\n");
+
+    // What is not to run says so, there and in the list.
+    let token = world.read("state/api_token").trim().to_owned();
+    let head = format!(
+        "POST /arvados/v1/container_requests HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json"
+    );
+    let request = r#"{"container_request": {"name": "zero", "state": "Committed", "priority": 0,
+        "command": ["true"], "runtime_constraints": {"vcpus": 1, "ram": 1000000}}}"#;
+    assert_eq!(service.ask(&head, request).status, 200);
+    let zero = "not runnable: its priority is 0; raise it to run it";
+    explained("zero", zero);
+    let listed = world.run(&["list"]).expect(0).out;
+    let line = listed.lines().find(|line| line.contains(" zero ")).unwrap();
+    assert!(line.ends_with(zero), "{line}");
+    world.run(&["cancel", "zero"]).expect(0);
     world
         .run(&["explain", "third"])
         .expect(2)
