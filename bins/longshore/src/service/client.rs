@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use longshore_http::Token;
+use longshore_runner_api::MAX_WINDOW_BYTES;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -196,8 +197,10 @@ impl Client {
         wait: Duration,
     ) -> Result<OutputView, ClientError> {
         let wait_ms = wait.as_millis();
-        let path =
-            format!("/longshore/v1/jobs/{uuid}/output/{stream}?from={from}&wait_ms={wait_ms}");
+        let path = format!(
+            "/longshore/v1/jobs/{uuid}/output/{stream}?from={from}&length={MAX_WINDOW_BYTES}\
+             &wait_ms={wait_ms}"
+        );
         let asked = self.ask(Method::GET, &path, &self.api_token, Vec::new(), wait);
         let reply = asked.await?;
         let number = |name: &str| {
