@@ -256,8 +256,14 @@ fn remove_groups(below: &Path, is_ours: &dyn Fn(&str) -> bool) {
             continue;
         }
         remove_groups(&entry.path(), is_ours);
-        if is_ours(&entry.file_name().to_string_lossy()) {
-            let _ = std::fs::remove_dir(entry.path());
+        // What was killed just now may be in it for a moment.
+        let mut tries = 0;
+        while is_ours(&entry.file_name().to_string_lossy())
+            && tries < 250
+            && std::fs::remove_dir(entry.path()).is_err()
+        {
+            tries += 1;
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
