@@ -316,6 +316,15 @@ impl Core {
         outcome: Outcome,
         began: (Seq, Instant),
     ) {
+        if let WorkerFlight::Start(uuid) | WorkerFlight::Kill(uuid) | WorkerFlight::Collect(uuid) =
+            &flight
+        {
+            let worker = self.workers.get(id);
+            let held = worker.and_then(|worker| worker.held.get(uuid));
+            if held.is_some_and(|held| !held.is_meant(began.0)) {
+                return;
+            }
+        }
         match flight {
             WorkerFlight::Tags => self.on_tags_set(id, outcome, began),
             WorkerFlight::Boot => self.on_booted(id, outcome),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use longshore_cloud::{ErrorKind, Instance, InstanceState};
+use longshore_cloud::{ErrorKind, Instance, InstanceState, TagKeys};
 use longshore_types::{InstanceId, Instant, WorkerState};
 
 use crate::core::{Core, FlightAction};
@@ -237,10 +237,16 @@ impl Core {
     }
 
     fn mark_missing(&mut self, listed: &[Instance], began: Seq, began_at: Instant) {
+        // Both are in the order of ids.
+        let mut shown = listed.iter().map(|instance| &instance.id).peekable();
+        let mut shows = |id: &InstanceId| {
+            while shown.next_if(|other| *other < id).is_some() {}
+            shown.peek().is_some_and(|other| *other == id)
+        };
         let missing: Vec<InstanceId> = self
             .workers
             .iter()
-            .filter(|(id, worker)| worker.seen < began && !shows(listed, id))
+            .filter(|(id, worker)| !shows(id) && worker.seen < began)
             .map(|(id, _)| id.clone())
             .collect();
         let wanted = |worker: &&Worker| worker.state != WorkerState::Shutdown;
@@ -339,6 +345,16 @@ impl Core {
     }
 
     fn on_listed_instance(&mut self, instance: Instance, began: Seq) {
+        let keys = &self.config.tag_keys;
+        if let Some(worker) = self.workers.get_mut(&instance.id)
+            && is_as_known(worker, &instance, keys)
+        {
+            if worker.seen < began {
+                worker.seen = began;
+                worker.missed_at = None;
+            }
+            return;
+        }
         if let Some(worker) = self.workers.get(&instance.id) {
             let seen = worker.seen;
             let tag = instance.tags.get(&self.config.tag_keys.secret);
@@ -435,10 +451,26 @@ fn one_of_each(mut listed: Vec<Instance>) -> Vec<Instance> {
     listed
 }
 
-/// Whether a listing in the order of ids shows an instance.
-fn shows(listed: &[Instance], id: &InstanceId) -> bool {
-    let found = listed.binary_search_by(|instance| instance.id.cmp(id));
-    found.is_ok()
+/// Whether a listing shows a worker that is wanted as it is known, with the tags that it is to
+/// have: so it is with nearly all of them, nearly always.
+fn is_as_known(worker: &Worker, instance: &Instance, keys: &TagKeys) -> bool {
+    let known = |address| worker.address.as_ref() == Some(address);
+    let secret = instance.tags.get(&keys.secret);
+    worker.state != WorkerState::Shutdown
+        && worker.tags_tries == 0
+        && !matches!(
+            instance.state,
+            InstanceState::Stopping | InstanceState::Gone
+        )
+        && secret == worker.secret.as_ref()
+        && instance.tags == worker.tags
+        && worker.wrong_tags(keys).next().is_none()
+        && instance.address.as_ref().is_none_or(known)
+        && instance
+            .remote_user
+            .as_ref()
+            .is_none_or(|u| *u == worker.user)
+        && (instance.launched_at.is_none() || instance.launched_at == worker.launched_at)
 }
 
 #[cfg(test)]
@@ -463,6 +495,5 @@ mod tests {
             .map(|i| (i.id.as_str(), &*i.provider_type))
             .collect();
         assert_eq!(shown, [("a", "2"), ("b", "4")]);
-        assert!(shows(&listed, &"a".into()) && !shows(&listed, &"c".into()));
     }
 }

@@ -1,6 +1,6 @@
 //! The idle behaviour, kept in a tag of the instance.
 
-use longshore_cloud::{ErrorKind, Tags};
+use longshore_cloud::{ErrorKind, TagKeys, Tags};
 use longshore_types::{IdleBehavior, InstanceId, Instant, TypeName, WorkerState};
 
 use crate::blackhole::Duds;
@@ -9,7 +9,7 @@ use crate::effect::{EffectAction, Outcome};
 use crate::holdoff::growing;
 use crate::refusal::Refusal;
 use crate::timers::{Timer, WorkerTimer};
-use crate::worker::Seq;
+use crate::worker::{Seq, Worker};
 
 const RETRY_PAUSE: (u64, u64) = (5, 300);
 
@@ -59,16 +59,8 @@ impl Core {
         let Some(worker) = self.workers.get(id) else {
             return Tags::new();
         };
-        let keys = &self.config.tag_keys;
-        let name = worker.type_name.as_ref();
-        let wanted = [
-            (&keys.idle_behavior, Some(worker.behavior.as_str())),
-            (&keys.instance_type, name.map(TypeName::as_str)),
-        ];
-        wanted
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .filter(|(key, value)| worker.tags.get(*key).map(String::as_str) != Some(*value))
+        let wrong = worker.wrong_tags(&self.config.tag_keys);
+        wrong
             .map(|(key, value)| (key.clone(), value.to_owned()))
             .collect()
     }
@@ -122,5 +114,23 @@ impl Core {
         }
         // Another behaviour may have been asked for meanwhile.
         self.repair_tags(id);
+    }
+}
+
+impl Worker {
+    /// The tags that it was last seen without, as they are to be.
+    pub(crate) fn wrong_tags<'a>(
+        &'a self,
+        keys: &'a TagKeys,
+    ) -> impl Iterator<Item = (&'a String, &'a str)> {
+        let name = self.type_name.as_ref();
+        let wanted = [
+            (&keys.idle_behavior, Some(self.behavior.as_str())),
+            (&keys.instance_type, name.map(TypeName::as_str)),
+        ];
+        wanted
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .filter(|(key, value)| self.tags.get(*key).map(String::as_str) != Some(*value))
     }
 }

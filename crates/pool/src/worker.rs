@@ -212,6 +212,8 @@ pub(crate) struct Held {
     pub(crate) kill: Option<Kill>,
     pub(crate) given_up: bool,
     pub(crate) stale: bool,
+    /// When it came to be held; what was sent before was about an earlier attempt.
+    since: Seq,
     /// When something was last done with it, or learned of it.
     pub(crate) acted: Seq,
     /// Whether [`Event::Running`](crate::Event::Running) was told.
@@ -231,6 +233,7 @@ impl Held {
             kill: None,
             given_up: false,
             stale: false,
+            since: acted,
             acted,
             told_running: false,
             absent: 0,
@@ -254,6 +257,11 @@ impl Held {
     /// Whether it was asked to end, whether it was started or not.
     pub(crate) fn is_to_end(&self) -> bool {
         self.kill.as_ref().is_some_and(|kill| !kill.only_unstarted)
+    }
+
+    /// Whether an effect that was asked for at `began` was about it.
+    pub(crate) fn is_meant(&self, began: Seq) -> bool {
+        began > self.since
     }
 
     /// Whether it is known what became of every start of it that was sent.

@@ -1533,6 +1533,60 @@ fn gone_from_a_signal_that_may_have_overtaken_the_start_does_not_count() {
     assert_eq!(rig.ended(1).len(), 1);
 }
 
+/// An attempt has ended, and the runner has forgotten it.
+fn end_and_forget(rig: &mut Rig, attempt: u32) {
+    rig.report("a", vec![finished(1, attempt)]);
+    rig.acknowledge("a", 1, attempt);
+    rig.wait(SECOND);
+    rig.answer(is_short, report(vec![]));
+    assert!(rig.phase("a", 1).is_none());
+}
+
+#[test]
+fn the_answer_to_a_start_says_nothing_of_a_later_attempt() {
+    for late in [
+        StartOutcome::Started,
+        StartOutcome::KnownAttempt,
+        StartOutcome::NotStarted {
+            error: "an older attempt still runs".into(),
+        },
+    ] {
+        let mut rig = Rig::ready(config());
+        rig.idle("a");
+        rig.start("a", 1, 1).unwrap();
+        let first = rig.take(is_start);
+        end_and_forget(&mut rig, 1);
+        rig.start("a", 1, 2).unwrap();
+        rig.outcome(&first, Outcome::Started(late));
+        // It may still be on its way, so that a report which lacks it proves nothing.
+        rig.report("a", vec![]);
+        rig.report("a", vec![]);
+        assert_eq!(rig.phase("a", 1), Some(HeldPhase::Starting));
+        rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+        assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+    }
+}
+
+#[test]
+fn the_answer_to_a_signal_says_nothing_of_a_later_attempt() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.kill("a", 1);
+    let first = rig.take(is_kill);
+    end_and_forget(&mut rig, 1);
+    rig.start("a", 1, 2).unwrap();
+    rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+    rig.kill("a", 1);
+    rig.outcome(&first, Outcome::Killed(KillOutcome::Gone));
+    // Nothing is proved that a report would have to confirm; the signal that was sent to it is.
+    assert!(rig.find(is_short).is_none());
+    rig.answer(is_kill, Outcome::Killed(KillOutcome::Gone));
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Killing));
+    rig.answer(is_short, report(vec![]));
+    assert_eq!(rig.ended(1).len(), 2);
+}
+
 #[test]
 fn what_was_given_up_may_end_all_the_same_and_its_result_is_kept() {
     let mut rig = Rig::ready(config());

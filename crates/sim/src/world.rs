@@ -204,8 +204,8 @@ pub(crate) struct World {
     to_come: usize,
     epoch: Timestamp,
     outcome: Outcome,
-    /// After how many events the dispatcher checks its own state again.
-    own_check_due: u64,
+    /// After how many steps everything is looked at again.
+    whole_due: u64,
     /// Effects at one moment.
     busy_moment: (Instant, u64),
     short_listing_at: Option<Instant>,
@@ -287,7 +287,7 @@ impl World {
             jobs,
             epoch,
             outcome: Outcome::default(),
-            own_check_due: 0,
+            whole_due: 0,
             busy_moment: (now, 0),
             short_listing_at: None,
             standing: Vec::new(),

@@ -172,9 +172,13 @@ macro_rules! shared_text {
 
         impl Ord for $name {
             fn cmp(&self, other: &Self) -> Ordering {
-                self.head
-                    .cmp(&other.head)
-                    .then_with(|| self.text.cmp(&other.text))
+                let (one, two) = (self.text.len(), other.text.len());
+                match self.head.cmp(&other.head) {
+                    // Nothing is left of either: the shorter one is the beginning of the other.
+                    Ordering::Equal if one.max(two) <= HEAD => one.cmp(&two),
+                    Ordering::Equal => self.text.cmp(&other.text),
+                    different => different,
+                }
             }
         }
 

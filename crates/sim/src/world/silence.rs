@@ -6,7 +6,6 @@
 //! last outage of that network. An outage counts that a failed listing told of, from the moment
 //! when that listing was asked for.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_cloud::InstanceState;
@@ -78,9 +77,13 @@ impl World {
             PoolOutcome::Listed(Ok(list)) => {
                 let goes = |state| matches!(state, InstanceState::Stopping | InstanceState::Gone);
                 let there = list.iter().filter(|i| !goes(i.state)).map(|i| &i.id);
-                let there: BTreeSet<&InstanceId> = there.collect();
-                for machine in self.machines.values_mut() {
-                    machine.heard.missed |= !there.contains(&machine.id);
+                let mut there: Vec<&InstanceId> = there.collect();
+                there.sort_unstable();
+                // Both are in the order of ids.
+                let mut there = there.into_iter().peekable();
+                for (id, machine) in &mut self.machines {
+                    while there.next_if(|other| *other < id).is_some() {}
+                    machine.heard.missed |= there.peek().is_none_or(|other| *other != id);
                 }
             }
             PoolOutcome::Listed(Err(_)) => self.note_cut(),

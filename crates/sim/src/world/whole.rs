@@ -7,11 +7,11 @@ use longshore_types::{InstanceId, Resources};
 use super::World;
 use crate::Rule;
 
-/// Everything is looked at after so many steps.
+/// Everything is looked at after so many steps, in a world of up to 250 machines and containers.
 const STEPS: u64 = 1_000;
-/// The dispatcher's own check of its state, which says nothing that the witness relies on, is made
-/// after so many steps for each thing that it walks over, so that a large world is not slow for it.
-const OWN_STEPS: u64 = 4;
+/// In a larger one after so many steps for each thing that is walked over, so that it is not slow
+/// for it. The dispatcher's own check of its state is made as often.
+const STEPS_EACH: u64 = 4;
 
 impl World {
     /// After each step: what it touched; everything now and then.
@@ -20,15 +20,13 @@ impl World {
         for id in self.witness.take_touched() {
             self.check_machine(&id);
         }
-        if self.outcome.events.is_multiple_of(STEPS) {
+        if self.outcome.events >= self.whole_due {
             self.check_whole();
-        }
-        if self.outcome.events >= self.own_check_due {
             self.check_core();
             let things = self.machines.len() + self.controller.open().len();
             let things = u64::try_from(things).unwrap_or(u64::MAX);
-            let pause = things.saturating_mul(OWN_STEPS).max(STEPS);
-            self.own_check_due = self.outcome.events.saturating_add(pause);
+            let pause = things.saturating_mul(STEPS_EACH).max(STEPS);
+            self.whole_due = self.outcome.events.saturating_add(pause);
         }
     }
 
