@@ -144,6 +144,8 @@ pub enum FaultKind {
     GarbledReport,
     /// A report is delivered long after it was made.
     OldReport,
+    /// The answer to a start or a kill is delivered long after it was made.
+    OldAnswer,
     /// A start is refused while an earlier one of the same attempt stands still.
     StartRefused,
 }
@@ -155,7 +157,7 @@ const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 66] = [
+    pub const ALL: [Self; 67] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -222,6 +224,7 @@ impl FaultKind {
         Self::OldReport,
         Self::StartRefused,
         Self::Away,
+        Self::OldAnswer,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -249,6 +252,7 @@ impl FaultKind {
                 | Self::EndsAtKill
                 | Self::GarbledReport
                 | Self::OldReport
+                | Self::OldAnswer
                 | Self::StartRefused
         )
     }
@@ -320,6 +324,7 @@ impl FaultKind {
             Self::Wavers => "wavers",
             Self::GarbledReport => "garbled report",
             Self::OldReport => "old report",
+            Self::OldAnswer => "old answer",
             Self::StartRefused => "start refused",
         }
     }
@@ -372,7 +377,7 @@ impl Faults {
             FaultKind::DiskStall => 30_000,
             FaultKind::NeverBoots | FaultKind::DestroyIgnored | FaultKind::DiskFull => 50_000,
             FaultKind::EndsAtKill => 100_000,
-            FaultKind::OldReport => 30_000,
+            FaultKind::OldReport | FaultKind::OldAnswer => 30_000,
             FaultKind::BootProbeFails | FaultKind::HalfOpen => 12_000,
             FaultKind::StartRefused => 500_000,
             kind if kind.is_per_million() => 10_000,

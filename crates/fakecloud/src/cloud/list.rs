@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use longshore_cloud::{ErrorKind, Instance, Tags};
+use longshore_cloud::{ErrorKind, Instance, InstanceState, Tags};
 use longshore_types::Instant;
 
 use super::rules::Fate;
@@ -52,7 +52,11 @@ impl Cloud {
         let user = self.settings.remote_user.as_ref();
         let mut listed: Vec<_> = Vec::new();
         for instance in self.fleet.listed_since(at) {
-            if let Some(version) = instance.version_at(at)
+            // An old listing may miss one that was gone and has come back, but never says that it
+            // is gone: that is for good.
+            let back = instance.gone.is_none();
+            let version = instance.version_at(at);
+            if let Some(version) = version.filter(|v| !back || v.state != InstanceState::Gone)
                 && tags
                     .iter()
                     .all(|(key, value)| version.tags.get(key) == Some(value))

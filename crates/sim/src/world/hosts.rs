@@ -154,8 +154,13 @@ impl World {
         {
             let outcome = self.garbled(outcome, &id);
             let mut at = now + after + self.random.millis(1, 10);
-            if matches!(outcome, PoolOutcome::Reported(Ok(_))) {
-                at = self.delivered(at, waiting.deadline, &id);
+            let late = match outcome {
+                PoolOutcome::Reported(Ok(_)) => Some(FaultKind::OldReport),
+                PoolOutcome::Started(_) | PoolOutcome::Killed(_) => Some(FaultKind::OldAnswer),
+                _ => None,
+            };
+            if let Some(late) = late {
+                at = self.delivered(at, waiting.deadline, &id, late);
             }
             if at >= waiting.deadline {
                 self.lose(waiting.life, &effect, waiting.deadline);
@@ -259,13 +264,19 @@ impl World {
         }
     }
 
-    /// When a report that is due at `at` is delivered: some are under way nearly until nobody waits
+    /// When an answer that is due at `at` is delivered: some are under way nearly until nobody waits
     /// for them any more.
-    fn delivered(&mut self, at: Instant, deadline: Instant, id: &InstanceId) -> Instant {
-        if !self.strikes(FaultKind::OldReport) {
+    fn delivered(
+        &mut self,
+        at: Instant,
+        deadline: Instant,
+        id: &InstanceId,
+        late: FaultKind,
+    ) -> Instant {
+        if !self.strikes(late) {
             return at;
         }
-        self.fault(FaultKind::OldReport, About::instance(id));
+        self.fault(late, About::instance(id));
         let left = deadline.since(at);
         at + self.random.between(left / 4, left / 10 * 9)
     }
@@ -409,7 +420,7 @@ impl World {
                 about: About::instance(id),
             };
             let at = now + self.random.millis(1, 10);
-            let at = self.delivered(at, poll.deadline, id);
+            let at = self.delivered(at, poll.deadline, id, FaultKind::OldReport);
             let outcome = self.garbled(PoolOutcome::Reported(Ok(report.clone())), id);
             self.answer(at, asker, outcome);
         }
