@@ -46,7 +46,10 @@ impl World {
             return not_started("no such file or directory");
         }
         let stalls = machine.stalled.get(&(uuid, attempt));
-        if stalls.is_some_and(|until| *until > now) && self.strikes(FaultKind::StartRefused) {
+        let stalls = stalls.is_some_and(|until| *until > now);
+        // One that forgets attempts stands still with the lock of its directory.
+        let refused = stalls && machine.runner.forgets;
+        if refused || stalls && self.strikes(FaultKind::StartRefused) {
             self.fault(FaultKind::StartRefused, About::on(id, uuid, attempt));
             return not_started("resource temporarily unavailable");
         }

@@ -91,7 +91,12 @@ impl World {
                 lies.push((uuid, attempt, ended));
             }
         }
-        for n in 0..self.random.below(50) {
+        // Nobody could tell, either, which of two lies that have the same.
+        let own = match bare {
+            true => self.outcome.faults.values().sum::<u64>() * 50,
+            false => 0,
+        };
+        for n in own..own + self.random.below(50) {
             if let Ok(uuid) = format!("zzzzz-dz642-liar{n:011}").parse() {
                 lies.push((uuid, Attempt(u32::from(!bare)), ended));
             }
