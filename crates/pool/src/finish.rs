@@ -114,6 +114,8 @@ impl Core {
         held.document = None;
         held.given_up = false;
         held.stale = false;
+        // That it is missing from reports is in doubt no more.
+        held.absent = 0;
         let never_ran = matches!(exit.cause, ExitCause::NotStarted { .. });
         if let ExitCause::NotStarted { error } = &exit.cause {
             worker.last_error = Some(error.clone());

@@ -479,6 +479,24 @@ fn a_result_is_told_once_and_kept_until_it_is_acknowledged() {
 }
 
 #[test]
+fn of_what_vanished_no_more_reports_are_asked_for_than_of_what_ended() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    for _ in 0..3 {
+        rig.report("a", vec![]);
+    }
+    assert_eq!(rig.ended(1), [ExitCause::SupervisorLost]);
+    // The controller does not take the result for a while.
+    let next = rig.take(is_long);
+    let EffectAction::Report(_, options) = &next.action else {
+        unreachable!()
+    };
+    assert!(!options.wait.is_zero());
+}
+
+#[test]
 fn an_old_report_does_not_bring_back_what_was_acknowledged() {
     let mut rig = Rig::ready(config());
     rig.idle("a");

@@ -612,6 +612,14 @@ fn note_progress(case: &mut Case, new: &Record) {
             ties.begin_attempt(false);
         }
     }
+    // Somebody said meanwhile that it runs: what had ruled that out was asked too early.
+    let was_locked = old.is_some_and(|c| c.state == ContainerState::Locked);
+    if same_attempt && was_locked && container.state == ContainerState::Running {
+        case.seen_as_of = new.as_of;
+        if let Some(ties) = case.ties.touched_mut() {
+            ties.cleared_at = None;
+        }
+    }
     let began = container.state == ContainerState::Running || container.state.is_final();
     if let (true, Some(ties)) = (began, case.ties.touched_mut()) {
         ties.avoid = None;
