@@ -513,7 +513,7 @@ fn final_entries_are_forgotten_once_no_process_is_left() {
         scene()
             .entry(in_state(1, state))
             .worker(held)
-            .gives(&["kill 1#0 a"], "");
+            .gives(&["kill 1#0 a"], "on a to stop");
     }
 }
 
