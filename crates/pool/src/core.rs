@@ -203,6 +203,13 @@ impl WorkerFlight {
 }
 
 impl FlightAction {
+    fn waits_for_change(&self) -> bool {
+        matches!(
+            self,
+            Self::OnWorker(_, _, WorkerFlight::Report { waits: true, .. })
+        )
+    }
+
     /// What it is: see [`EffectAction::kind`].
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -392,9 +399,11 @@ impl Core {
         self.changed(Changed::CreateGate);
     }
 
-    /// Whether no effect is under way or waits to be polled.
+    /// Whether no effect is under way or waits to be polled, but for reports that wait for a change:
+    /// they may last as long as [`Config::report_wait`], and dropping one changes nothing.
     pub fn is_settled(&self) -> bool {
-        self.in_flight.is_empty() && self.effects.is_empty()
+        let mut in_flight = self.in_flight.values();
+        in_flight.all(|flight| flight.action.waits_for_change()) && self.effects.is_empty()
     }
 
     /// The next thing to do, if there is one.

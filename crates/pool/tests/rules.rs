@@ -1412,6 +1412,7 @@ fn after_stop_nothing_begins_and_what_is_under_way_settles() {
     let mut rig = Rig::ready(config());
     rig.idle("a");
     rig.run("a", 1);
+    rig.core.create(&"small".into(), rig.now).unwrap();
     rig.core.stop(rig.now);
     rig.drain();
     assert!(rig.core.poll_timeout().is_none());
@@ -1421,6 +1422,12 @@ fn after_stop_nothing_begins_and_what_is_under_way_settles() {
         Err(Refusal::Stopping)
     ));
     assert!(!rig.core.is_settled());
+    let refused = failure(ErrorKind::Denied, false);
+    rig.answer(is_create, Outcome::Created(Err(refused)));
+    assert!(
+        rig.core.is_settled(),
+        "a report that waits for a change is not waited for"
+    );
     rig.report("a", vec![finished(1, 1)]);
     assert_eq!(rig.ended(1).len(), 1, "what is learned is still told");
     assert!(rig.core.is_settled());

@@ -49,7 +49,9 @@ fn instances(why: &Explanation) -> Vec<String> {
 #[test]
 fn types_and_instances_are_told_with_what_is_wrong_with_each() {
     let mut core = Core::new(config());
-    core.set_limits(at_quota("the quota is reached"), at(0));
+    let mut limits = at_quota("the quota is reached");
+    limits.create_blocked.remove(&TypeName::from("medium"));
+    core.set_limits(limits, at(0));
     let held = with(queued(1), |c| c.request = request(2));
     core.upsert_entry(held, at(0));
     core.upsert_entry(running(2, "full"), at(0));
@@ -95,6 +97,14 @@ fn types_and_instances_are_told_with_what_is_wrong_with_each() {
     assert!(
         why.sentence()
             .starts_with("1st of 1 in line: waiting for room")
+    );
+    // What could not be created either is no way out.
+    core.set_limits(at_quota("the quota is reached"), at(0));
+    drain(&mut core, at(0));
+    let ways = explain(&core, 1, 0).unblock;
+    assert!(
+        !ways.iter().any(|way| way.contains("MaximumPriceFactor")),
+        "{ways:?}"
     );
 }
 

@@ -7,8 +7,8 @@ use longshore_dispatch::{Effect, QueueAction, QueueReply};
 use longshore_queue::{Cache, Capabilities, Change, Refresh};
 use longshore_scheduler::{Config, Core, Limits};
 use longshore_types::{
-    ByteSize, Container, ContainerUuid, InstanceType, Instant, Price, QueueEntry, ResourceRequest,
-    Timestamp, WorkerView,
+    ByteSize, Container, ContainerState, ContainerUuid, InstanceType, Instant, PendingView, Price,
+    QueueEntry, ResourceRequest, Timestamp, WorkerView,
 };
 
 use super::figures::{Report, Samples};
@@ -70,8 +70,50 @@ pub fn plan(args: &BenchPlanArgs) -> anyhow::Result<Ending> {
         let runs = if args.short { 1 } else { size.runs };
         measure(size, runs, &type_of_all, &report)?;
     }
+    measure_boots(if args.short { 1 } else { 9 }, &type_of_all, &report)?;
     load(&report, "at the end");
     Ok(Ending::Succeeded)
+}
+
+/// What one instance costs that has booted, while as many others boot for containers that wait.
+fn measure_boots(runs: u32, small: &InstanceType, report: &Report) -> anyhow::Result<()> {
+    const COUNT: u32 = 10_000;
+    let mut changes = Samples::default();
+    for _ in 0..runs {
+        let mut core = core(small, false);
+        let asked_for = |n: u32| PendingView {
+            id: n.into(),
+            type_name: small.name.clone(),
+            capacity: small.resources(),
+        };
+        for n in 0..COUNT {
+            core.upsert_entry(entry(n)?, NOW);
+            core.upsert_pending(asked_for(n), NOW);
+        }
+        expect(drain(&mut core), COUNT)?;
+        for n in 0..COUNT {
+            core.upsert_entry(locked(entry(n)?), NOW);
+        }
+        expect(drain(&mut core), 0)?;
+        let worker = WorkerView::idle("i-00000000", small, NOW);
+        let (actions, time) = clock(|| {
+            core.upsert_worker(worker, NOW);
+            core.remove_pending(0, NOW);
+            drain(&mut core)
+        })?;
+        expect(actions, 1)?;
+        changes.push(time);
+    }
+    let name = format!("plan_boot_{COUNT}_waiting_p50");
+    report.target(&name, changes.p50_ms(), "ms", "<= 0.2");
+    Ok(())
+}
+
+fn locked(mut entry: QueueEntry) -> QueueEntry {
+    entry.container.state = ContainerState::Locked;
+    entry.container.locked_by_us = true;
+    entry.container.lock_count = 1;
+    entry
 }
 
 fn measure(size: &Size, runs: u32, small: &InstanceType, report: &Report) -> anyhow::Result<()> {
@@ -95,10 +137,7 @@ fn measure(size: &Size, runs: u32, small: &InstanceType, report: &Report) -> any
         expect(actions, size.queued.min(size.workers))?;
         fills.push(time);
         // The lock of the first in line was taken, so that it is started.
-        let mut first = entries[99].clone();
-        first.container.state = longshore_types::ContainerState::Locked;
-        first.container.locked_by_us = true;
-        first.container.lock_count = 1;
+        let first = locked(entries[99].clone());
         let (actions, time) = clock(|| {
             core.upsert_entry(first, NOW);
             drain(&mut core)

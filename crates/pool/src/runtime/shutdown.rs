@@ -6,7 +6,7 @@ use longshore_types::{ContainerUuid, HeldPhase, InstanceId, PendingView};
 
 use super::performer::Performer;
 use crate::core::Core;
-use crate::effect::Effect;
+use crate::effect::{Effect, EffectAction};
 
 /// The most lines about effects in one [`Shutdown`].
 const MAX_ABANDONED: usize = 1000;
@@ -82,6 +82,7 @@ impl Shutdown {
         Self {
             abandoned: performer
                 .effects()
+                .filter(|effect| !waits_for_change(&effect.action))
                 .take(MAX_ABANDONED)
                 .map(describe)
                 .collect(),
@@ -92,6 +93,11 @@ impl Shutdown {
             error: None,
         }
     }
+}
+
+/// Whether nothing is lost when it is dropped: it waits to be told of something.
+fn waits_for_change(action: &EffectAction) -> bool {
+    matches!(action, EffectAction::Report(_, options) if !options.wait.is_zero())
 }
 
 fn describe(effect: &Effect) -> String {
