@@ -185,6 +185,34 @@ fn arvados_running_without_a_process_is_lost_once_the_queue_is_newer() {
 }
 
 #[test]
+fn arvados_running_after_every_place_was_ruled_out_is_looked_for_again() {
+    // An earlier process has locked it; every instance that it could be on says that it is not.
+    let mut core = scene()
+        .arvados()
+        .limits(|l| (l.absence_is_evidence, l.accept_new) = (true, false))
+        .entry(locked(1))
+        .worker(probed(idle("a", "small"), 2))
+        .core();
+    assert_eq!(briefs(&mut core, at(3)), QUIET);
+    // A start that was late gets there nevertheless.
+    let mut begun = with(locked(1), |c| c.state = ContainerState::Running);
+    begun.as_of = at(4);
+    core.upsert_entry(begun.clone(), at(4));
+    assert_eq!(briefs(&mut core, at(4)), QUIET);
+    let said = core.reason(uuid(1), at(4)).unwrap().to_string();
+    assert!(said.contains("may still run on a"), "{said}");
+    // It is not there when asked again, and has not ended since: then it is lost.
+    core.upsert_worker(probed(idle("a", "small"), 5), at(5));
+    assert_eq!(briefs(&mut core, at(5)), QUIET);
+    begun.as_of = at(6);
+    core.upsert_entry(begun, at(6));
+    assert_eq!(
+        briefs(&mut core, at(6)),
+        ["lost 1#1: its supervisor was lost"]
+    );
+}
+
+#[test]
 fn arvados_locked_whose_process_ended_is_lost_once_the_queue_is_newer() {
     let mut core = scene()
         .arvados()
