@@ -39,7 +39,7 @@ pub enum Ending {
 #[non_exhaustive]
 pub struct Shutdown {
     /// Effects that had not ended when the deadline came, a line each, at most 1000. Nobody knows
-    /// what became of them.
+    /// what became of them. Reports that wait for a change are not waited for, nor told of here.
     pub abandoned: Vec<String>,
     /// Instances that may still exist.
     pub instances: Vec<InstanceId>,
