@@ -160,7 +160,7 @@ impl Moods {
         Self { mood, end, thread }
     }
 
-    fn become_(&self, change: impl FnOnce(&mut Mood)) {
+    fn turn(&self, change: impl FnOnce(&mut Mood)) {
         self.mood.send_modify(change);
     }
 
@@ -247,7 +247,7 @@ fn what_a_provider_refuses_is_explained() {
             "nothing is begun before the queue and the instances have been read",
         ],
     );
-    service.become_(|mood| mood.silent = false);
+    service.turn(|mood| mood.silent = false);
     explained(
         &world,
         "narrow",
@@ -285,7 +285,7 @@ fn what_instances_do_is_explained() {
     let stubborn = "trap '' TERM; touch began; while :; do sleep 1; done";
     submit(&world, "stubborn", "1", &["sh", "-c", stubborn]);
     explained(&world, "stubborn", &["boot"]);
-    service.become_(|mood| mood.hides_addresses = false);
+    service.turn(|mood| mood.hides_addresses = false);
     explained(&world, "stubborn", &["\nit runs\n"]);
     wait_for("its trap", || world.exists("began").then_some(()));
     submit(&world, "next", "1", &["true"]);
@@ -313,7 +313,7 @@ fn what_instances_do_is_explained() {
             "when that was last heard of; that instance has to answer, or to go",
         ],
     );
-    service.become_(|mood| mood.hides_addresses = false);
+    service.turn(|mood| mood.hides_addresses = false);
     explained(&world, "stubborn", &["\nit runs\n"]);
     world.run(&["cancel", "stubborn"]).expect(0);
     explained(&world, "stubborn", &["it is being stopped on loopback-"]);
