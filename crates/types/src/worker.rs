@@ -189,6 +189,27 @@ impl WorkerView {
         }
     }
 
+    /// What it counts as in metrics: `inuse`, `hold`, `booting`, `unknown` or `idle`. One that runs
+    /// something is in use, also when it is on hold; one that shuts down counts as idle.
+    ///
+    /// ```
+    /// use longshore_types::{ByteSize, IdleBehavior, InstanceType, Instant, Price, WorkerView};
+    /// let small = InstanceType::new("small", 2, ByteSize::gib(4), Price::default());
+    /// let mut view = WorkerView::idle("i-1", &small, Instant::ZERO);
+    /// assert_eq!(view.category(), "idle");
+    /// view.idle_behavior = IdleBehavior::Hold;
+    /// assert_eq!(view.category(), "hold");
+    /// ```
+    pub fn category(&self) -> &'static str {
+        match (self.state, self.idle_behavior) {
+            (WorkerState::Running, _) => "inuse",
+            (_, IdleBehavior::Hold) => "hold",
+            (WorkerState::Booting, _) => "booting",
+            (WorkerState::Unknown, _) => "unknown",
+            (WorkerState::Idle | WorkerState::Shutdown, _) => "idle",
+        }
+    }
+
     /// Whether a container may be started on it now.
     pub fn takes_containers(&self) -> bool {
         matches!(self.state, WorkerState::Idle | WorkerState::Running)

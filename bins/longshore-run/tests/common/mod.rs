@@ -6,6 +6,8 @@
     reason = "a test that cannot do its part fails at once"
 )]
 
+mod groups;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -18,6 +20,8 @@ use longshore_runner_api::{StartDocument, StartReply, report};
 use longshore_types::{
     Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, ReportedState, RunnerReport,
 };
+
+use groups::remove_groups;
 
 pub(crate) const RUNNER: &str = env!("CARGO_BIN_EXE_longshore-run");
 /// Far more than anything takes on a busy machine.
@@ -245,25 +249,6 @@ impl Drop for Fixture {
                     name.starts_with(&format!("longshore-run.{}.", uuid.to_string_lossy()))
                 })
             });
-        }
-    }
-}
-
-/// Removes the control groups of a failed test, which nobody else will.
-fn remove_groups(below: &Path, is_ours: &dyn Fn(&str) -> bool) {
-    for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        remove_groups(&entry.path(), is_ours);
-        // What was killed just now may be in it for a moment.
-        let mut tries = 0;
-        while is_ours(&entry.file_name().to_string_lossy())
-            && tries < 250
-            && std::fs::remove_dir(entry.path()).is_err()
-        {
-            tries += 1;
-            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -22,7 +22,8 @@ use longshore_types::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::world::{World, wait_for};
+use super::service::clean;
+use super::world::{World, wait_for, wait_long};
 
 /// What the provider does at the moment.
 #[derive(Clone, Debug, Default)]
@@ -197,32 +198,19 @@ fn submit(world: &World, name: &str, vcpus: &str, command: &[&str]) {
 /// Waits until the command says all of these of a job.
 fn explained(world: &World, name: &str, wanted: &[&str]) -> String {
     let mut last = String::new();
-    let seen = wait_for_or(|| {
+    let seen = wait_long(|| {
         last = world.run(&["explain", name]).expect(0).out;
-        wanted.iter().all(|words| last.contains(words))
+        let said = wanted.iter().all(|words| last.contains(words));
+        said.then_some(())
     });
-    assert!(seen, "{wanted:?} not in what was said of {name}:\n{last}");
+    assert!(
+        seen.is_some(),
+        "{wanted:?} not in what was said of {name}:\n{last}"
+    );
     if std::env::var_os("LONGSHORE_SHOW").is_some() {
         eprintln!("{last}");
     }
     last
-}
-
-/// The same as [`wait_for`], but says what was there in the end.
-fn wait_for_or(mut look: impl FnMut() -> bool) -> bool {
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < super::world::PATIENCE {
-        if look() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    false
-}
-
-fn clean(world: &World) {
-    world.run(&["cleanup"]).expect(0);
-    world.check_nothing_is_left();
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod display;
 mod engines;
 mod explained;
 mod full_disk;
+#[path = "../../../longshore-run/tests/common/groups.rs"]
+mod groups;
 mod interrupts;
 mod nasty;
 mod restart;

@@ -11,6 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::groups::remove_groups;
+
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 /// How long what was killed may need to disappear.
@@ -40,13 +42,20 @@ pub(crate) struct Running {
 }
 
 /// Looks again and again until there is something, which must be soon.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_long(look).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// The same for those who say themselves what is wrong if there is nothing.
+pub(crate) fn wait_long<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
-            return found;
+            return Some(found);
         }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        if begun.elapsed() >= PATIENCE {
+            return None;
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -249,25 +258,6 @@ impl Drop for World {
                 uuid.is_some_and(|uuid| name.starts_with(&format!("longshore-run.{uuid}.")))
             })
         });
-    }
-}
-
-/// Removes the control groups of a failed test, which nobody else will.
-fn remove_groups(below: &Path, is_ours: &dyn Fn(&str) -> bool) {
-    for entry in fs::read_dir(below).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        remove_groups(&entry.path(), is_ours);
-        // What was killed just now may be in it for a moment.
-        let mut tries = 0;
-        while is_ours(&entry.file_name().to_string_lossy())
-            && tries < 250
-            && fs::remove_dir(entry.path()).is_err()
-        {
-            tries += 1;
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 

@@ -6,10 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use longshore_types::{
-    ContainerState, HeldPhase, IdleBehavior, InstanceType, Reason, TypeName, WorkerState,
-    WorkerView,
-};
+use longshore_types::{ContainerState, HeldPhase, InstanceType, Reason, TypeName, WorkerState};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric as _};
@@ -192,9 +189,9 @@ impl Page {
             CATEGORIES.iter().map(|c| (*c, (0.0, 0.0, 0.0))).collect();
         for worker in &self.snapshot.workers {
             let name = worker.type_name.as_ref().map_or("", TypeName::as_str);
-            *counts.entry((category(worker), name)).or_default() += 1;
+            *counts.entry((worker.category(), name)).or_default() += 1;
             let price = worker.type_name.as_ref().and_then(|n| self.types.get(n));
-            let sum = sums.entry(category(worker)).or_default();
+            let sum = sums.entry(worker.category()).or_default();
             sum.0 += price.map_or(0.0, |t| t.price.units());
             sum.1 += f64::from(worker.capacity.vcpus);
             sum.2 += as_f64(worker.capacity.ram.0);
@@ -248,16 +245,6 @@ impl Page {
 #[expect(clippy::disallowed_methods, reason = "only shown")]
 fn wall_time() -> SystemTime {
     SystemTime::now()
-}
-
-fn category(worker: &WorkerView) -> &'static str {
-    match (worker.state, worker.idle_behavior) {
-        (WorkerState::Running, _) => "inuse",
-        (_, IdleBehavior::Hold) => "hold",
-        (WorkerState::Booting, _) => "booting",
-        (WorkerState::Unknown, _) => "unknown",
-        (WorkerState::Idle | WorkerState::Shutdown, _) => "idle",
-    }
 }
 
 /// Writes families of values.

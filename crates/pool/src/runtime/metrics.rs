@@ -9,9 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use longshore_types::{
-    IdleBehavior, InstanceId, InstanceType, Price, TypeName, WorkerState, WorkerView,
-};
+use longshore_types::{InstanceId, InstanceType, Price, TypeName, WorkerState, WorkerView};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric,
@@ -167,7 +165,7 @@ impl Source {
         }
         let mut sums = CATEGORIES.map(|category| (category, Sums::default()));
         for worker in &snapshot.workers {
-            let category = category(worker);
+            let category = worker.category();
             let known = worker
                 .type_name
                 .as_ref()
@@ -284,16 +282,6 @@ fn encode_counters(snapshot: &Snapshot, page: &mut Page<'_, '_>) -> fmt::Result 
         "Instances that are gone, by the state they were in",
         gone,
     )
-}
-
-fn category(worker: &WorkerView) -> &'static str {
-    match (worker.state, worker.idle_behavior) {
-        (WorkerState::Running, _) => "inuse",
-        (_, IdleBehavior::Hold) => "hold",
-        (WorkerState::Booting, _) => "booting",
-        (WorkerState::Unknown, _) => "unknown",
-        (WorkerState::Idle | WorkerState::Shutdown, _) => "idle",
-    }
 }
 
 /// Writes families of values.
