@@ -28,7 +28,7 @@ use crate::boots::Boots;
 use crate::limit::ContainerLimit;
 use crate::progress::Progress;
 use crate::view::{Snapshot, WaitingEntry};
-use crate::{Config, Effect, Notice, QueueAction, QueueReply, QueueRequest, RequestId};
+use crate::{Answer, Config, Effect, Notice, QueueAction, QueueReply, QueueRequest, RequestId};
 
 /// The most notices that wait to be taken.
 const MAX_NOTICES: usize = 10_000;
@@ -146,14 +146,29 @@ impl Core {
         core
     }
 
+    /// What came of some effects, in the order in which it was heard. Together they cost little
+    /// more than the last of them would alone: what follows is decided once, from all of them.
+    pub fn handle_answers(&mut self, answers: impl IntoIterator<Item = Answer>, now: Instant) {
+        for answer in answers {
+            match answer {
+                Answer::Pool(id, outcome) => self.pool.handle_outcome(id, outcome, now),
+                Answer::Queue(id, reply) => self.take_reply(id, reply, now),
+            }
+        }
+        self.settle(now);
+    }
+
     /// What came of an effect of the pool.
     pub fn handle_pool_outcome(&mut self, id: EffectId, outcome: Outcome, now: Instant) {
-        self.pool.handle_outcome(id, outcome, now);
-        self.settle(now);
+        self.handle_answers([Answer::Pool(id, outcome)], now);
     }
 
     /// The controller's answer to a request. Answers to requests that are not known are ignored.
     pub fn handle_reply(&mut self, id: RequestId, reply: QueueReply, now: Instant) {
+        self.handle_answers([Answer::Queue(id, reply)], now);
+    }
+
+    fn take_reply(&mut self, id: RequestId, reply: QueueReply, now: Instant) {
         let Some(asked) = self.requests.remove(&id) else {
             return;
         };
@@ -174,7 +189,6 @@ impl Core {
             // A shell that answers something else has not answered: as if it had failed.
             (asked, _) => self.handle_wrong_reply(asked, now),
         }
-        self.settle(now);
     }
 
     /// A moment that was waited for has come; late and needless calls do no harm.

@@ -17,10 +17,23 @@ pub struct RequestId(pub u64);
     reason = "a shell that misses an effect must not compile"
 )]
 pub enum Effect {
-    /// For the pool: ends in [`Core::handle_pool_outcome`](crate::Core::handle_pool_outcome).
+    /// For the pool: ends in [`Answer::Pool`].
     Pool(longshore_pool::Effect),
-    /// For the controller: ends in [`Core::handle_reply`](crate::Core::handle_reply).
+    /// For the controller: ends in [`Answer::Queue`].
     Queue(QueueRequest),
+}
+
+/// What came of an effect.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "one variant for each kind of effect"
+)]
+pub enum Answer {
+    /// Of an effect of the pool.
+    Pool(longshore_pool::EffectId, longshore_pool::Outcome),
+    /// Of a request to the controller.
+    Queue(RequestId, QueueReply),
 }
 
 /// A request to the controller. It ends in exactly one [`QueueReply`] with the same id.

@@ -5,7 +5,8 @@
 //!
 //! 1. Make it with [`Core::new`], giving the time and a random seed.
 //! 2. Take every effect from [`Core::poll_effect`] and carry it out. Each one ends in exactly one
-//!    answer: [`Core::handle_pool_outcome`] or [`Core::handle_reply`].
+//!    answer: [`Core::handle_pool_outcome`] or [`Core::handle_reply`], or, where several have come
+//!    meanwhile, all of them at once: [`Core::handle_answers`].
 //! 3. When the moment of [`Core::poll_timeout`] has come, call [`Core::handle_timeout`]. Late or
 //!    needless calls do no harm.
 //! 4. After each call that gives it something, go on with step 2. Take what it has to tell from
@@ -32,7 +33,7 @@ mod view;
 
 pub use config::Config;
 pub use core::{Core, Figures};
-pub use effect::{Effect, QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
+pub use effect::{Answer, Effect, QueueAction, QueueFailure, QueueReply, QueueRequest, RequestId};
 pub use leadership::{HOLD_BACK, Leadership, LockNews, Standing, TRUST};
 pub use notice::Notice;
 pub use view::{EntryView, InstanceEntry, Place, Snapshot, WaitingEntry};

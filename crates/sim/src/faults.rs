@@ -95,6 +95,8 @@ pub enum FaultKind {
     Away,
     /// The dispatcher's machine sleeps for minutes.
     Sleep,
+    /// The dispatcher's loop is busy for up to a second; what comes meanwhile is heard all at once.
+    Stall,
     /// A supervisor dies, and something holds its lock: its process that goes on, or something that
     /// ends much later, or never.
     StaleLock,
@@ -157,7 +159,7 @@ const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 67] = [
+    pub const ALL: [Self; 68] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -195,6 +197,7 @@ impl FaultKind {
         Self::Crash,
         Self::CrashLoop,
         Self::Sleep,
+        Self::Stall,
         Self::Reprioritize,
         Self::OtherLocks,
         Self::LockLost,
@@ -297,6 +300,7 @@ impl FaultKind {
             Self::CrashLoop => "crash loop",
             Self::Away => "away",
             Self::Sleep => "sleep",
+            Self::Stall => "stall",
             Self::Reprioritize => "reprioritize",
             Self::OtherLocks => "other locks",
             Self::LockLost => "lock lost",
@@ -385,6 +389,7 @@ impl Faults {
             FaultKind::OtherLocks => 20_000,
             FaultKind::CrashLoop | FaultKind::Delete | FaultKind::Sleep => 1_000,
             FaultKind::Away => 200,
+            FaultKind::Stall => 100_000,
             FaultKind::QueueOutage | FaultKind::CloudStorm | FaultKind::OwnNetwork => 2_000,
             _ => 4_000,
         };

@@ -12,10 +12,12 @@ use super::ask::ask;
 use super::log::log;
 use super::times::Recorder;
 use super::{Message, Parts, Stopped};
-use crate::{Config, Core, Effect, QueueReply, RequestId, Snapshot};
+use crate::{Answer, Config, Core, Effect, QueueReply, RequestId, Snapshot};
 
 /// The shortest time between two snapshots.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
+/// The most answers that the core is told of at once.
+const MAX_ANSWERS: usize = 1_000;
 /// How often the loop looks whether it was asleep.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -75,13 +77,12 @@ impl EventLoop {
                     None => return self.stop(Duration::ZERO).await,
                 },
                 Some((id, outcome)) = self.performer.next() => {
-                    self.recorder.on_outcome(id, &outcome);
-                    self.core.handle_pool_outcome(id, outcome, self.clock.now());
+                    self.hear(Answer::Pool(id, outcome));
                 }
                 Some(reply) = self.requests.join_next() => {
                     // A request's task does not panic: what it asks runs in one of its own.
                     if let Ok((id, reply)) = reply {
-                        self.core.handle_reply(id, reply, self.clock.now());
+                        self.hear(Answer::Queue(id, reply));
                     }
                 }
                 () = self.clock.sleep_until(timeout) => {
@@ -93,6 +94,30 @@ impl EventLoop {
                 _ = tick.tick() => self.look_whether_asleep(),
             }
         }
+    }
+
+    /// Tells the core of an answer, and of those that have come with it.
+    fn hear(&mut self, first: Answer) {
+        let mut answers = vec![first];
+        while answers.len() < MAX_ANSWERS
+            && let Some(answer) = self.try_answer()
+        {
+            answers.push(answer);
+        }
+        for answer in &answers {
+            if let Answer::Pool(id, outcome) = answer {
+                self.recorder.on_outcome(*id, outcome);
+            }
+        }
+        self.core.handle_answers(answers, self.clock.now());
+    }
+
+    fn try_answer(&mut self) -> Option<Answer> {
+        if let Some((id, outcome)) = self.performer.try_next() {
+            return Some(Answer::Pool(id, outcome));
+        }
+        let (id, reply) = self.requests.try_join_next()?.ok()?;
+        Some(Answer::Queue(id, reply))
     }
 
     fn handle_message(&mut self, message: Message) {
@@ -186,11 +211,11 @@ impl EventLoop {
             let next = async {
                 tokio::select! {
                     Some((id, outcome)) = self.performer.next() => {
-                        self.core.handle_pool_outcome(id, outcome, self.clock.now());
+                        self.hear(Answer::Pool(id, outcome));
                         true
                     }
                     Some(Ok((id, reply))) = self.requests.join_next() => {
-                        self.core.handle_reply(id, reply, self.clock.now());
+                        self.hear(Answer::Queue(id, reply));
                         true
                     }
                     else => false,

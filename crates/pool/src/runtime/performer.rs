@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::isolated::panic_text;
 use super::shell::Shell;
@@ -52,6 +52,7 @@ impl Perform for Shell {
 /// let (id, outcome) = performer.next().await.unwrap();
 /// core.handle_outcome(id, outcome, Instant::ZERO);
 /// assert!(core.is_listed() && performer.is_empty());
+/// assert!(performer.try_next().is_none());
 /// performer.abort();
 /// # }
 /// ```
@@ -144,28 +145,50 @@ impl Performer {
             return Some(outcome);
         }
         loop {
-            let (id, outcome) = match self.tasks.join_next_with_id().await? {
-                Ok((id, outcome)) => (id, Ok(outcome)),
-                Err(error) => (error.id(), Err(error)),
-            };
-            let Some(effect) = self.running.remove(&id) else {
-                continue;
-            };
-            let kind = Kind::of(&effect.action);
-            self.counts[kind as usize] -= 1;
-            if let Some(next) = self.waiting[kind as usize].pop_front() {
-                self.spawn(next);
+            let ended = self.tasks.join_next_with_id().await?;
+            if let Some(outcome) = self.outcome_of(ended) {
+                return Some(outcome);
             }
-            let outcome = outcome.unwrap_or_else(|error| {
-                let why = match error.try_into_panic() {
-                    Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),
-                    Err(_) => "it was abandoned".into(),
-                };
-                tracing::error!(effect = %effect.id, kind = effect.action.kind(), why, "no outcome");
-                effect.action.lost(&why)
-            });
-            return Some((effect.id, outcome));
         }
+    }
+
+    /// The next outcome if there is one already.
+    pub fn try_next(&mut self) -> Option<(EffectId, Outcome)> {
+        if let Some(outcome) = self.aborted.pop_front() {
+            return Some(outcome);
+        }
+        loop {
+            let ended = self.tasks.try_join_next_with_id()?;
+            if let Some(outcome) = self.outcome_of(ended) {
+                return Some(outcome);
+            }
+        }
+    }
+
+    /// The outcome of the effect whose task has ended; another one of its kind begins.
+    fn outcome_of(
+        &mut self,
+        ended: Result<(Id, Outcome), JoinError>,
+    ) -> Option<(EffectId, Outcome)> {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, Ok(outcome)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let effect = self.running.remove(&id)?;
+        let kind = Kind::of(&effect.action);
+        self.counts[kind as usize] -= 1;
+        if let Some(next) = self.waiting[kind as usize].pop_front() {
+            self.spawn(next);
+        }
+        let outcome = outcome.unwrap_or_else(|error| {
+            let why = match error.try_into_panic() {
+                Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),
+                Err(_) => "it was abandoned".into(),
+            };
+            tracing::error!(effect = %effect.id, kind = effect.action.kind(), why, "no outcome");
+            effect.action.lost(&why)
+        });
+        Some((effect.id, outcome))
     }
 
     /// How many effects are under way or wait.

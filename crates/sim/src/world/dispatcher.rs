@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_dispatch::{Core, Effect, QueueAction, QueueReply};
+use longshore_dispatch::{Answer, Core, Effect, QueueAction, QueueReply};
 use longshore_pool::{EffectAction, Outcome as PoolOutcome};
 use longshore_types::Instant;
 
@@ -109,11 +109,11 @@ impl World {
     }
 
     /// The dispatcher's machine sleeps: it neither sees nor does anything.
-    pub(super) fn fall_asleep(&mut self, duration: Duration) {
+    pub(super) fn fall_asleep(&mut self, kind: FaultKind, duration: Duration) {
         if self.core.is_none() || self.sleep.is_some() {
             return;
         }
-        self.fault(FaultKind::Sleep, About::default());
+        self.fault(kind, About::default());
         self.sleep = Some(Sleep {
             since: self.now,
             inbox: Vec::new(),
@@ -137,9 +137,7 @@ impl World {
         if !self.acts_late() {
             self.look_at_standing();
         }
-        for event in sleep.inbox {
-            self.hear(event);
-        }
+        self.hear_all(sleep.inbox);
         self.take_effects();
         self.finish_late_act();
     }
@@ -160,34 +158,44 @@ impl World {
             sleep.inbox.push(event);
             return;
         }
+        self.hear_all(vec![event]);
+    }
+
+    /// Answers that have come meanwhile reach the dispatcher all at once.
+    fn hear_all(&mut self, events: Vec<Event>) {
+        let (mut answers, mut heard) = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Outcome(life, id, outcome, about) => {
+                    let (kind, how) = How::of(&outcome);
+                    self.note_heard(id, &outcome, &about);
+                    self.creates_open -= usize::from(kind == "create").min(self.creates_open);
+                    self.tell(Happening::Outcome {
+                        life,
+                        id: id.0,
+                        kind,
+                        how,
+                        about,
+                    });
+                    answers.push(Answer::Pool(id, *outcome));
+                    heard.push(kind);
+                }
+                Event::Reply(_, id, reply) => {
+                    heard.push(reply_kind(&reply));
+                    answers.push(Answer::Queue(id, *reply));
+                }
+                _ => {}
+            }
+        }
         let now = self.now;
-        let heard = match event {
-            Event::Outcome(life, id, outcome, about) => {
-                let (kind, how) = How::of(&outcome);
-                self.note_heard(id, &outcome, &about);
-                self.creates_open -= usize::from(kind == "create").min(self.creates_open);
-                self.tell(Happening::Outcome {
-                    life,
-                    id: id.0,
-                    kind,
-                    how,
-                    about,
-                });
-                if let Some(core) = &mut self.core {
-                    core.handle_pool_outcome(id, *outcome, now);
-                }
-                kind
+        if let Some(core) = &mut self.core {
+            core.handle_answers(answers, now);
+        }
+        for kind in heard {
+            if self.crashes("heard", kind) {
+                return;
             }
-            Event::Reply(_, id, reply) => {
-                let kind = reply_kind(&reply);
-                if let Some(core) = &mut self.core {
-                    core.handle_reply(id, *reply, now);
-                }
-                kind
-            }
-            _ => return,
-        };
-        self.crashes("heard", heard);
+        }
     }
 
     /// Everything that the dispatcher asks for sets out.

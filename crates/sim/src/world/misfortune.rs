@@ -86,7 +86,11 @@ impl World {
             }
             FaultKind::Sleep => {
                 let duration = self.random.seconds(5, 1_200);
-                self.fall_asleep(duration);
+                self.fall_asleep(kind, duration);
+            }
+            FaultKind::Stall => {
+                let duration = self.random.millis(1, 1_000);
+                self.fall_asleep(kind, duration);
             }
             FaultKind::QueueStorm => {
                 self.fault(kind, About::default());
