@@ -124,7 +124,11 @@ impl Core {
                 }
                 self.look_at_strangers(now);
             }
-            Err(failure) => self.handle_unreadable(failure, now),
+            Err(failure) => {
+                // Whatever it was wanted for is not known yet.
+                self.refreshing.ask();
+                self.handle_unreadable(failure, now);
+            }
         }
     }
 
@@ -191,5 +195,86 @@ impl Core {
         self.notice(Notice::QueueUnreadable {
             error: failure.error,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_queue::Capabilities;
+
+    use super::*;
+    use crate::{Config, Effect, QueueReply, RequestId};
+
+    /// A controller that pushes, and that a test stands in for.
+    struct Controller {
+        core: Core,
+        now: Instant,
+    }
+
+    impl Controller {
+        fn new() -> Self {
+            let pool = longshore_pool::Config::new("zzzzz", Vec::new());
+            let scheduler = longshore_scheduler::Config::new(Vec::new());
+            let queue = Capabilities {
+                pushes: true,
+                records_placement: true,
+                takes_reports: true,
+            };
+            let now = Instant::ZERO;
+            let core = Core::new(Config::new(pool, scheduler, queue), [0; 32], now);
+            Self { core, now }
+        }
+
+        /// What it is asked next, after any pause.
+        fn next(&mut self) -> (RequestId, QueueAction) {
+            for _ in 0..1_000 {
+                while let Some(effect) = self.core.poll_effect() {
+                    if let Effect::Queue(request) = effect {
+                        return (request.id, request.action);
+                    }
+                }
+                let due = self.core.poll_timeout().unwrap();
+                self.now = self.now.max(due.at);
+                self.core.handle_timeout(self.now);
+            }
+            panic!("it asks nothing more");
+        }
+
+        fn refresh(&mut self, answer: Result<Refresh, QueueFailure>) {
+            let (id, action) = self.next();
+            assert!(matches!(action, QueueAction::Refresh(_)), "{action:?}");
+            self.core
+                .handle_reply(id, QueueReply::Refreshed(answer), self.now);
+        }
+
+        fn watch(&mut self) -> RequestId {
+            let (id, action) = self.next();
+            assert_eq!(action, QueueAction::Watch);
+            id
+        }
+    }
+
+    fn failure() -> QueueFailure {
+        QueueFailure {
+            kind: QueueErrorKind::Unknown,
+            error: "503".into(),
+        }
+    }
+
+    #[test]
+    fn changes_that_were_lost_are_read_even_if_the_first_reading_fails() {
+        let nothing = || Refresh {
+            containers: Vec::new(),
+            removed: Vec::new(),
+        };
+        let mut controller = Controller::new();
+        controller.refresh(Ok(nothing()));
+        let watch = controller.watch();
+        let lost = QueueReply::Changed(Err(failure()));
+        controller.core.handle_reply(watch, lost, controller.now);
+        controller.refresh(Err(failure()));
+        // It watches again meanwhile, and is told of nothing that was lost.
+        controller.watch();
+        controller.refresh(Ok(nothing()));
     }
 }
