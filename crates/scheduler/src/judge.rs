@@ -115,10 +115,8 @@ fn at_rest(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
 
 /// It is not to run any more; what still does is ended, and then it is forgotten.
 fn ended(case: &Case) -> Verdict {
-    if let Some(claim) = case.claim_that_may_run() {
-        return Verdict::settled(Reason::Stopping {
-            instance: claim.instance.clone(),
-        });
+    if let Some(stopping) = stopping(case) {
+        return stopping;
     }
     let verdict = Verdict::settled(Reason::NotWaiting);
     if case.ties.claims.is_empty() {
@@ -126,6 +124,12 @@ fn ended(case: &Case) -> Verdict {
     } else {
         verdict
     }
+}
+
+/// What still runs of one that is not to run.
+fn stopping(case: &Case) -> Option<Verdict> {
+    let instance = case.claim_that_may_run()?.instance.clone();
+    Some(Verdict::settled(Reason::Stopping { instance }))
 }
 
 /// A claim without an entry: ended once the controller surely does not know the container.
@@ -147,7 +151,10 @@ fn orphan(case: &Case) -> Verdict {
 
 fn busy(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     let container = entry;
-    if container.state.is_final() || container.state == ContainerState::Running {
+    if container.state.is_final() {
+        return stopping(case).unwrap_or_else(|| Verdict::settled(Reason::NotWaiting));
+    }
+    if container.state == ContainerState::Running {
         return Verdict::settled(Reason::NotWaiting);
     }
     if container.state == ContainerState::Queued && container.priority < 1 {
@@ -210,10 +217,8 @@ fn end_claim(case: &Case, claim: &Claim, why: &str) -> Option<Action> {
 
 fn queued(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     let container = entry;
-    if let Some(claim) = case.claim_that_may_run() {
-        return Verdict::settled(Reason::Stopping {
-            instance: claim.instance.clone(),
-        });
+    if let Some(stopping) = stopping(case) {
+        return stopping;
     }
     if container.priority < 1 {
         let verdict = Verdict::settled(Reason::PriorityZero);

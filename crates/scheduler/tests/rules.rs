@@ -546,6 +546,19 @@ fn final_entries_are_forgotten_once_no_process_is_left() {
 }
 
 #[test]
+fn what_still_runs_of_a_final_entry_is_told_while_a_call_is_under_way_too() {
+    for state in [ContainerState::Complete, ContainerState::Cancelled] {
+        let mut entry = in_state(1, state);
+        entry.call_in_flight = true;
+        let held = holding(idle("a", "small"), 1, 0, HeldPhase::Running);
+        scene()
+            .entry(entry)
+            .worker(held)
+            .gives(QUIET, "on a to stop");
+    }
+}
+
+#[test]
 fn nothing_is_done_about_an_entry_with_a_call_in_flight() {
     let held = holding(idle("a", "small"), 1, 1, HeldPhase::Running);
     let entries = ContainerState::ALL.map(|state| {
