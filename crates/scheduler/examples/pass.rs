@@ -7,7 +7,7 @@
 #[path = "../benches/scene/mod.rs"]
 mod scene;
 
-use scene::{Queue, clock};
+use scene::{Boots, Queue, clock};
 
 const SIZES: [(u32, u32, u32); 4] = [
     (1_000, 1_000, 25),
@@ -37,6 +37,10 @@ fn main() {
     }
     if one_size.is_some() {
         return;
+    }
+    for (step, time) in Boots::new(10_000).measure(50) {
+        let time = time.as_secs_f64() * 1e3;
+        println!("scheduler.boot_{step}.10000 {time:.3} ms");
     }
     if let (Some(few), Some(many)) = (memory(100_000), memory(200_000)) {
         let each = many.saturating_sub(few) / 100_000;

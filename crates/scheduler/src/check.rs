@@ -99,15 +99,20 @@ impl Core {
                 }
             }
         }
-        let known = self
-            .cases
-            .iter()
-            .filter(|(_, c)| c.booking.is_some())
-            .count();
-        if known != booked {
+        let places = self.cases.iter().filter(|(_, c)| c.booking.is_some());
+        let known = places.count();
+        let promised = self.promised(self.cases.iter().map(|(no, _)| no));
+        let promises: usize = promised.values().map(|(count, _)| count).sum();
+        if known != booked + promises {
             return Err(format!(
-                "{known} containers have a place, {booked} places are taken"
+                "{known} containers have a place, {booked} places are taken, {promises} promised"
             ));
+        }
+        for (no, (_, sum)) in promised {
+            let slot = self.slots.slot(no);
+            if !slot.is_some_and(|slot| sum.fits_in(&slot.spare())) {
+                return Err(format!("{sum:?} is promised where it does not fit"));
+            }
         }
         for (no, worker) in self.workers.iter() {
             if worker.view.is_none() && !worker.dirty {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use longshore_types::{
     ContainerUuid, Explanation, IdleBehavior, InstanceId, InstanceVerdict, InstancesConsidered,
-    Instant, Reason, TypeConsidered, TypeName, TypeVerdict, WorkerState, format_duration,
+    Instant, Reason, Resources, TypeConsidered, TypeName, TypeVerdict, WorkerState,
+    format_duration,
 };
 
 use crate::case::{Case, Standing};
@@ -91,8 +92,11 @@ impl Core {
         let mut groups: BTreeMap<(usize, InstanceVerdict, Option<usize>), Vec<&InstanceId>> =
             BTreeMap::new();
         let mut counts: BTreeMap<(usize, InstanceVerdict, Option<usize>), usize> = BTreeMap::new();
+        let promised = self.promised(self.soft.iter().copied());
         for (no, slot) in self.slots.iter() {
-            let Some((verdict, id)) = self.instance_verdict(no, slot, case, shape) else {
+            let promised = promised.get(&no).map_or(Resources::NONE, |(_, sum)| *sum);
+            let spare = slot.spare().saturating_sub(promised);
+            let Some((verdict, id)) = self.instance_verdict((no, slot), spare, case, shape) else {
                 continue;
             };
             let type_index = slot.base.type_index;
@@ -123,11 +127,11 @@ impl Core {
         why.instances_left_out = total - shown;
     }
 
-    /// What speaks for a slot or against it; none if there is no instance yet.
+    /// What speaks for a slot with so much to spare, or against it; none if there is no instance yet.
     fn instance_verdict(
         &self,
-        no: SlotNo,
-        slot: &Slot,
+        (no, slot): (SlotNo, &Slot),
+        spare: Resources,
         case: &Case,
         shape: &Shape,
     ) -> Option<(InstanceVerdict, Option<&InstanceId>)> {
@@ -153,19 +157,19 @@ impl Core {
         let verdict = match view.map(|view| (view.state, view.idle_behavior)) {
             Some((WorkerState::Shutdown, _)) => InstanceVerdict::ShuttingDown,
             _ if going => InstanceVerdict::ShuttingDown,
-            _ if bound.is_some() => self.room_verdict(slot, id, case, shape),
+            _ if bound.is_some() => self.room_verdict((slot, id), spare, case, shape),
             _ if !eligible => InstanceVerdict::WrongType,
             Some((_, IdleBehavior::Hold)) => InstanceVerdict::Held,
             Some((_, IdleBehavior::Drain)) => InstanceVerdict::Draining,
-            _ => self.room_verdict(slot, id, case, shape),
+            _ => self.room_verdict((slot, id), spare, case, shape),
         };
         Some((verdict, id))
     }
 
     fn room_verdict(
         &self,
-        slot: &Slot,
-        id: Option<&InstanceId>,
+        (slot, id): (&Slot, Option<&InstanceId>),
+        spare: Resources,
         case: &Case,
         shape: &Shape,
     ) -> InstanceVerdict {
@@ -174,7 +178,7 @@ impl Core {
         if let (true, Some(container)) = (slot.reserved, kept_for) {
             return InstanceVerdict::Reserved { container };
         }
-        if let Some(lacking) = shape.need.lacking_in(&slot.spare()) {
+        if let Some(lacking) = shape.need.lacking_in(&spare) {
             return InstanceVerdict::Full { lacking };
         }
         if id.is_some() && case.ties.avoid.as_ref() == id {

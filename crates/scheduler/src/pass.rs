@@ -1,5 +1,7 @@
 //! From what changed to what is to be done.
 
+use std::collections::BTreeMap;
+
 use longshore_types::{Deadline, InstanceId, Instant, Resources};
 
 use crate::action::Action;
@@ -118,6 +120,25 @@ impl Core {
             }
         }
         soft
+    }
+
+    /// What these are promised until the next pass only on slots that are not ready: how many they
+    /// are on each, and the sum.
+    pub(crate) fn promised(
+        &self,
+        whom: impl Iterator<Item = CaseNo>,
+    ) -> BTreeMap<SlotNo, (usize, Resources)> {
+        let mut promised: BTreeMap<SlotNo, (usize, Resources)> = BTreeMap::new();
+        let bookings = whom.filter_map(|no| self.cases.get(no)?.booking);
+        for booking in bookings.filter(|booking| !booking.hard) {
+            let slot = self.slots.slot(booking.slot);
+            if slot.is_some_and(|slot| slot.base.tier != Tier::Ready) {
+                let (count, sum) = promised.entry(booking.slot).or_default();
+                *count += 1;
+                *sum = sum.saturating_add(booking.need);
+            }
+        }
+        promised
     }
 
     fn sync_slots(&mut self) {

@@ -8,10 +8,12 @@ use longshore_types::{ContainerState, Instant, Resources};
 
 use crate::Packing;
 use crate::case::Booking;
+use crate::coming::Coming;
 use crate::core::Core;
 use crate::ids::{NameKey, OrderKey, SlotNo};
 use crate::pass::Planned;
 use crate::shape::{Shape, Shapes, Stop};
+use crate::shelf::Wanted;
 use crate::slots::{Base, SlotOn, Tier};
 
 /// The queues of all shapes as one, in order of the line.
@@ -59,6 +61,8 @@ impl Core {
     pub(crate) fn place_all(&mut self, now: Instant) {
         self.slots.shelve();
         let mut shapes = std::mem::take(&mut self.shapes);
+        let index = self.slots.lend_coming();
+        let mut coming = Coming::new(&index, shapes.least_need());
         let mut stops: BTreeMap<usize, (OrderKey, Stop)> = BTreeMap::new();
         let mut heads = Heads::of(&shapes);
         let caps: BTreeMap<usize, u32> = heads
@@ -84,7 +88,7 @@ impl Core {
             {
                 Some(Stop::Supervisors(*cap))
             } else {
-                self.place_one(&key, shape, now).err()
+                self.place_one(&key, shape, &mut coming, now).err()
             };
             next = if let Some(stop) = stop {
                 stops.insert(id, (key, stop));
@@ -95,6 +99,7 @@ impl Core {
                 heads.after(id)
             };
         }
+        self.slots.give_back_coming(index);
         self.slots.shelve();
         shapes.set_stops(stops, now);
         self.shapes = shapes;
@@ -138,29 +143,42 @@ impl Core {
         (pause.until > now).then_some(pause.error.as_str())
     }
 
-    fn place_one(&mut self, key: &OrderKey, shape: &Shape, now: Instant) -> Result<(), Stop> {
+    fn place_one(
+        &mut self,
+        key: &OrderKey,
+        shape: &Shape,
+        coming: &mut Coming<'_>,
+        now: Instant,
+    ) -> Result<(), Stop> {
         let no = key.case;
         let Some(case) = self.cases.get(no) else {
             return Ok(());
         };
-        let need = shape.need;
+        let (uuid, need) = (case.uuid, shape.need);
         let avoid = case.ties.avoid.as_ref().and_then(|id| {
             let worker = self.workers.worker(self.workers.no(id)?)?;
             worker.slot
         });
-        let uuid = case.uuid;
-        let eligible = shape.eligible.as_ref().ok();
-        let found = eligible
-            .and_then(|eligible| self.slots.find(eligible, &need, avoid, self.config.packing))
+        let wanted = shape.eligible.as_ref().ok().map(|types| Wanted {
+            types,
+            need,
+            avoid,
+            packing: self.config.packing,
+        });
+        let ready = wanted.as_ref().and_then(|w| self.slots.find_ready(w));
+        let found = ready
+            .or_else(|| coming.take(wanted.as_ref()?, &self.slots))
             .or_else(|| self.reserved_slot(uuid, shape));
         let slot = match found {
             Some(slot) => slot,
-            None => self.new_slot(key, shape, now)?,
+            None => self.new_slot(key, shape, coming, now)?,
         };
         let Some(tier) = self.slots.slot(slot).map(|s| s.base.tier) else {
             return Ok(());
         };
-        self.slots.book(slot, no, need);
+        if tier == Tier::Ready {
+            self.slots.book(slot, no, need);
+        }
         let Some(case) = self.cases.get_mut(no) else {
             return Ok(());
         };
@@ -190,12 +208,23 @@ impl Core {
     }
 
     /// A slot on an instance to be created, of the best type that can be.
-    fn new_slot(&mut self, key: &OrderKey, shape: &Shape, now: Instant) -> Result<SlotNo, Stop> {
+    fn new_slot(
+        &mut self,
+        key: &OrderKey,
+        shape: &Shape,
+        coming: &mut Coming<'_>,
+        now: Instant,
+    ) -> Result<SlotNo, Stop> {
         if let Some(index) = self.type_to_create(key, shape, now) {
             self.planned.push_back(Planned::Create(index));
             // The next pass keeps it only if the create was begun.
             self.dirty_types.insert(index);
-            return Ok(self.add_new_slot(index));
+            let no = self.add_new_slot(index);
+            if let Some(slot) = self.slots.slot(no) {
+                let spare = slot.spare().saturating_sub(shape.need);
+                coming.add_new(index, (slot.name().clone(), no), spare);
+            }
+            return Ok(no);
         }
         let mut seen = BTreeSet::new();
         let causes: Vec<&str> = shape

@@ -82,8 +82,8 @@ impl Eligible {
     }
 
     /// Those of these types that satisfy the shape, best first.
-    pub(crate) fn among(&self, types: &BTreeSet<usize>) -> Vec<usize> {
-        let mut ranks: Vec<usize> = types.iter().filter_map(|t| self.rank(*t)).collect();
+    pub(crate) fn among<'a>(&self, types: impl Iterator<Item = &'a usize>) -> Vec<usize> {
+        let mut ranks: Vec<usize> = types.filter_map(|t| self.rank(*t)).collect();
         ranks.sort_unstable();
         ranks.into_iter().map(|rank| self.indexes[rank]).collect()
     }
@@ -199,6 +199,19 @@ impl Shapes {
             .iter()
             .enumerate()
             .filter_map(|(id, shape)| shape.as_ref().map(|s| (id, s)))
+    }
+
+    /// The least that any of those who need a place now needs of each kind.
+    pub(crate) fn least_need(&self) -> Resources {
+        let waiting = self.iter().filter(|(_, shape)| !shape.queue.is_empty());
+        let needs = waiting.map(|(_, shape)| shape.need);
+        let least = needs.reduce(|a, b| Resources {
+            vcpus: a.vcpus.min(b.vcpus),
+            ram: a.ram.min(b.ram),
+            scratch: a.scratch.min(b.scratch),
+            gpus: a.gpus.min(b.gpus),
+        });
+        least.unwrap_or_default()
     }
 
     /// Sets why the rest of some shapes got nothing; the rest of the others got something.

@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_types::{ByteSize, Resources};
+use longshore_types::Resources;
 
-use crate::Packing;
 use crate::apply::{FEW, merge};
+use crate::coming::COMING;
 use crate::ids::{CaseNo, NameKey, Slab, SlotNo, WorkerNo};
-use crate::shape::Eligible;
+use crate::shelf::{Aisle, Names, Place, Wanted, room};
 
 /// What a slot is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) struct Slot {
     /// Where it stands among equals.
     key: NameKey,
     pub(crate) base: Base,
-    /// What is promised here, to whom.
+    /// What is promised here, to whom; where it is not ready only what is to stay promised.
     pub(crate) holders: Vec<(CaseNo, Resources)>,
     /// Set while the slot is kept free for one container.
     pub(crate) reserved: bool,
@@ -87,102 +87,49 @@ impl Slot {
     }
 
     /// Where it stands in the index, none if nothing may be placed on it.
-    fn shelf(&self) -> Option<(usize, usize)> {
-        let type_index = self.base.type_index?;
-        (self.base.open && !self.reserved).then_some((type_index, self.base.tier as usize))
+    fn place(&self) -> Option<(Tier, Place)> {
+        let place = Place {
+            type_index: self.base.type_index?,
+            load: Reverse(self.load()),
+            room: room(&self.spare()),
+        };
+        (self.base.open && !self.reserved).then_some((self.base.tier, place))
     }
-}
 
-/// Spare room, ordered.
-type Room = (u32, u64, u64, u32);
-
-fn room(of: &Resources) -> Room {
-    (of.vcpus, of.ram.0, of.scratch.0, of.gpus)
-}
-
-fn resources(of: &Room) -> Resources {
-    Resources {
-        vcpus: of.0,
-        ram: ByteSize(of.1),
-        scratch: ByteSize(of.2),
-        gpus: of.3,
+    /// Its name, and its number.
+    pub(crate) fn name(&self) -> &NameKey {
+        &self.key
     }
-}
-
-/// Slots with the same room and the same number of containers share a bucket, so that a search
-/// looks at each kind of slot once, however many there are.
-type Bucket = BTreeSet<(NameKey, SlotNo)>;
-
-/// Slots with the same number of containers.
-#[derive(Debug, Default)]
-struct Level {
-    buckets: BTreeMap<Room, Bucket>,
-}
-
-impl Level {
-    /// Buckets with room for this, the least room first.
-    fn fitting<'a>(&'a self, need: &'a Resources) -> impl Iterator<Item = &'a Bucket> {
-        let from = (need.vcpus, need.ram.0, 0, 0);
-        self.buckets
-            .range(from..)
-            .filter(|(room, _)| need.fits_in(&resources(room)))
-            .map(|(_, bucket)| bucket)
-    }
-}
-
-/// The open slots of one type and tier, the fullest first.
-#[derive(Debug, Default)]
-struct Shelf {
-    levels: BTreeMap<Reverse<u32>, Level>,
-}
-
-/// How much of what is needed most of, in millionths of the capacity, is left on a slot afterwards.
-fn share_left(need: &Resources, slot: &Slot) -> u64 {
-    let (spare, whole) = (slot.spare(), slot.base.capacity);
-    let millionths = |part: u64, whole: u64| {
-        let share = u128::from(part) * 1_000_000 / u128::from(whole.max(1));
-        u64::try_from(share).unwrap_or(u64::MAX)
-    };
-    let kinds = [
-        (need.vcpus.into(), spare.vcpus.into(), whole.vcpus.into()),
-        (need.ram.0, spare.ram.0, whole.ram.0),
-        (need.scratch.0, spare.scratch.0, whole.scratch.0),
-        (need.gpus.into(), spare.gpus.into(), whole.gpus.into()),
-    ];
-    let most = kinds
-        .into_iter()
-        .max_by_key(|(need, _, whole)| millionths(*need, *whole));
-    most.map_or(0, |(need, spare, whole)| {
-        millionths(spare.saturating_sub(need), whole)
-    })
 }
 
 /// All slots, with the index over those that are open.
 #[derive(Debug)]
 pub(crate) struct Slots {
     slots: Slab<SlotNo, Slot>,
-    shelves: Vec<[Shelf; 4]>,
-    /// Types that have any open slot of a tier.
-    stocked: [BTreeSet<usize>; 4],
+    /// The index over those that are ready.
+    ready: Aisle<Names>,
+    /// The index over the others, by tier.
+    coming: [Aisle<Names>; COMING],
     /// Open slots by type.
     open_by_type: Vec<u32>,
-    /// Slots that are not in the index yet, and the most room that one of them has of each kind:
-    /// as long as a need does not fit in that, nobody has to look there.
+    /// Ready slots that are not in the index yet, and the most room that one of them has of each
+    /// kind: as long as a need does not fit in that, nobody has to look there.
     arrivals: Vec<SlotNo>,
     arrivals_room: Resources,
+    /// The same of the other tiers.
+    coming_arrivals: Vec<SlotNo>,
 }
 
 impl Slots {
     pub(crate) fn new(types: usize) -> Self {
         Self {
             slots: Slab::default(),
-            shelves: std::iter::repeat_with(Default::default)
-                .take(types)
-                .collect(),
-            stocked: Default::default(),
+            ready: Aisle::default(),
+            coming: Default::default(),
             open_by_type: vec![0; types],
             arrivals: Vec::new(),
             arrivals_room: Resources::NONE,
+            coming_arrivals: Vec::new(),
         }
     }
 
@@ -212,36 +159,71 @@ impl Slots {
         no
     }
 
-    /// Puts what changed into the index: many at once are sorted first.
+    /// Puts what changed into the index.
     pub(crate) fn shelve(&mut self) {
+        self.shelve_ready();
+        let arrivals = std::mem::take(&mut self.coming_arrivals);
+        self.shelve_all(arrivals);
+    }
+
+    fn shelve_ready(&mut self) {
         self.arrivals_room = Resources::NONE;
-        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let arrivals = std::mem::take(&mut self.arrivals);
+        self.shelve_all(arrivals);
+    }
+
+    /// Many at once are sorted first.
+    fn shelve_all(&mut self, mut arrivals: Vec<SlotNo>) {
         arrivals.retain(|no| {
             let slot = self.slots.get_mut(*no);
             slot.is_some_and(|slot| !std::mem::replace(&mut slot.shelved, true))
         });
-        if arrivals.len() < FEW {
-            arrivals.into_iter().for_each(|no| self.enter(no));
-            return;
-        }
-        let place = |no: SlotNo| {
+        let standing = |no: SlotNo| {
             let slot = self.slots.get(no)?;
-            let (type_index, tier) = slot.shelf()?;
-            let bucket = (type_index, tier, Reverse(slot.load()), room(&slot.spare()));
-            Some((bucket, slot.key.clone(), no))
+            let (tier, place) = slot.place()?;
+            Some((tier, place, slot.key.clone(), no))
         };
-        let mut places: Vec<_> = arrivals.into_iter().filter_map(place).collect();
-        places.sort_unstable();
-        for of_one in places.chunk_by(|a, b| a.0 == b.0) {
-            let (type_index, tier, load, room) = of_one[0].0;
-            let count = u32::try_from(of_one.len()).unwrap_or(u32::MAX);
-            self.open_by_type[type_index] += count;
-            self.stocked[tier].insert(type_index);
-            let levels = &mut self.shelves[type_index][tier].levels;
-            let buckets = &mut levels.entry(load).or_default().buckets;
-            let keys = of_one.iter().map(|(_, key, no)| (key.clone(), *no));
-            merge(buckets.entry(room).or_default(), keys.collect());
+        let mut standing: Vec<_> = arrivals.into_iter().filter_map(standing).collect();
+        let many = standing.len() >= FEW;
+        if many {
+            standing.sort_unstable();
         }
+        for of_one in standing.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (tier, place) = (of_one[0].0, of_one[0].1);
+            let count = u32::try_from(of_one.len()).unwrap_or(u32::MAX);
+            self.open_by_type[place.type_index] += count;
+            let bucket = self.aisle_mut(tier).bucket_mut(&place);
+            let entries = of_one.iter().map(|(.., key, no)| (key.clone(), *no));
+            if many {
+                merge(bucket, entries.collect());
+            } else {
+                bucket.extend(entries);
+            }
+        }
+    }
+
+    fn aisle_mut(&mut self, tier: Tier) -> &mut Aisle<Names> {
+        match tier {
+            Tier::Ready => &mut self.ready,
+            coming => &mut self.coming[coming as usize - 1],
+        }
+    }
+
+    fn aisle(&self, tier: Tier) -> &Aisle<Names> {
+        match tier {
+            Tier::Ready => &self.ready,
+            coming => &self.coming[coming as usize - 1],
+        }
+    }
+
+    /// Lends the index over what is not ready, while a pass gives room on it out: until it is given
+    /// back, slots of these tiers only come.
+    pub(crate) fn lend_coming(&mut self) -> [Aisle<Names>; COMING] {
+        std::mem::take(&mut self.coming)
+    }
+
+    pub(crate) fn give_back_coming(&mut self, index: [Aisle<Names>; COMING]) {
+        self.coming = index;
     }
 
     /// Sets what is known of a slot; promises on it stay.
@@ -271,111 +253,37 @@ impl Slots {
         });
     }
 
+    /// Takes back what is promised on a slot, if it is entered there.
     pub(crate) fn release(&mut self, no: SlotNo, case: CaseNo) {
+        let holds = |slot: &Slot| slot.holders.iter().any(|(holder, _)| *holder == case);
+        if !self.slots.get(no).is_some_and(holds) {
+            return;
+        }
         self.change(no, |slot| {
             slot.holders.retain(|(holder, _)| *holder != case);
             slot.booked = slot.sum();
         });
     }
 
-    /// The best slot with room among these types, best first: the soonest; of those the fullest;
-    /// of those the one of the type that comes first; `avoid` only if there is no other of its
-    /// tier.
-    pub(crate) fn find(
-        &mut self,
-        types: &Eligible,
-        need: &Resources,
-        avoid: Option<SlotNo>,
-        packing: Packing,
-    ) -> Option<SlotNo> {
-        if !self.arrivals.is_empty() && need.fits_in(&self.arrivals_room) {
-            self.shelve();
+    /// The best ready slot with room.
+    pub(crate) fn find_ready(&mut self, wanted: &Wanted<'_>) -> Option<SlotNo> {
+        if !self.arrivals.is_empty() && wanted.need.fits_in(&self.arrivals_room) {
+            self.shelve_ready();
         }
-        Tier::ALL.into_iter().find_map(|tier| {
-            let stocked = &self.stocked[tier as usize];
-            let few: Vec<usize>;
-            let types = if stocked.len() < types.indexes.len() {
-                few = types.among(stocked);
-                &few
-            } else {
-                &types.indexes
-            };
-            let find_in = match packing {
-                Packing::BestFit => Self::tightest_in,
-                Packing::Fullest | Packing::CheapestShare => Self::find_in,
-            };
-            let found = find_in(self, types, need, tier, avoid);
-            if avoid.is_some() && found.is_none() {
-                return find_in(self, types, need, tier, None);
-            }
-            found
-        })
-    }
-
-    fn find_in(
-        &self,
-        types: &[usize],
-        need: &Resources,
-        tier: Tier,
-        avoid: Option<SlotNo>,
-    ) -> Option<SlotNo> {
-        let mut best: Option<(Reverse<u32>, SlotNo)> = None;
-        for &type_index in types {
-            let shelf = &self.shelves[type_index][tier as usize];
-            for (load, level) in &shelf.levels {
-                // The fullest come first; an equal load of an earlier type wins.
-                if best.is_some_and(|(best, _)| best <= *load) {
-                    break;
-                }
-                let other = |bucket: &Bucket| {
-                    let mut slots = bucket.iter().map(|(_, no)| *no);
-                    slots.find(|no| Some(*no) != avoid)
-                };
-                if let Some(no) = level.fitting(need).find_map(other) {
-                    best = Some((*load, no));
-                    break;
-                }
-            }
-        }
-        best.map(|(_, no)| no)
-    }
-
-    /// The slot with the least left afterwards of what is needed most of.
-    fn tightest_in(
-        &self,
-        types: &[usize],
-        need: &Resources,
-        tier: Tier,
-        avoid: Option<SlotNo>,
-    ) -> Option<SlotNo> {
-        let mut best: Option<(u64, SlotNo)> = None;
-        for &type_index in types {
-            let levels = self.shelves[type_index][tier as usize].levels.values();
-            for bucket in levels.flat_map(|level| level.fitting(need)) {
-                let other = bucket
-                    .iter()
-                    .map(|(_, no)| *no)
-                    .find(|no| Some(*no) != avoid);
-                let Some((no, slot)) = other.and_then(|no| Some((no, self.slots.get(no)?))) else {
-                    continue;
-                };
-                let left = share_left(need, slot);
-                if best.is_none_or(|(least, _)| left < least) {
-                    best = Some((left, no));
-                }
-            }
-        }
-        best.map(|(_, no)| no)
+        let capacity = |no| self.slots.get(no).map(|slot| slot.base.capacity);
+        let found = self
+            .ready
+            .find(wanted, |no| capacity(no).unwrap_or_default());
+        found.map(|(_, no)| no)
     }
 
     /// Open, ready slots of a type on which there is nothing, those with most room first.
     pub(crate) fn empty_ready(&self, type_index: usize) -> impl Iterator<Item = SlotNo> {
-        let level = self.shelves[type_index][Tier::Ready as usize]
-            .levels
-            .get(&Reverse(0));
+        let shelf = self.ready.shelves.get(&type_index);
+        let level = shelf.and_then(|shelf| shelf.get(&Reverse(0)));
         level
             .into_iter()
-            .flat_map(|level| level.buckets.values().rev())
+            .flat_map(|level| level.values().rev())
             .flat_map(|bucket| bucket.iter().map(|(_, no)| *no))
     }
 
@@ -392,6 +300,10 @@ impl Slots {
         let Some(slot) = self.slots.get(no) else {
             return;
         };
+        if slot.base.tier != Tier::Ready {
+            self.coming_arrivals.push(no);
+            return;
+        }
         let (spare, most) = (slot.spare(), &mut self.arrivals_room);
         *most = Resources {
             vcpus: most.vcpus.max(spare.vcpus),
@@ -409,54 +321,20 @@ impl Slots {
         if !std::mem::take(&mut slot.shelved) {
             return;
         }
-        let Some((type_index, tier)) = slot.shelf() else {
+        let Some((tier, place)) = slot.place() else {
             return;
         };
-        self.open_by_type[type_index] -= 1;
-        let shelf = &mut self.shelves[type_index][tier];
-        let (load, room) = (Reverse(slot.load()), room(&slot.spare()));
-        let Some(level) = shelf.levels.get_mut(&load) else {
-            return;
-        };
-        if let Some(bucket) = level.buckets.get_mut(&room) {
+        let key = slot.key.clone();
+        self.open_by_type[place.type_index] -= 1;
+        self.aisle_mut(tier).take_from(&place, |bucket| {
             // What was found first is what is taken most often.
             if bucket.first().is_some_and(|(_, first)| *first == no) {
                 bucket.pop_first();
             } else {
-                bucket.remove(&(slot.key.clone(), no));
+                bucket.remove(&(key, no));
             }
-            if bucket.is_empty() {
-                level.buckets.remove(&room);
-            }
-        }
-        if level.buckets.is_empty() {
-            shelf.levels.remove(&load);
-        }
-        if shelf.levels.is_empty() {
-            self.stocked[tier].remove(&type_index);
-        }
-    }
-
-    fn enter(&mut self, no: SlotNo) {
-        let Some(slot) = self.slots.get(no) else {
-            return;
-        };
-        let Some((type_index, tier)) = slot.shelf() else {
-            return;
-        };
-        self.open_by_type[type_index] += 1;
-        let shelf = &mut self.shelves[type_index][tier];
-        if shelf.levels.is_empty() {
-            self.stocked[tier].insert(type_index);
-        }
-        shelf
-            .levels
-            .entry(Reverse(slot.load()))
-            .or_default()
-            .buckets
-            .entry(room(&slot.spare()))
-            .or_default()
-            .insert((slot.key.clone(), no));
+            ((), bucket.is_empty())
+        });
     }
 
     /// How much there is of each kind.
@@ -465,7 +343,10 @@ impl Slots {
         [
             ("slots", self.slots.len()),
             ("promises", holders.sum()),
-            ("slots to be put into the index", self.arrivals.len()),
+            (
+                "slots to be put into the index",
+                self.arrivals.len() + self.coming_arrivals.len(),
+            ),
         ]
     }
 
@@ -477,38 +358,28 @@ impl Slots {
                 return Err(format!("{:?}: the sum of its promises is wrong", slot.on));
             }
             if !slot.shelved {
-                if !self.arrivals.contains(&no) {
+                if !self.arrivals.contains(&no) && !self.coming_arrivals.contains(&no) {
                     return Err(format!("{:?} is nowhere in the index", slot.on));
                 }
-            } else if let Some((type_index, tier)) = slot.shelf() {
+            } else if let Some((tier, place)) = slot.place() {
                 indexed += 1;
-                let level = self.shelves[type_index][tier]
-                    .levels
-                    .get(&Reverse(slot.load()));
-                let bucket = level.and_then(|level| level.buckets.get(&room(&slot.spare())));
+                let bucket = self.aisle(tier).bucket(&place);
                 if !bucket.is_some_and(|bucket| bucket.contains(&(slot.key.clone(), no))) {
                     return Err(format!("{:?} is not where the index has it", slot.on));
                 }
             }
         }
-        let shelves = self.shelves.iter().flatten();
-        let levels = shelves.flat_map(|shelf| shelf.levels.values());
-        let buckets = levels.flat_map(|level| level.buckets.values());
+        let aisles = std::iter::once(&self.ready).chain(&self.coming);
+        let shelves = aisles.flat_map(|aisle| aisle.shelves.values());
+        let buckets = shelves
+            .flat_map(BTreeMap::values)
+            .flat_map(BTreeMap::values);
         let on_shelves: usize = buckets.map(BTreeSet::len).sum();
         let open: u32 = self.open_by_type.iter().sum();
         if on_shelves != indexed || u32::try_from(indexed) != Ok(open) {
             return Err(format!(
                 "{indexed} open slots, {on_shelves} in the index, {open} counted"
             ));
-        }
-        for (tier, stocked) in self.stocked.iter().enumerate() {
-            let full = |&index: &usize| !self.shelves[index][tier].levels.is_empty();
-            if !(0..self.shelves.len())
-                .filter(full)
-                .eq(stocked.iter().copied())
-            {
-                return Err(format!("the types with slots of tier {tier} are wrong"));
-            }
         }
         Ok(())
     }

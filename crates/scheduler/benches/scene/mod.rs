@@ -1,9 +1,10 @@
 //! What the benchmarks look at: a queue and idle workers, one for each container or fewer.
 #![allow(dead_code, reason = "each program uses a part of it")]
 
+use std::ops::Range;
 use std::time::Duration;
 
-use longshore_scheduler::{Config, Core, Limits};
+use longshore_scheduler::{Action, Config, Core, Limits};
 use longshore_types::*;
 
 pub(crate) const NOW: Instant = Instant::ZERO;
@@ -106,6 +107,81 @@ pub(crate) fn locked(n: u32) -> QueueEntry {
     entry.container.locked_by_us = true;
     entry.container.lock_count = 1;
     entry
+}
+
+/// As many containers, locked, as instances are asked for: what one of them costs on each step of
+/// its way, while all the others are where they were.
+pub(crate) struct Boots {
+    core: Core,
+    count: u32,
+}
+
+type Step = fn(&mut Core, u32);
+
+impl Boots {
+    pub(crate) fn new(count: u32) -> Self {
+        let mut core = Core::new(Config::new(vec![small()]));
+        for n in 0..count {
+            core.upsert_entry(entry(n), NOW);
+        }
+        assert_eq!(drain(&mut core), count);
+        Self { core, count }
+    }
+
+    /// Medians of `some` of each step: the provider takes an order, lists the instance, it is ready.
+    pub(crate) fn measure(&mut self, some: u32) -> [(&'static str, Duration); 3] {
+        let steps: [Step; 3] = [ordered, listed, ready];
+        let named = ["ordered", "listed", "ready"];
+        std::array::from_fn(|at| {
+            let (name, step) = (named[at], steps[at]);
+            // Half of the others are as far already.
+            let measured = (self.count - some) / 2..(self.count + some) / 2;
+            self.go(0..measured.start, step);
+            let mut times: Vec<Duration> =
+                measured.clone().map(|n| self.go(n..n + 1, step)).collect();
+            self.go(measured.end..self.count, step);
+            times.sort_unstable();
+            (name, times[times.len() / 2])
+        })
+    }
+
+    /// Some are told of at once, and each lock that is asked for is had.
+    fn go(&mut self, some: Range<u32>, step: Step) -> Duration {
+        let work = || {
+            some.for_each(|n| step(&mut self.core, n));
+            std::iter::from_fn(|| self.core.poll_action(NOW)).collect::<Vec<Action>>()
+        };
+        let (actions, time) = clock(work);
+        for action in actions {
+            if let Action::Lock { uuid, .. } = action {
+                let n = uuid.to_string()[12..].parse();
+                #[expect(clippy::unwrap_used, reason = "made of a number")]
+                self.core.upsert_entry(locked(n.unwrap()), NOW);
+            }
+        }
+        time
+    }
+}
+
+fn ordered(core: &mut Core, n: u32) {
+    let view = PendingView {
+        id: n.into(),
+        type_name: small().name,
+        capacity: small().resources(),
+    };
+    core.upsert_pending(view, NOW);
+}
+
+fn listed(core: &mut Core, n: u32) {
+    let mut view = worker(n);
+    view.state = WorkerState::Booting;
+    view.probed_at = None;
+    core.upsert_worker(view, NOW);
+    core.remove_pending(n.into(), NOW);
+}
+
+fn ready(core: &mut Core, n: u32) {
+    core.upsert_worker(worker(n), NOW);
 }
 
 fn worker(n: u32) -> WorkerView {
