@@ -70,8 +70,11 @@ impl Core {
         if lie.is_some_and(|claimed| claimed.is_false(shown.attempt)) {
             return false;
         }
-        // A runner that does not number attempts speaks of ours only if it was asked since.
-        let unnumbered = shown.attempt == Attempt(0) && began > held.acted;
+        // A runner that does not number attempts speaks of ours unless an earlier one was there when
+        // it was asked.
+        let earlier = worker.removed.get(&shown.uuid);
+        let earlier = earlier.is_some_and(|(_, removed)| began < *removed);
+        let unnumbered = shown.attempt == Attempt(0) && !earlier;
         if shown.attempt == held.attempt || unnumbered {
             self.show(id, shown, began);
             return true;
@@ -264,14 +267,20 @@ impl Core {
 
     /// Removes an entry; what reports that began before now say of it is old.
     pub(crate) fn remove_held(&mut self, id: &InstanceId, uuid: ContainerUuid) {
-        let seq = self.next_seq();
         self.timers.clear_container(id, uuid);
         self.forget_place(uuid, id);
-        if let Some(worker) = self.workers.get_mut(id)
-            && let Some(held) = worker.held.remove(&uuid)
-            && (worker.probe.is_some() || worker.short.is_some())
-        {
-            worker.removed.insert(uuid, (held.attempt, seq));
+        let worker = self.workers.get_mut(id);
+        if let Some(held) = worker.and_then(|worker| worker.held.remove(&uuid)) {
+            self.note_removed(id, uuid, held.attempt);
+        }
+    }
+
+    /// What reports that began before now say of an attempt on a worker is old.
+    pub(crate) fn note_removed(&mut self, id: &InstanceId, uuid: ContainerUuid, attempt: Attempt) {
+        let seq = self.next_seq();
+        let worker = self.workers.get_mut(id);
+        if let Some(worker) = worker.filter(|w| w.probe.is_some() || w.short.is_some()) {
+            worker.removed.insert(uuid, (attempt, seq));
         }
     }
 

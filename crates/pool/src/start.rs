@@ -79,8 +79,11 @@ impl Core {
         if worker.held.contains_key(&uuid) {
             return Err(Refusal::HeldHere { uuid, instance });
         }
-        // What it claimed of it before says nothing any more.
-        self.drop_claim(&instance, uuid);
+        // What it claimed of it before says nothing any more, nor does a report from that time.
+        if worker.claims.contains_key(&uuid) {
+            self.drop_claim(&instance, uuid);
+            self.note_removed(&instance, uuid, attempt);
+        }
         let mut held = Held::new(attempt, Stage::Starting(Sending::default()), seq);
         held.granted = Some(resources);
         held.found = false;

@@ -141,6 +141,43 @@ fn a_report_that_began_before_the_start_may_show_it_and_that_counts() {
 }
 
 #[test]
+fn a_runner_that_numbers_no_attempts_speaks_of_ours_where_nothing_else_was() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    let old = rig.take(on("a", is_report));
+    rig.start("a", 1, 1).unwrap();
+    let shown = rig.fresh(vec![running(1, 0)]);
+    rig.outcome(&old, shown);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+    // What comes of the start says nothing more, and it is not given up for that.
+    rig.answer(is_start, unknown_start());
+    rig.wait(seconds(200));
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+    assert_eq!(rig.behavior("a"), IdleBehavior::Run);
+}
+
+#[test]
+fn a_runner_that_numbers_no_attempts_may_speak_of_an_earlier_one() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    let old = rig.take(on("a", is_report));
+    rig.kill("a", 1);
+    rig.answer(is_kill, Outcome::Killed(KillOutcome::Gone));
+    let lacks = rig.fresh(vec![]);
+    rig.answer(on("a", is_short), lacks);
+    rig.acknowledge("a", 1, 1);
+    rig.wait(seconds(1));
+    let lacks = rig.fresh(vec![]);
+    rig.answer(on("a", is_short), lacks);
+    assert_eq!(rig.phase("a", 1), None);
+    rig.start("a", 1, 2).unwrap();
+    let shown = rig.fresh(vec![running(1, 0)]);
+    rig.outcome(&old, shown);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Starting));
+}
+
+#[test]
 fn a_report_that_began_before_the_start_cannot_say_that_it_is_missing() {
     let mut rig = Rig::ready(config());
     rig.idle("a");

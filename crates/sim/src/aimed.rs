@@ -5,16 +5,18 @@ use std::time::Duration;
 use longshore_fakecloud::{CallKind, Latency, Spread};
 
 use crate::random::Random;
-use crate::{FaultKind, Scenario};
+use crate::{Arrivals, ControllerShape, FaultKind, Scenario};
 
 impl Scenario {
-    /// Makes a world for one race, of one seed in four.
+    /// Makes a world for one race, of one seed in two.
     pub(crate) fn aim(&mut self, random: &mut Random) {
         match random.below(20) {
             0..2 => self.answer_creates_late(),
             2..4 => self.doubt_starts(),
             4 => self.restart_among_the_unwell(),
             5 => self.leave_alone(),
+            6..8 => self.lose_news(random),
+            8..10 => self.answer_out_of_order(random),
             _ => {}
         }
     }
@@ -42,6 +44,47 @@ impl Scenario {
             (FaultKind::HoldBack, 60_000),
             (FaultKind::Wavers, 60_000),
             (FaultKind::Cancel, 30_000),
+        ] {
+            self.faults.set(kind, rate);
+        }
+    }
+
+    /// The controller tells of changes, and that is lost while older answers are on their way; seldom
+    /// is the queue read again for another reason.
+    fn lose_news(&mut self, random: &mut Random) {
+        self.controller = ControllerShape::Embedded;
+        self.dispatchers = 1;
+        self.config.queue.pushes = true;
+        self.arrivals = Arrivals::Steady {
+            containers: 20 + random.index(21),
+            runtime: random.seconds(10, 60),
+        };
+        for (kind, rate) in [
+            (FaultKind::QueueSlow, 300_000),
+            (FaultKind::QueueCallLost, 2_000),
+            (FaultKind::QueueReplyLost, 2_000),
+            (FaultKind::Crash, 200),
+        ] {
+            self.faults.set(kind, rate);
+        }
+    }
+
+    /// Machines on which much happens are slow, and what they answer arrives in another order than
+    /// it was asked for.
+    fn answer_out_of_order(&mut self, random: &mut Random) {
+        if self.controller == ControllerShape::Bare {
+            self.controller = ControllerShape::Outside;
+        }
+        self.arrivals = Arrivals::Steady {
+            containers: 60 + random.index(41),
+            runtime: random.seconds(10, 30),
+        };
+        self.config.pool.max_instances = 3;
+        for (kind, rate) in [
+            (FaultKind::Slow, 80_000),
+            (FaultKind::AnswerLost, 60_000),
+            (FaultKind::CommandLate, 60_000),
+            (FaultKind::OldReport, 200_000),
         ] {
             self.faults.set(kind, rate);
         }

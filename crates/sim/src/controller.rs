@@ -33,6 +33,8 @@ pub(crate) struct Transition {
     pub(crate) from: ContainerState,
     pub(crate) to: ContainerState,
     pub(crate) placed_on: Option<InstanceId>,
+    /// Where it was placed before.
+    pub(crate) was_on: Option<InstanceId>,
     /// Whether another installation's dispatcher made it.
     pub(crate) by_others: bool,
 }
@@ -362,6 +364,7 @@ impl Controller {
                 from: before.state,
                 to: after.state,
                 placed_on: after.placed_on.clone(),
+                was_on: before.placed_on,
                 by_others,
             });
         }

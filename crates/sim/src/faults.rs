@@ -69,7 +69,9 @@ pub enum FaultKind {
     QueueCallLost,
     /// The controller does what it was asked to, its reply is lost.
     QueueReplyLost,
-    /// The controller takes seconds to answer.
+    /// Changes that the controller tells of are lost on their way.
+    NewsLost,
+    /// The controller takes seconds to answer, or its answer to arrive.
     QueueSlow,
     /// The controller refuses everything for a while: too much to do.
     QueueStorm,
@@ -159,7 +161,7 @@ const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 68] = [
+    pub const ALL: [Self; 69] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -228,6 +230,7 @@ impl FaultKind {
         Self::StartRefused,
         Self::Away,
         Self::OldAnswer,
+        Self::NewsLost,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -245,6 +248,7 @@ impl FaultKind {
                 | Self::NeverBoots
                 | Self::QueueCallLost
                 | Self::QueueReplyLost
+                | Self::NewsLost
                 | Self::QueueSlow
                 | Self::Crash
                 | Self::DestroyIgnored
@@ -290,6 +294,7 @@ impl FaultKind {
             Self::NeverBoots => "never boots",
             Self::QueueCallLost => "queue call lost",
             Self::QueueReplyLost => "queue reply lost",
+            Self::NewsLost => "news lost",
             Self::QueueSlow => "queue slow",
             Self::QueueStorm => "queue storm",
             Self::QueueOutage => "queue outage",

@@ -155,6 +155,14 @@ impl Machine {
         self.lies.retain(|(lie, ..)| *lie != uuid);
     }
 
+    /// Takes from a report what was made up of containers that were placed there while it was on its
+    /// way: nobody could know that it is false.
+    pub(crate) fn forget_old_lies(&self, report: &mut RunnerReport) {
+        let made_up = |state: &ReportedState| *state == lie(true) || *state == lie(false);
+        let containers = &mut report.containers;
+        containers.retain(|c| !(self.placed.contains(&c.uuid) && made_up(&c.state)));
+    }
+
     pub(crate) fn digest(&mut self) -> Cow<'_, str> {
         digest(&mut self.runner, self.lies.len())
     }
@@ -164,11 +172,7 @@ impl Machine {
         let mut report = self.runner.report();
         report.digest = self.digest().into_owned();
         for (uuid, attempt, finished) in &self.lies {
-            let state = if *finished {
-                ReportedState::Finished(Exit::unseen(ExitCause::Exited { code: 0 }))
-            } else {
-                ReportedState::Running { started_at: None }
-            };
+            let state = lie(*finished);
             if report.containers.iter().all(|c| c.uuid != *uuid) {
                 report.containers.push(ContainerReport {
                     uuid: *uuid,
@@ -188,6 +192,14 @@ impl Machine {
         let digest = digest(&mut self.runner, self.lies.len());
         let is_due = |poll: &mut Poll| poll.known != *digest || poll.until <= now;
         self.polls.extract_if(.., is_due).collect()
+    }
+}
+
+/// What is made up of a container: a true report says when it was started.
+fn lie(finished: bool) -> ReportedState {
+    match finished {
+        true => ReportedState::Finished(Exit::unseen(ExitCause::Exited { code: 0 })),
+        false => ReportedState::Running { started_at: None },
     }
 }
 

@@ -57,9 +57,11 @@ pub enum Rule {
     Livelock,
     /// What is kept is bounded.
     Unbounded,
-    /// Without faults a container is locked once, or twice if its instance was given back for
-    /// idleness in the very moment of the lock. Once the faults have ended it is locked twice
-    /// within an hour at most without being started, however long the queue at a quota wall is.
+    /// A dispatcher locks a container for nothing twice within an hour at most: where the attempt
+    /// before neither ran, nor was kept from it by its owner, its machine or another dispatcher.
+    /// That holds while things go wrong, once the faults have ended, and however long the queue at
+    /// a quota wall is. Without faults a container is locked twice altogether, the second time if
+    /// its instance was given back for idleness in the very moment of the lock.
     LockChurn,
     /// The dispatcher's own check of its state finds nothing.
     OwnCheck,

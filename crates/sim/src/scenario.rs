@@ -288,9 +288,11 @@ impl Scenario {
     }
 
     /// A short and wild one: 20 to 40 containers within half an hour, every kind of fault, and a
-    /// cloud and a controller whose powers, too, are drawn from the seed. One in four is made for
-    /// a race that is seldom met elsewhere: creates that answer late, starts in doubt that are to
-    /// be killed, dispatchers that start anew among machines whose boot probes fail.
+    /// cloud and a controller whose powers, too, are drawn from the seed. Every other
+    /// one is made for a race that is seldom met elsewhere: creates that answer late, starts in
+    /// doubt that are to be killed, dispatchers that start anew among machines whose boot probes
+    /// fail, news of the controller that are lost while older answers are on their way, machines
+    /// that answer in another order than they were asked.
     ///
     /// ```
     /// use longshore_sim::Scenario;

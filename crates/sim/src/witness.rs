@@ -1,6 +1,8 @@
 //! The witness: its own record of what ran where from when to when, told by the models of
 //! machines and controller, never by the dispatcher; and the judgement of it.
 
+mod locks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,9 +12,7 @@ use longshore_types::{
 
 use crate::Rule;
 use crate::controller::{Record, Transition};
-
-/// Within this a container is locked twice at most.
-const LOCK_SPAN: Duration = Duration::from_secs(3_600);
+use locks::Locks;
 
 /// A promise that was found broken, not yet told as a story.
 #[derive(Clone, Debug)]
@@ -37,12 +37,7 @@ pub(crate) struct Witness {
     on: BTreeMap<InstanceId, BTreeMap<ContainerUuid, Resources>>,
     /// When the latest attempt was locked.
     locked_at: BTreeMap<ContainerUuid, Instant>,
-    /// Since when nothing goes wrong any more.
-    pub(crate) calm_since: Option<Instant>,
-    /// The latest attempt of each that a machine was asked to start.
-    tried: BTreeMap<ContainerUuid, Attempt>,
-    /// When each was locked in the calm for the last time, and for the one before.
-    calm_locks: BTreeMap<ContainerUuid, (Instant, Option<Instant>)>,
+    locks: Locks,
     /// The newest attempt of which the controller was told that nothing is left.
     closed: BTreeMap<ContainerUuid, Attempt>,
     submitted: BTreeMap<ContainerUuid, Instant>,
@@ -106,6 +101,7 @@ impl Witness {
             let what = format!("{uuid} attempt {attempt} starts on {instance}");
             self.find(Rule::StartedAfterEnd, &about, what);
         }
+        self.locks.cause(uuid, attempt);
         if let Some(submitted) = self.submitted.remove(&uuid) {
             self.waits.push(now.since(submitted));
         }
@@ -231,7 +227,10 @@ impl Witness {
         let (uuid, attempt) = (change.uuid, change.attempt);
         if change.to == Locked && change.from != Locked {
             self.locked_at.insert(uuid, now);
-            self.count_lock(change, now);
+            match change.by_others {
+                true => self.locks.cause(uuid, attempt),
+                false => self.judge_lock(uuid, attempt, now),
+            }
         }
         let held = |state| matches!(state, Locked | Running);
         if !held(change.from) || held(change.to) {
@@ -249,27 +248,22 @@ impl Witness {
         }
     }
 
-    /// A machine is asked to start an attempt.
-    pub(crate) fn start_sent(&mut self, uuid: ContainerUuid, attempt: Attempt) {
-        let tried = self.tried.entry(uuid).or_insert(attempt);
-        *tried = attempt.max(*tried);
+    /// There is a cause to lock a container again after this attempt.
+    pub(crate) fn had_cause(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        self.locks.cause(uuid, attempt);
     }
 
-    /// A lock for which nothing was tried since the one before was for nothing.
-    fn count_lock(&mut self, change: &Transition, now: Instant) {
-        let uuid = change.uuid;
-        let before = Attempt(change.attempt.0.saturating_sub(1));
-        let was_tried = before.0 > 0 && self.tried.get(&uuid) >= Some(&before);
-        if self.calm_since.is_none() || change.by_others || was_tried {
-            return;
-        }
-        let (last, earlier) = match self.calm_locks.get(&uuid) {
-            Some((last, earlier)) => (Some(*last), *earlier),
-            None => (None, None),
-        };
-        self.calm_locks.insert(uuid, (now, last));
-        if earlier.is_some_and(|at| now.since(at) < LOCK_SPAN) {
-            let what = format!("{uuid}, three times within {LOCK_SPAN:?}");
+    /// Whether the latest attempt of a container was locked at that time.
+    pub(crate) fn was_locked_at(&self, uuid: ContainerUuid, at: Instant) -> bool {
+        self.locked_at
+            .get(&uuid)
+            .is_some_and(|locked| *locked <= at)
+    }
+
+    /// A dispatcher locks a container: wrong where it has done so twice within an hour for nothing.
+    fn judge_lock(&mut self, uuid: ContainerUuid, attempt: Attempt, now: Instant) {
+        if self.locks.count(uuid, attempt, now) {
+            let what = format!("{uuid}, three times within {:?}", locks::SPAN);
             self.find(Rule::LockChurn, &[uuid.to_string()], what);
         }
     }
@@ -455,6 +449,7 @@ mod tests {
             from: ContainerState::Locked,
             to: ContainerState::Queued,
             placed_on: None,
+            was_on: None,
             by_others: false,
         };
         witness.transition(&unlocked, NOW);
@@ -466,39 +461,28 @@ mod tests {
     }
 
     #[test]
-    fn a_third_lock_within_an_hour_of_calm_is_seen() {
+    fn a_container_that_is_locked_for_nothing_again_and_again_is_seen() {
         let mut witness = Witness::default();
-        let mut lock = |minutes: u64, by_others, calm_since| {
-            witness.calm_since = calm_since;
+        let mut lock = |attempt, by_others| {
             let locked = Transition {
                 uuid: uuid(1),
-                attempt: FIRST,
+                attempt: Attempt(attempt),
                 from: ContainerState::Queued,
                 to: ContainerState::Locked,
                 placed_on: None,
+                was_on: None,
                 by_others,
             };
-            witness.transition(&locked, NOW + Duration::from_secs(60 * minutes));
+            witness.transition(&locked, NOW);
             found(&mut witness)
         };
-        let calm = Some(NOW);
-        assert_eq!(lock(0, false, None), []);
-        assert_eq!(lock(1, false, calm), []);
-        assert_eq!(lock(2, true, calm), []);
-        assert_eq!(lock(50, false, calm), []);
-        assert_eq!(lock(62, false, calm), []);
-        assert_eq!(lock(109, false, calm), [Rule::LockChurn]);
-        witness.start_sent(uuid(1), FIRST);
-        let tried = Transition {
-            uuid: uuid(1),
-            attempt: Attempt(2),
-            from: ContainerState::Queued,
-            to: ContainerState::Locked,
-            placed_on: None,
-            by_others: false,
-        };
-        witness.transition(&tried, NOW + Duration::from_secs(6_600));
-        assert_eq!(found(&mut witness), []);
+        assert_eq!(lock(1, true), []);
+        assert_eq!(lock(2, false), []);
+        assert_eq!(lock(3, false), []);
+        assert_eq!(lock(4, true), []);
+        assert_eq!(lock(5, false), []);
+        assert_eq!(lock(6, false), []);
+        assert_eq!(lock(7, false), [Rule::LockChurn]);
     }
 
     #[test]

@@ -110,6 +110,8 @@ struct Waiting {
     deadline: Instant,
     /// Whether the answer arrives.
     answered: bool,
+    /// How long the answer is on its way, beside the usual.
+    back: Duration,
 }
 
 /// An answer of which the first pages were read.
@@ -120,6 +122,8 @@ struct Pages {
     known: Vec<ContainerUuid>,
     first: Vec<Container>,
     deadline: Instant,
+    /// How long the answer is on its way, beside the usual.
+    back: Duration,
 }
 
 /// Who waits for an outcome.
@@ -194,6 +198,8 @@ pub(crate) struct World {
     /// Until when the controller refuses, or does not answer.
     storm_until: Instant,
     outage_until: Instant,
+    /// Until when whatever the controller tells by itself is lost.
+    news_lost_until: Instant,
     watcher: Option<Watcher>,
     witness: Witness,
     story: Story,
@@ -279,6 +285,7 @@ impl World {
             shape: scenario.controller,
             storm_until: now,
             outage_until: now,
+            news_lost_until: now,
             watcher: None,
             witness: Witness::default(),
             story: Story::new(),
@@ -479,6 +486,7 @@ impl World {
 
     fn take_transitions(&mut self) {
         for change in std::mem::take(&mut self.controller.transitions) {
+            self.note_cause(&change);
             self.witness.transition(&change, self.now);
             self.tell(Happening::Record {
                 uuid: change.uuid,

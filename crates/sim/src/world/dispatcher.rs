@@ -166,7 +166,8 @@ impl World {
         let (mut answers, mut heard) = (Vec::new(), Vec::new());
         for event in events {
             match event {
-                Event::Outcome(life, id, outcome, about) => {
+                Event::Outcome(life, id, mut outcome, about) => {
+                    self.forget_old_lies(&mut outcome, &about);
                     let (kind, how) = How::of(&outcome);
                     self.note_heard(id, &outcome, &about);
                     self.creates_open -= usize::from(kind == "create").min(self.creates_open);
@@ -195,6 +196,13 @@ impl World {
             if self.crashes("heard", kind) {
                 return;
             }
+        }
+    }
+
+    fn forget_old_lies(&self, outcome: &mut PoolOutcome, about: &About) {
+        let machine = about.instance.as_ref().and_then(|id| self.machines.get(id));
+        if let (PoolOutcome::Reported(Ok(report)), Some(machine)) = (outcome, machine) {
+            machine.forget_old_lies(report);
         }
     }
 

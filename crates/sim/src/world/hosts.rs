@@ -17,6 +17,8 @@ use crate::story::About;
 
 /// Output comes home at so many bytes a second.
 const BYTES_PER_SECOND: u64 = 50_000_000;
+/// The longest that a command is on its way to a slow machine, or its answer from there, in seconds.
+const SLOW_MAX: u64 = 45;
 
 impl World {
     /// A command sets out for its machine.
@@ -42,16 +44,13 @@ impl World {
         }
         let mut delay = self.random.millis(1, 30);
         let mut answered = true;
-        if self.is_slow(&instance) {
-            delay = self.random.seconds(1, 45);
+        if self.is_slow(&instance) && self.random.percent(50) {
+            delay = self.random.seconds(1, SLOW_MAX);
         }
         if self.strikes(FaultKind::CommandLate) {
             self.fault(FaultKind::CommandLate, about.clone());
             self.trouble(&instance);
             delay = self.random.seconds(1, 120);
-        }
-        if let EffectAction::Start { uuid, attempt, .. } = effect.action {
-            self.witness.start_sent(uuid, attempt);
         }
         if self.strikes(FaultKind::AnswerLost) {
             self.fault(FaultKind::AnswerLost, about);
@@ -65,6 +64,7 @@ impl World {
             life: self.life,
             deadline,
             answered,
+            back: Duration::ZERO,
         };
         let arrival = Arrival {
             effect: Effect::Pool(effect),
@@ -99,6 +99,15 @@ impl World {
         let now = self.now;
         let there = self.answers_at(&host.instance, &host.address);
         let there = there && self.cut_until <= now;
+        if let EffectAction::Start { uuid, attempt, .. } = effect.action {
+            let sound = self
+                .machines
+                .get(&host.instance)
+                .is_some_and(|m| !m.troubled);
+            if !sound || !there {
+                self.witness.had_cause(uuid, attempt);
+            }
+        }
         let machine = self.machines.get_mut(&host.instance).filter(|_| there);
         let Some(machine) = machine.filter(|machine| machine.condition.unreachable <= now) else {
             let slow = self.random.percent(50);
@@ -161,6 +170,9 @@ impl World {
             };
             if let Some(late) = late {
                 at = self.delivered(at, waiting.deadline, &id, late);
+            }
+            if self.is_slow(&id) && self.random.percent(50) {
+                at = at + self.random.seconds(0, SLOW_MAX);
             }
             if at >= waiting.deadline {
                 self.lose(waiting.life, &effect, waiting.deadline);
@@ -295,6 +307,7 @@ impl World {
                 life: stuck.life,
                 deadline: stuck.deadline,
                 answered: false,
+                back: Duration::ZERO,
             };
             self.carry_out(id, &stuck.effect, waiting);
         }

@@ -241,7 +241,6 @@ impl World {
     pub(super) fn fall_quiet(&mut self) {
         self.quiet = true;
         self.served_in_calm = self.core.is_some();
-        self.witness.calm_since = Some(self.now);
         self.tell(Happening::Quiet);
         for rule in std::mem::take(&mut self.standing) {
             self.cloud.lift(rule);

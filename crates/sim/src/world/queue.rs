@@ -1,18 +1,23 @@
 //! Requests to the controller. Where that is part of the dispatcher's process, what has not been
 //! done when it dies is not done; one outside carries out whatever arrives.
 
+use std::time::Duration;
+
 use longshore_dispatch::{Effect, QueueAction, QueueReply, QueueRequest, RequestId};
 use longshore_queue::{Call, QueueErrorKind};
 use longshore_types::{ContainerState, ContainerUuid, Instant};
 
 use super::{Arrival, Event, Waiting, Watcher, World};
-use crate::controller::{failed, failure};
+use crate::controller::{Transition, failed, failure};
 use crate::scenario::ControllerShape;
+use crate::story::About;
 use crate::{FaultKind, Rule};
 
 /// The longest that a request to a controller outside is on its way, in seconds: longer than its
 /// sender waits.
 const LATE_MAX: u64 = 120;
+/// It takes at most so long, in milliseconds, until it is known that a connection has broken.
+const BREAK_MAX: u64 = 5_000;
 
 impl World {
     /// A request to the controller sets out.
@@ -31,12 +36,21 @@ impl World {
         let deadline = self.now + request.timeout;
         let about = super::dispatcher::about_request(&request.action);
         let mut delay = self.random.millis(0, 5);
+        let mut back = Duration::ZERO;
         if self.strikes(FaultKind::QueueSlow) {
             self.fault(FaultKind::QueueSlow, about.clone());
-            delay = match self.shape {
+            let slow = match self.shape {
                 ControllerShape::Embedded => self.random.seconds(1, 20),
                 _ => self.random.seconds(1, LATE_MAX),
             };
+            match self.random.percent(50) {
+                true => delay = slow,
+                false => back = slow,
+            }
+            // What the controller tells meanwhile fares no better.
+            if self.faults.rate(FaultKind::NewsLost) > 0 && self.random.percent(50) {
+                self.news_lost_until = self.news_lost_until.max(self.now + slow);
+            }
         }
         let mut answered = true;
         if self.strikes(FaultKind::QueueCallLost) {
@@ -48,7 +62,7 @@ impl World {
             self.fault(FaultKind::QueueReplyLost, about);
             answered = false;
         }
-        if self.now + delay >= deadline {
+        if self.now + delay + back >= deadline {
             answered = false;
         }
         if !answered {
@@ -58,6 +72,7 @@ impl World {
             life: self.life,
             deadline,
             answered,
+            back,
         };
         let arrival = Arrival {
             effect: Effect::Queue(request),
@@ -87,7 +102,7 @@ impl World {
         if self.storm_until > self.now {
             if waiting.answered {
                 let reply = failed(&request.action, QueueErrorKind::Overloaded);
-                self.reply(waiting.life, request.id, reply);
+                self.reply(waiting.life, request.id, reply, waiting.back);
             }
             return;
         }
@@ -131,7 +146,7 @@ impl World {
         let reply = self.controller.perform(&request.action);
         self.take_transitions();
         if waiting.answered {
-            self.reply(waiting.life, request.id, reply);
+            self.reply(waiting.life, request.id, reply, waiting.back);
         }
     }
 
@@ -157,6 +172,23 @@ impl World {
         }
     }
 
+    /// While things go wrong, what is given back may be locked again for which its owner, or its
+    /// place, is to blame.
+    pub(super) fn note_cause(&mut self, change: &Transition) {
+        use ContainerState::{Locked, Queued};
+        if self.quiet || (change.from, change.to) != (Locked, Queued) {
+            return;
+        }
+        let record = self.controller.get(change.uuid);
+        let unwanted_at = record.and_then(|record| record.unwanted_at);
+        let unwanted = unwanted_at.is_some_and(|at| self.witness.was_locked_at(change.uuid, at));
+        let place = change.was_on.as_ref().and_then(|id| self.machines.get(id));
+        let is_sound = place.is_some_and(|machine| !machine.troubled);
+        if unwanted || !is_sound {
+            self.witness.had_cause(change.uuid, change.attempt);
+        }
+    }
+
     fn read_first_pages(&mut self, waiting: Waiting, id: RequestId, known: Vec<ContainerUuid>) {
         if !waiting.answered {
             return;
@@ -167,6 +199,7 @@ impl World {
             known,
             first: self.controller.locked_by_us(),
             deadline: waiting.deadline,
+            back: waiting.back,
         };
         let between = match self.random.percent(10) && !self.faultless {
             true => self.random.seconds(1, 10),
@@ -179,18 +212,20 @@ impl World {
     /// state than it is.
     pub(super) fn read_pages(&mut self, pages: super::Pages) {
         let id = pages.id;
-        if self.outage_until > self.now || self.now >= pages.deadline {
+        if self.outage_until > self.now || self.now + pages.back >= pages.deadline {
             let lost = QueueReply::Refreshed(Err(failure(QueueErrorKind::Unknown)));
             let at = pages.deadline.max(self.now);
             self.schedule_at(at, Event::Reply(pages.life, id, Box::new(lost)));
             return;
         }
         let refresh = self.controller.finish_refresh(pages.first, &pages.known);
-        self.reply(pages.life, id, QueueReply::Refreshed(Ok(refresh)));
+        let reply = QueueReply::Refreshed(Ok(refresh));
+        self.reply(pages.life, id, reply, pages.back);
     }
 
-    fn reply(&mut self, life: u32, id: RequestId, reply: QueueReply) {
-        let delay = self.random.millis(0, 5);
+    /// An answer sets out, and is on its way for `back` longer than usual.
+    fn reply(&mut self, life: u32, id: RequestId, reply: QueueReply, back: Duration) {
+        let delay = self.random.millis(0, 5) + back;
         self.schedule(delay, Event::Reply(life, id, Box::new(reply)));
     }
 
@@ -200,7 +235,8 @@ impl World {
         self.wake_watcher();
     }
 
-    /// Whoever waits for changes hears of them, or that there are none.
+    /// Whoever waits for changes hears of them, or that there are none. Changes that were in an
+    /// answer that is lost are not told again.
     pub(super) fn wake_watcher(&mut self) {
         let Some(watcher) = &self.watcher else { return };
         let cut = self.shape.is_outside() && self.cut_until > self.now;
@@ -212,11 +248,17 @@ impl World {
         }
         let (life, id) = (watcher.life, watcher.id);
         self.watcher = None;
-        let reply = if answers {
-            self.controller.perform(&QueueAction::Watch)
-        } else {
-            failed(&QueueAction::Watch, QueueErrorKind::Unknown)
-        };
-        self.reply(life, id, reply);
+        let failed = failed(&QueueAction::Watch, QueueErrorKind::Unknown);
+        if !answers {
+            return self.reply(life, id, failed, Duration::ZERO);
+        }
+        let reply = self.controller.perform(&QueueAction::Watch);
+        let lost = self.strikes(FaultKind::NewsLost) || self.news_lost_until > self.now;
+        if news && lost && !self.quiet {
+            self.fault(FaultKind::NewsLost, About::default());
+            let broken = self.random.millis(0, BREAK_MAX);
+            return self.reply(life, id, failed, broken);
+        }
+        self.reply(life, id, reply, Duration::ZERO);
     }
 }
