@@ -46,7 +46,7 @@ impl Cgroup {
     /// Makes groups for the processes of an attempt, as many as can be made here, with its limits.
     pub(crate) fn create(entry: &Entry, document: &StartDocument, home: Home) -> Option<Made> {
         let name = format!("{}{}", prefix(entry), std::process::id());
-        let places = place::places(home);
+        let places = place::places(home, &controllers(document));
         let paths: Vec<PathBuf> = places.iter().map(|place| place.join(&name)).collect();
         let others = match home {
             Home::Own => Vec::new(),
@@ -159,6 +159,17 @@ impl Cgroup {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// What limits that which a document wants to be limited.
+fn controllers(document: &StartDocument) -> Vec<&'static str> {
+    let memory = document.ram.map(|_| "memory");
+    let processors = document.vcpus.map(|_| "cpu");
+    memory
+        .into_iter()
+        .chain(processors)
+        .chain(["pids"])
+        .collect()
 }
 
 /// Version 1: no new members, where the hierarchy can say that, and one after the other.

@@ -17,8 +17,10 @@
 //! # Processes
 //!
 //! ```text
-//! start command, or a child of the watch stream ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
+//! start command ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
 //! ```
+//!
+//! The watch stream forks A itself; its end leaves A alone.
 //!
 //! A and B bear the container's own part of its UUID as their name (`ps -o comm`). Both are
 //! subreapers: whatever the job leaves behind becomes a child of B, and of A once B is gone. When
@@ -52,17 +54,19 @@
 //!
 //! | when | what | promise |
 //! |---|---|---|
-//! | before anything is started | the directories `spool/UUID` and `spool` | an attempt that may have run is never run again, also after a power failure |
-//! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `state`; its directory | a result that was reported is not lost |
+//! | before anything is started | `state`, just made, and so with its name and its new directories | an attempt that may have run is never run again, also after a power failure |
+//! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `state` | a result that was reported is not lost |
 //! | before an acknowledged entry is removed | the directory `mark` | as the first |
 //!
 //! A lock file itself is not synchronised: no process and no lock outlives the machine's memory.
 //!
 //! # Costs
 //!
-//! A job costs five files or directories beside its lock file, four calls that wait for the disk,
-//! three forks and no listing of anything that grows. It is born in its control group, because
-//! moving it there afterwards would take the kernel milliseconds.
+//! A job costs six files or directories beside its lock file, three calls that wait for the disk
+//! (one of them, that of the acknowledgement, while nobody waits for it), three forks when it is
+//! started over a watch stream (four by a command) and no listing of anything that grows. It is
+//! born in its control group, because moving it there afterwards would take the kernel
+//! milliseconds, and has one only in the hierarchies that limit something.
 
 mod acknowledge;
 mod arguments;

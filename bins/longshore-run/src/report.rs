@@ -1,5 +1,6 @@
 //! `--report` and `--list`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -8,13 +9,13 @@ use longshore_runner_api::report::{format, format_list};
 
 use crate::acknowledge::acknowledge;
 use crate::directory::RunDirectory;
-use crate::scan::scan;
-use crate::watch::Watch;
+use crate::scan::{Look, Survey, scan};
+use crate::watch::{Changes, Watch};
 use crate::{complain, say};
 
-/// After an event it is looked again so much later: the kernel tells of the last closing of a
-/// lock file just before it releases the lock.
-const SECOND_LOOKS: [Duration; 3] = [
+/// How long after a lock file was closed it is looked whether its lock was released with that: the
+/// kernel tells of the closing first, and does the other as soon as it comes to it.
+const AFTER_CLOSING: [Duration; 3] = [
     Duration::from_millis(2),
     Duration::from_millis(20),
     Duration::from_millis(200),
@@ -35,49 +36,70 @@ pub(crate) fn report(directory: &RunDirectory, options: &ReportOptions) -> Resul
     // Before the first look, so that no change falls between.
     let watch = Watch::new(directory);
     let mut looks = Looks::default();
+    let mut survey = Survey::default();
+    survey.look(directory, Look::All)?;
     loop {
-        let report = scan(directory)?;
-        let now = Instant::now();
-        if report.digest != options.known || now >= end {
+        let report = survey.report();
+        if report.digest != options.known {
             return say(&format(&report));
         }
-        looks.take_due(now);
+        let now = Instant::now();
+        if now >= end {
+            // Whatever the kernel has told of.
+            return say(&format(&scan(directory)?));
+        }
         let next = looks.next().unwrap_or(end).min(end);
         let ready = watch.poll(next.saturating_duration_since(now), &[]);
         if ready.nobody_listens {
             return Ok(1);
         }
-        if ready.changed {
-            looks.after_change(Instant::now());
+        let now = Instant::now();
+        looks.after(&ready.changes, now);
+        for at in looks.take_due(now) {
+            survey.look(directory, at)?;
         }
     }
 }
 
-/// When it is to be looked again.
+/// When it is to be looked at what.
 #[derive(Debug, Default)]
-pub(crate) struct Looks(Vec<Instant>);
+pub(crate) struct Looks(BTreeMap<Look, Vec<Instant>>);
 
 impl Looks {
     /// Something may have changed, just now.
-    pub(crate) fn after_change(&mut self, now: Instant) {
-        self.0 = SECOND_LOOKS.iter().map(|later| now + *later).collect();
-        self.look_at(now);
+    pub(crate) fn after(&mut self, changes: &Changes, now: Instant) {
+        for (at, change) in changes {
+            if change.was_closed {
+                let times = AFTER_CLOSING.iter().map(|later| now + *later).collect();
+                self.0.insert(*at, times);
+            }
+            if change.was_changed {
+                self.plan(*at, now);
+            }
+        }
     }
 
     /// Beside what is planned already.
-    pub(crate) fn look_at(&mut self, time: Instant) {
-        self.0.push(time);
+    pub(crate) fn plan(&mut self, at: Look, time: Instant) {
+        self.0.entry(at).or_default().push(time);
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.0.iter().min().copied()
+        self.0.values().flatten().min().copied()
     }
 
-    /// Whether it is time for any; those that are due are planned no more.
-    pub(crate) fn take_due(&mut self, now: Instant) -> bool {
-        let before = self.0.len();
-        self.0.retain(|look| *look > now);
-        self.0.len() < before
+    /// What it is time to look at; that is planned no more.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Look> {
+        let mut due = Vec::new();
+        self.0.retain(|at, times| {
+            let before = times.len();
+            times.retain(|time| *time > now);
+            if times.len() < before {
+                due.push(*at);
+            }
+            !times.is_empty()
+        });
+        due
     }
 }
 

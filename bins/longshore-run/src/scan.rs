@@ -1,6 +1,6 @@
 //! What the directory says about every container, at one moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,33 +26,88 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 /// Reads everything. Its only effects are that lock files which nobody holds are deleted, and
 /// that what dead supervisors left in their control groups is ended.
 pub(crate) fn scan(directory: &RunDirectory) -> Result<RunnerReport> {
-    let spooled = uuids(&directory.spool(), "")?;
-    let locked = uuids(&directory.locks(), ".lock")?;
-    let mut containers = Vec::new();
-    for uuid in spooled.union(&locked) {
-        match state(directory, *uuid) {
-            Ok(found) => containers.extend(found),
-            Err(error) => {
-                // Reported as what does least harm: that it may run.
-                complain(&format!("{uuid}: {error:#}"));
-                containers.push(ContainerReport {
-                    uuid: *uuid,
-                    attempt: lock::content_attempt(&directory.lock_file(*uuid))
-                        .unwrap_or(Attempt(0)),
-                    state: ReportedState::Running { started_at: None },
-                });
-            }
+    let mut survey = Survey::default();
+    survey.look(directory, Look::All)?;
+    Ok(survey.report())
+}
+
+/// What a look is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Look {
+    All,
+    /// The flag that the machine is broken.
+    Flag,
+    Container(ContainerUuid),
+}
+
+/// What was found about everything, kept from one look to the next, so that a look costs as much
+/// as what may have changed and not as much as there is.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    containers: BTreeMap<ContainerUuid, ContainerReport>,
+    broken: Option<String>,
+}
+
+impl Survey {
+    /// Looks anew, with the effects of [`scan`].
+    pub(crate) fn look(&mut self, directory: &RunDirectory, at: Look) -> Result<()> {
+        match at {
+            Look::All => self.look_at_all(directory)?,
+            Look::Flag => self.broken = directory.broken(),
+            Look::Container(uuid) => self.look_at(directory, uuid),
         }
+        Ok(())
     }
-    delete_unheld(directory, &locked);
-    let mut report = RunnerReport {
-        containers,
-        broken: directory.broken(),
-        digest: String::new(),
-    };
-    shorten(&mut report);
-    report.digest = digest(&format(&report));
-    Ok(report)
+
+    /// What was found of a container.
+    pub(crate) fn found(&self, uuid: ContainerUuid) -> Option<&ReportedState> {
+        self.containers.get(&uuid).map(|found| &found.state)
+    }
+
+    /// All that was found.
+    pub(crate) fn report(&self) -> RunnerReport {
+        let mut report = RunnerReport {
+            containers: self.containers.values().cloned().collect(),
+            broken: self.broken.clone(),
+            digest: String::new(),
+        };
+        shorten(&mut report);
+        report.digest = digest(&format(&report));
+        report
+    }
+
+    fn look_at_all(&mut self, directory: &RunDirectory) -> Result<()> {
+        let spooled = uuids(&directory.spool(), "")?;
+        let locked = uuids(&directory.locks(), ".lock")?;
+        self.containers.clear();
+        for uuid in spooled.union(&locked) {
+            self.note(directory, *uuid);
+        }
+        delete_unheld(directory, &locked);
+        self.broken = directory.broken();
+        Ok(())
+    }
+
+    fn look_at(&mut self, directory: &RunDirectory, uuid: ContainerUuid) {
+        self.note(directory, uuid);
+        delete_unheld(directory, &BTreeSet::from([uuid]));
+    }
+
+    fn note(&mut self, directory: &RunDirectory, uuid: ContainerUuid) {
+        let found = state(directory, uuid).unwrap_or_else(|error| {
+            // Reported as what does least harm: that it may run.
+            complain(&format!("{uuid}: {error:#}"));
+            Some(ContainerReport {
+                uuid,
+                attempt: lock::content_attempt(&directory.lock_file(uuid)).unwrap_or(Attempt(0)),
+                state: ReportedState::Running { started_at: None },
+            })
+        });
+        match found {
+            Some(found) => self.containers.insert(uuid, found),
+            None => self.containers.remove(&uuid),
+        };
+    }
 }
 
 /// The UUIDs among the names in a directory, without their suffix.

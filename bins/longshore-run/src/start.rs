@@ -1,6 +1,6 @@
 //! `--detach`: starts an attempt.
 
-use std::io::{PipeReader, Read, stdin};
+use std::io::{PipeReader, PipeWriter, Read, stdin};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -35,51 +35,82 @@ enum Claimed {
 /// Starts an attempt from the document on standard input; the exit code, or why not.
 pub(crate) fn start(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<u8> {
     let bytes = read_bounded(DOCUMENT_PATIENCE).context("cannot read the start document")?;
-    start_document(directory, uuid, attempt, &bytes)
+    let Some(claim) = claim_document(directory, uuid, attempt, &bytes)? else {
+        return Ok(known_attempt());
+    };
+    let reply = launch(&claim).inspect_err(|error| give_up(directory, &claim, error))?;
+    let mut line = serde_json::to_string(&reply)?;
+    line.push('\n');
+    // It runs. If nobody reads the answer, the report says so all the same.
+    let _ = say(&line);
+    Ok(u8::try_from(EXIT_OK).unwrap_or(0))
 }
 
-/// Starts an attempt from a document; the exit code, or why not.
-pub(crate) fn start_document(
+/// Becomes the supervisor of an attempt; says so on standard error with [`READY`]. The exit code,
+/// after the attempt or when there is nothing to supervise.
+///
+/// The same as [`start`] in a process that may stay: one process less.
+pub(crate) fn supervise(
     directory: &RunDirectory,
     uuid: ContainerUuid,
     attempt: Attempt,
     bytes: &[u8],
 ) -> Result<u8> {
+    let Some(claim) = claim_document(directory, uuid, attempt, bytes)? else {
+        return Ok(known_attempt());
+    };
+    let set_up = claim.entry.sync().and_then(|()| {
+        let ready = std::io::stderr().as_fd().try_clone_to_owned();
+        let ready = ready.context("cannot keep standard error")?;
+        supervisor::set_up(&claim, PipeWriter::from(ready))
+    });
+    match set_up {
+        Ok(supervision) => supervision.run(),
+        Err(error) => {
+            give_up(directory, &claim, &error);
+            return Err(error);
+        }
+    }
+    Ok(0)
+}
+
+/// Takes the lock and makes the entry for what a document says; none for an attempt that is known.
+fn claim_document(
+    directory: &RunDirectory,
+    uuid: ContainerUuid,
+    attempt: Attempt,
+    bytes: &[u8],
+) -> Result<Option<Claim>> {
     let document = StartDocument::from_json(bytes)?;
-    let (entry, lock) = match claim(directory, uuid, attempt) {
-        Ok(Claimed::Ours(entry, lock)) => (entry, lock),
+    match claim(directory, uuid, attempt) {
+        Ok(Claimed::Ours(entry, lock)) => Ok(Some(Claim {
+            entry,
+            lock,
+            document,
+        })),
         Ok(Claimed::Known(newest)) => {
             complain(&format!(
                 "attempt {attempt} of {uuid} is not newer than {newest}, the last one that was \
                  started or killed here; nothing was started"
             ));
-            return Ok(u8::try_from(EXIT_KNOWN_ATTEMPT).unwrap_or(u8::MAX));
+            Ok(None)
         }
         Err(error) => {
             directory.note_broken(&error);
-            return Err(error);
-        }
-    };
-    let claim = Claim {
-        entry,
-        lock,
-        document,
-    };
-    match launch(&claim) {
-        Ok(reply) => {
-            let mut line = serde_json::to_string(&reply)?;
-            line.push('\n');
-            // It runs. If nobody reads the answer, the report says so all the same.
-            let _ = say(&line);
-            Ok(u8::try_from(EXIT_OK).unwrap_or(0))
-        }
-        Err(error) => {
-            directory.note_broken(&error);
-            claim.entry.discard();
-            claim.lock.delete();
             Err(error)
         }
     }
+}
+
+fn known_attempt() -> u8 {
+    u8::try_from(EXIT_KNOWN_ATTEMPT).unwrap_or(u8::MAX)
+}
+
+/// Takes back a claim of which nothing was started.
+fn give_up(directory: &RunDirectory, claim: &Claim, error: &anyhow::Error) {
+    directory.note_broken(error);
+    claim.entry.discard();
+    claim.lock.delete();
 }
 
 fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<Claimed> {
@@ -127,7 +158,15 @@ fn launch(claim: &Claim) -> Result<StartReply> {
     match fork().context("cannot fork")? {
         ForkResult::Child => {
             drop(read);
-            std::process::exit(supervisor::run(claim, write))
+            let code = match supervisor::set_up(claim, write) {
+                Ok(supervision) => {
+                    supervision.run();
+                    0
+                }
+                // It was said.
+                Err(_) => 1,
+            };
+            std::process::exit(code)
         }
         ForkResult::Parent { child } => {
             drop(write);

@@ -3,10 +3,13 @@
 //! It holds nothing that matters: what it starts are supervisors like those that a command starts,
 //! and everything else is read from the directory. Any number of streams may be open beside each
 //! other and beside commands. It has one thread; whatever may take time is done by a child, made
-//! with a fork and with nothing of the stream's but the way back for what it has to say.
+//! with a fork and with nothing of the stream's but the way back for what it has to say. One that
+//! starts an attempt stays, as its supervisor.
 
-use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, stdin};
+mod child;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, stdin};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -14,22 +17,27 @@ use anyhow::{Context, Result, bail};
 use longshore_runner_api::command::{EXIT_USAGE, MAX_WAIT};
 use longshore_runner_api::report::{MAX_TEXT, parse_acks};
 use longshore_runner_api::watch::{Ask, FromRunner, HEARTBEAT, Request, Requests, WATCH_PROTOCOL};
+use longshore_types::{ContainerUuid, ReportedState};
 use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::Pid;
 
 use crate::acknowledge::acknowledge;
 use crate::directory::RunDirectory;
 use crate::report::Looks;
-use crate::scan::scan;
-use crate::system::{close_inherited, fork};
-use crate::watch::Watch;
-use crate::{complain, guard, kill, say, start};
+use crate::scan::{Look, Survey};
+use crate::supervisor::READY;
+use crate::system::{wait_any, wait_for};
+use crate::watch::{Changes, Watch};
+use crate::{complain, kill, say, start};
+use child::{Child, Known, Task, child, contact};
 
 /// The most children at once; further requests wait.
 const MAX_CHILDREN: usize = 64;
 /// The most requests for a report that wait for news; beyond that the oldest is answered at once.
 const MAX_REPORTS: usize = 8;
+/// How long after its supervisor is ready a job may take to run, before a report is made only to say
+/// that it is being started: whoever had it started knows that.
+const START_PATIENCE: Duration = Duration::from_millis(50);
 /// The exit code of a command that a signal has ended is this and the signal's number, as a shell
 /// says it.
 const SIGNALLED: i32 = 128;
@@ -56,19 +64,24 @@ struct Stream<'a> {
     watch: Watch,
     requests: Requests,
     children: Vec<Child>,
+    /// Children that are supervisors by now.
+    supervisors: BTreeSet<Pid>,
+    /// The wait statuses of those of `children` that have ended.
+    ended: BTreeMap<Pid, libc::c_int>,
     reports: Vec<Asked>,
     looks: Looks,
+    survey: Survey,
+    /// Why something could not be looked at since the last report.
+    failed: Option<anyhow::Error>,
+    /// Whether it was ever asked for a report.
+    has_looked: bool,
+    /// Whether anything may be news to those who wait for a report.
+    may_be_news: bool,
+    /// What was started from here and does not run yet, and until when that is no news.
+    beginning: BTreeMap<ContainerUuid, Instant>,
     beat_at: Instant,
     heard_at: Instant,
     silence: Duration,
-}
-
-/// A request that a child carries out.
-struct Child {
-    id: u64,
-    process: Pid,
-    way_back: PipeReader,
-    said: Vec<u8>,
 }
 
 /// A request for a report that waits for news.
@@ -86,8 +99,15 @@ impl<'a> Stream<'a> {
             watch: Watch::new(directory),
             requests: Requests::default(),
             children: Vec::new(),
+            supervisors: BTreeSet::new(),
+            ended: BTreeMap::new(),
             reports: Vec::new(),
             looks: Looks::default(),
+            survey: Survey::default(),
+            failed: None,
+            has_looked: false,
+            may_be_news: false,
+            beginning: BTreeMap::new(),
             beat_at: now + HEARTBEAT,
             heard_at: now,
             silence,
@@ -108,9 +128,8 @@ impl<'a> Stream<'a> {
             return Ok(false);
         }
         let now = Instant::now();
-        if ready.changed {
-            self.looks.after_change(now);
-        }
+        self.reap();
+        self.take_note(ready.changes, now);
         let asked = may_ask && ready.others.last().copied().unwrap_or(false);
         for (i, ready) in ready.others.iter().enumerate().rev() {
             if *ready && i < self.children.len() {
@@ -120,7 +139,10 @@ impl<'a> Stream<'a> {
         if asked && !self.read()? {
             return Ok(false);
         }
-        if self.looks.take_due(now) || self.reports.iter().any(|asked| asked.end <= now) {
+        // What was asked for meanwhile may be due by now.
+        let now = Instant::now();
+        self.look(now);
+        if self.may_be_news || self.reports.iter().any(|asked| asked.end <= now) {
             self.report(now)?;
         }
         if self.beat_at <= now {
@@ -135,10 +157,8 @@ impl<'a> Stream<'a> {
     /// Until when nothing has to be done unless something happens.
     fn patience(&self) -> Duration {
         let mut next = self.beat_at.min(self.heard_at + self.silence);
-        if !self.reports.is_empty() {
-            let ends = self.reports.iter().map(|asked| asked.end);
-            next = ends.chain(self.looks.next()).fold(next, Instant::min);
-        }
+        let ends = self.reports.iter().map(|asked| asked.end);
+        next = ends.chain(self.looks.next()).fold(next, Instant::min);
         next.saturating_duration_since(Instant::now())
     }
 
@@ -168,26 +188,31 @@ impl<'a> Stream<'a> {
     fn take_up(&mut self, request: Request, document: Vec<u8>) -> Result<()> {
         let (id, directory) = (request.id, self.directory);
         match request.ask {
-            Ask::Start { uuid, attempt, .. } => self.delegate(id, || {
-                start::start_document(directory, uuid, attempt, &document)
+            Ask::Start { uuid, attempt, .. } => self.delegate(id, Task::Start(uuid), || {
+                start::supervise(directory, uuid, attempt, &document)
             }),
             Ask::Kill {
                 uuid,
                 attempt,
                 signal,
-            } => self.delegate(id, || kill::kill(directory, uuid, Some(attempt), signal)),
+            } => self.delegate(id, Task::Kill, || {
+                kill::kill(directory, uuid, Some(attempt), signal)
+            }),
             Ask::Report {
                 known,
                 wait_ms,
                 acks,
             } => {
-                self.contact();
-                self.acknowledge(&acks);
-                self.wait_for_news(id, known, wait_ms);
+                contact(self.directory);
+                let known = (known, Duration::from_millis(wait_ms).min(MAX_WAIT));
+                match acks.is_empty() {
+                    true => self.wait_for_news(id, known),
+                    false => self.acknowledge(id, known, &acks)?,
+                }
                 Ok(())
             }
             Ask::Ping => {
-                self.contact();
+                contact(self.directory);
                 self.done(id, 0, String::new())
             }
             _ => self.done(
@@ -202,11 +227,11 @@ impl<'a> Stream<'a> {
         self.say(&FromRunner::Done { id, code, said })
     }
 
-    /// Has a child do it, whose end is the answer.
-    fn delegate(&mut self, id: u64, act: impl FnOnce() -> Result<u8>) -> Result<()> {
+    /// Has a child do it, whose end is the answer, or that it says that it is a supervisor.
+    fn delegate(&mut self, id: u64, task: Task, act: impl FnOnce() -> Result<u8>) -> Result<()> {
         let directory = self.directory;
         match child(|| {
-            guard::contact(directory);
+            contact(directory);
             act()
         }) {
             Ok((process, way_back)) => {
@@ -215,6 +240,7 @@ impl<'a> Stream<'a> {
                     process,
                     way_back,
                     said: Vec::new(),
+                    task,
                 });
                 Ok(())
             }
@@ -235,35 +261,110 @@ impl<'a> Stream<'a> {
             return Ok(());
         }
         let child = self.children.swap_remove(i);
-        let code = match waitpid(child.process, None) {
-            Ok(WaitStatus::Exited(_, code)) => code,
-            Ok(WaitStatus::Signaled(_, signal, _)) => SIGNALLED + signal as i32,
-            // What became of it is not known.
-            _ => SIGNALLED,
-        };
-        let said = String::from_utf8_lossy(&child.said).trim().to_owned();
-        self.done(child.id, u32::try_from(code).unwrap_or(1), said)
-    }
-
-    fn acknowledge(&self, acks: &str) {
-        if acks.is_empty() {
-            return;
-        }
-        let done = match parse_acks(acks) {
-            Some(acks) => acknowledge(self.directory, &acks),
-            None => Err(anyhow::anyhow!("{acks:.100?} is not valid")),
-        };
-        if let Err(error) = done {
-            // What was not removed is reported, and will be acknowledged again.
-            complain(&format!(
-                "cannot remove all that is acknowledged: {error:#}"
-            ));
+        match child.task {
+            Task::Start(uuid) => self.end_of_start(&child, uuid),
+            Task::Kill => self.end_of_command(&child),
+            Task::Acknowledge {
+                ref acknowledged,
+                ref known,
+            } => {
+                if self.exit_code(child.process) != 0 {
+                    // What was not removed is reported, and will be acknowledged again.
+                    let said = child.complaint();
+                    complain(said.trim_start_matches("longshore-run: "));
+                }
+                let now = Instant::now();
+                for uuid in acknowledged {
+                    self.looks.plan(Look::Container(*uuid), now);
+                }
+                self.wait_for_news(child.id, known.clone());
+                Ok(())
+            }
         }
     }
 
-    fn wait_for_news(&mut self, id: u64, known: String, wait_ms: u64) {
+    fn end_of_command(&mut self, child: &Child) -> Result<()> {
+        let code = self.exit_code(child.process);
+        self.done(child.id, code, child.complaint())
+    }
+
+    /// It has become a supervisor, or has ended.
+    fn end_of_start(&mut self, child: &Child, uuid: ContainerUuid) -> Result<()> {
         let now = Instant::now();
-        let wait = Duration::from_millis(wait_ms).min(MAX_WAIT);
+        self.looks.plan(Look::Container(uuid), now);
+        let complaint = child.said.strip_suffix(READY);
+        // A line of its own.
+        let is_ready = complaint.is_some_and(|before| before.last().is_none_or(|b| *b == b'\n'));
+        if !is_ready {
+            return self.end_of_command(child);
+        }
+        // It may have ended by now.
+        if self.ended.remove(&child.process).is_none() {
+            self.supervisors.insert(child.process);
+        }
+        let until = now + START_PATIENCE;
+        self.beginning.insert(uuid, until);
+        self.looks.plan(Look::Container(uuid), until);
+        self.done(child.id, 0, String::new())
+    }
+
+    /// Waits for the end of a child.
+    fn exit_code(&mut self, child: Pid) -> u32 {
+        let status = match self.ended.remove(&child) {
+            Some(status) => Some(status),
+            None => wait_for(child).ok(),
+        };
+        let code = match status {
+            Some(status) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
+            Some(status) => SIGNALLED + libc::WTERMSIG(status),
+            // What became of it is not known.
+            None => SIGNALLED,
+        };
+        u32::try_from(code).unwrap_or(1)
+    }
+
+    /// Waits for all children that have ended; supervisors are of no interest then.
+    fn reap(&mut self) {
+        while let Ok(Some((child, status))) = wait_any() {
+            if !self.supervisors.remove(&child) {
+                self.ended.insert(child, status);
+            }
+        }
+    }
+
+    /// Has a child remove what is acknowledged, which waits for the disk; after that the request
+    /// waits for news.
+    fn acknowledge(&mut self, id: u64, known: Known, acks: &str) -> Result<()> {
+        let Some(acks) = parse_acks(acks) else {
+            complain(&format!("{acks:.100?} is not valid"));
+            self.wait_for_news(id, known);
+            return Ok(());
+        };
+        let directory = self.directory;
+        let removed = child(|| acknowledge(directory, &acks).map(|()| 0));
+        let acknowledged = acks.iter().map(|(uuid, _)| *uuid).collect();
+        match removed {
+            Ok((process, way_back)) => self.children.push(Child {
+                id,
+                process,
+                way_back,
+                said: Vec::new(),
+                task: Task::Acknowledge {
+                    acknowledged,
+                    known,
+                },
+            }),
+            // What was not removed is reported, and will be acknowledged again.
+            Err(error) => {
+                complain(&format!("{error:#}"));
+                self.wait_for_news(id, known);
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_news(&mut self, id: u64, (known, wait): Known) {
+        let now = Instant::now();
         if self.reports.len() >= MAX_REPORTS
             && let Some(oldest) = self.reports.first_mut()
         {
@@ -271,15 +372,59 @@ impl<'a> Stream<'a> {
         }
         let end = now + wait;
         self.reports.push(Asked { id, known, end });
-        self.looks.look_at(now);
+        if !self.has_looked {
+            self.looks.plan(Look::All, now);
+            self.has_looked = true;
+        }
+        self.may_be_news = true;
     }
 
-    /// Looks, and answers every request that what is found is news to, or that has waited enough.
+    /// Plans to look at what may have changed; not at what a child is about to start, which is
+    /// looked at when it has, and by whoever is reported to until then.
+    fn take_note(&mut self, mut changes: Changes, now: Instant) {
+        for uuid in self.children.iter().filter_map(Child::starts) {
+            changes.remove(&Look::Container(uuid));
+        }
+        self.looks.after(&changes, now);
+    }
+
+    /// Looks at all that it is time to look at.
+    fn look(&mut self, now: Instant) {
+        for at in self.looks.take_due(now) {
+            if let Err(error) = self.survey.look(self.directory, at) {
+                self.failed = Some(error);
+            }
+            self.may_be_news |= match at {
+                Look::Container(uuid) => self.is_news(uuid, now),
+                Look::All | Look::Flag => true,
+            };
+        }
+    }
+
+    /// Whether what was found of a container may be news to those who wait.
+    fn is_news(&mut self, uuid: ContainerUuid, now: Instant) -> bool {
+        let begins = matches!(
+            self.survey.found(uuid),
+            Some(ReportedState::Running { started_at: None })
+        );
+        let known = self.beginning.get(&uuid).is_some_and(|until| now < *until);
+        if !(begins && known) {
+            self.beginning.remove(&uuid);
+        }
+        !(begins && known)
+    }
+
+    /// Answers every request that what was found is news to, or that has waited enough.
     fn report(&mut self, now: Instant) -> Result<()> {
+        self.may_be_news = false;
         if self.reports.is_empty() {
             return Ok(());
         }
-        let found = scan(self.directory);
+        self.complete(now);
+        let found = match self.failed.take() {
+            None => Ok(self.survey.report()),
+            Some(error) => Err(error),
+        };
         let mut answers = Vec::new();
         self.reports.retain(|asked| {
             let (id, end) = (asked.id, asked.end);
@@ -300,49 +445,19 @@ impl<'a> Stream<'a> {
         answers.iter().try_for_each(|answer| self.say(answer))
     }
 
-    /// Tells the guard, if there is one, that a dispatcher is there.
-    fn contact(&self) {
-        let directory = self.directory;
-        if !guard::is_wanted(directory) {
-            return;
-        }
-        let told = child(|| {
-            guard::contact(directory);
-            Ok(0)
-        });
-        if let Ok((process, _)) = told {
-            // It writes a line and may fork.
-            let _ = waitpid(process, None);
-        }
-    }
-}
-
-/// Forks a child that does something and exits with its code; what it complains of comes back.
-fn child(act: impl FnOnce() -> Result<u8>) -> Result<(Pid, PipeReader)> {
-    let (read, write) = std::io::pipe().context("cannot make a pipe")?;
-    match fork().context("cannot fork")? {
-        ForkResult::Parent { child } => Ok((child, read)),
-        ForkResult::Child => {
-            let code = match leave(&write).and_then(|()| act()) {
-                Ok(code) => code,
-                Err(error) => {
-                    complain(&format!("{error:#}"));
-                    1
-                }
-            };
-            std::process::exit(i32::from(code))
+    /// Makes what was found the truth of this moment: adds what is about to be started, and, when
+    /// somebody has waited for as long as he would, what the kernel may not have told of.
+    fn complete(&mut self, now: Instant) {
+        let mut looks: Vec<Look> = match self.reports.iter().any(|asked| asked.end <= now) {
+            true => vec![Look::All],
+            false => Vec::new(),
+        };
+        let starting = self.children.iter().filter_map(Child::starts);
+        looks.extend(starting.map(Look::Container));
+        for at in looks {
+            if let Err(error) = self.survey.look(self.directory, at) {
+                self.failed = Some(error);
+            }
         }
     }
-}
-
-/// Keeps nothing of the stream's: a supervisor is about to inherit all that is left.
-fn leave(way_back: &PipeWriter) -> Result<()> {
-    dup2_stderr(way_back)?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    close_inherited();
-    // It is closed already.
-    std::mem::forget(null);
-    Ok(())
 }

@@ -35,8 +35,8 @@ pub(crate) const ASK_SIGNAL: Signal = Signal::SIGUSR1;
 pub(crate) const NOW_SIGNAL: Signal = Signal::SIGUSR2;
 /// Somebody ends the supervisor, and the job with it.
 const LEAVE_SIGNAL: Signal = Signal::SIGTERM;
-/// What the supervisor writes when it exists, holds the lock and has said so on disk.
-pub(crate) const READY: &[u8] = b"+";
+/// What the supervisor says when it exists, holds the lock and has said so on disk.
+pub(crate) const READY: &[u8] = b"+\n";
 
 /// How often it is looked whether an output stream has grown beyond its limit.
 const OUTPUT_PERIOD: Duration = Duration::from_millis(250);
@@ -77,37 +77,47 @@ struct Supervisor<'a> {
     removed: bool,
 }
 
-/// Is the supervisor, in a process of its own, until the lock may be released.
-///
-/// `ready` gets [`READY`], or the reason why there will be no supervisor.
-pub(crate) fn run(claim: &Claim, mut ready: PipeWriter) -> i32 {
-    let (content, signals, mark) = match set_up(claim) {
-        Ok(parts) => parts,
-        Err(error) => {
-            let _ = write!(ready, "{error:#}");
-            return 1;
-        }
-    };
+/// A process that has become the supervisor of a claim, and has started nothing yet.
+#[derive(Debug)]
+pub(crate) struct Supervision<'a> {
+    claim: &'a Claim,
+    content: StartReply,
+    signals: SignalFd,
+    mark: SupervisorMark,
+}
+
+/// Makes this process the supervisor. `ready` is told [`READY`] and closed, or told why there will
+/// be none; from then on nothing of the starting process is left but the lock.
+pub(crate) fn set_up(claim: &Claim, mut ready: PipeWriter) -> Result<Supervision<'_>> {
+    let supervision = leave_all_behind(claim).inspect_err(|error| {
+        let _ = write!(ready, "{error:#}");
+    })?;
     let _ = ready.write_all(READY);
-    drop(ready);
-    match Supervisor::start(claim, content, signals, mark) {
-        Ok((mut supervisor, _mark)) => {
-            supervisor.watch();
-            supervisor.finish();
-        }
-        Err(error) => {
-            let cause = ExitCause::NotStarted {
-                error: format!("{error:#}"),
-            };
-            record(&claim.entry, &Exit::unseen(cause));
-            claim.lock.delete();
+    Ok(supervision)
+}
+
+impl Supervision<'_> {
+    /// Returns when the lock may be released.
+    pub(crate) fn run(self) {
+        let claim = self.claim;
+        match Supervisor::start(claim, self.content, self.signals, self.mark) {
+            Ok((mut supervisor, _mark)) => {
+                supervisor.watch();
+                supervisor.finish();
+            }
+            Err(error) => {
+                let cause = ExitCause::NotStarted {
+                    error: format!("{error:#}"),
+                };
+                record(&claim.entry, &Exit::unseen(cause));
+                claim.lock.delete();
+            }
         }
     }
-    0
 }
 
 /// Leaves everything of the starting process behind but the lock.
-fn set_up(claim: &Claim) -> Result<(StartReply, SignalFd, SupervisorMark)> {
+fn leave_all_behind(claim: &Claim) -> Result<Supervision<'_>> {
     setsid().context("cannot make a session")?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.context("cannot open /dev/null")?;
@@ -133,7 +143,12 @@ fn set_up(claim: &Claim) -> Result<(StartReply, SignalFd, SupervisorMark)> {
         .lock
         .write(&content)
         .context("cannot write the lock file")?;
-    Ok((content, signals, mark))
+    Ok(Supervision {
+        claim,
+        content,
+        signals,
+        mark,
+    })
 }
 
 /// For people who look at what runs: the kernel keeps 15 bytes, which is the container's own part

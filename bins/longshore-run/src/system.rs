@@ -98,6 +98,14 @@ pub(crate) fn wait_any() -> nix::Result<Option<(Pid, libc::c_int)>> {
     }
 }
 
+/// Waits for the end of a child and gives its wait status.
+pub(crate) fn wait_for(child: Pid) -> nix::Result<libc::c_int> {
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "writes to a number that we own")]
+    let pid = unsafe { libc::waitpid(child.as_raw(), &raw mut status, 0) };
+    nix::errno::Errno::result(pid).map(|_| status)
+}
+
 /// A process that a process id cannot be reused under.
 #[derive(Debug)]
 pub(crate) struct PidFd(OwnedFd);

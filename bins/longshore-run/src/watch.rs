@@ -1,13 +1,17 @@
 //! Waiting for a change in the directory.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::stdout;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::directory::RunDirectory;
+use crate::scan::Look;
 
 /// How often it is looked where the kernel has no more watches to give.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -18,11 +22,24 @@ pub(crate) struct Watch {
     inotify: Option<Inotify>,
 }
 
+/// What may have changed, and how.
+pub(crate) type Changes = BTreeMap<Look, Change>;
+
+/// How something may have changed. At least one of the two is so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// A file was made, written or removed.
+    pub(crate) was_changed: bool,
+    /// A lock file was closed, perhaps by the last one that held its lock. The kernel tells of
+    /// that just before it releases the lock.
+    pub(crate) was_closed: bool,
+}
+
 /// What a wait has come to; nothing of it if the time is up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready {
-    /// Something may have changed in the directory.
-    pub(crate) changed: bool,
+    /// What may have changed in the directory.
+    pub(crate) changes: Changes,
     /// Whoever asked has closed our standard output.
     pub(crate) nobody_listens: bool,
     /// Which of the others can be read.
@@ -54,8 +71,12 @@ impl Watch {
         );
         let count = poll(&mut ready, limit.unwrap_or(PollTimeout::MAX)).unwrap_or(0);
         if count == 0 {
+            let changes = match self.inotify {
+                Some(_) => Changes::new(),
+                None => everything(),
+            };
             return Ready {
-                changed: self.inotify.is_none(),
+                changes,
                 ..Ready::default()
             };
         }
@@ -63,16 +84,63 @@ impl Watch {
         let others = ready.by_ref().take(others.len()).collect();
         let nobody_listens = ready.next().unwrap_or(false);
         let changed = ready.next().unwrap_or(true);
-        if changed && let Some(inotify) = &self.inotify {
-            // What happened does not matter, nor whether events were lost: all is read anew.
-            while inotify.read_events().is_ok() {}
-        }
         Ready {
-            changed,
+            changes: if changed {
+                self.changes()
+            } else {
+                Changes::new()
+            },
             nobody_listens,
             others,
         }
     }
+
+    /// What the kernel tells of since it was last asked.
+    fn changes(&self) -> Changes {
+        let Some(inotify) = &self.inotify else {
+            return everything();
+        };
+        let mut changes = Changes::new();
+        loop {
+            let events = match inotify.read_events() {
+                Ok(events) => events,
+                Err(Errno::EAGAIN) => return changes,
+                Err(_) => return everything(),
+            };
+            for event in events {
+                let place = match &event.name {
+                    Some(name) => place(name),
+                    // Events were lost, or a directory was.
+                    None => Some(Look::All),
+                };
+                let Some(place) = place else { continue };
+                let change = changes.entry(place).or_default();
+                match event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE) {
+                    true => change.was_closed = true,
+                    false => change.was_changed = true,
+                }
+            }
+        }
+    }
+}
+
+fn everything() -> Changes {
+    let change = Change {
+        was_changed: true,
+        was_closed: false,
+    };
+    Changes::from([(Look::All, change)])
+}
+
+/// What a file says something about: `UUID.lock`, `UUID`, `UUID.N` in the trash, or the flag. The
+/// others, like the directory lock that everybody takes, say nothing.
+fn place(name: &OsStr) -> Option<Look> {
+    let name = name.to_str()?;
+    if name == "broken" {
+        return Some(Look::Flag);
+    }
+    let uuid = name.split('.').next()?;
+    uuid.parse().ok().map(Look::Container)
 }
 
 fn watch(directory: &RunDirectory) -> nix::Result<Inotify> {

@@ -256,6 +256,38 @@ fn the_end_of_a_stream_ends_nothing_that_it_has_started() {
 }
 
 #[test]
+fn what_it_has_started_leaves_nothing_behind_when_it_has_ended() {
+    let fixture = Fixture::new();
+    let uuids = [uuid(), uuid(), uuid()];
+    let mut stream = Stream::open(&fixture);
+    for uuid in uuids {
+        let start = stream.start(uuid, 1, &shell("exit 0"));
+        assert_eq!(stream.done(start).0, 0);
+    }
+    let finished = |report: &RunnerReport| {
+        let states = report.containers.iter().map(|found| &found.state);
+        states
+            .filter(|state| matches!(state, ReportedState::Finished(_)))
+            .count()
+    };
+    let mut report = RunnerReport::default();
+    while finished(&report) < uuids.len() {
+        let news = stream.ask_report(&report.digest, &[]);
+        report = stream.reported(news);
+    }
+    // Supervisors are children of the stream: it has to wait for them.
+    let runner = stream.runner.id();
+    eventually("all children to be waited for", || {
+        let ping = stream.ask(Ask::Ping, &[]);
+        stream.done(ping);
+        let children = std::fs::read_to_string(format!("/proc/{runner}/task/{runner}/children"));
+        children.unwrap().trim().is_empty().then_some(())
+    });
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&uuids);
+}
+
+#[test]
 fn nonsense_ends_it_with_an_error() {
     let fixture = Fixture::new();
     let mut stream = Stream::open(&fixture);

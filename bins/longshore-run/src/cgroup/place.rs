@@ -7,8 +7,10 @@ use std::path::{Component, Path, PathBuf};
 pub(super) const BASE: &str = "longshore-run";
 /// What limits RAM, processors and processes.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
-/// The hierarchies of version 1 that are used; the last one is a net where there is no other.
-const HIERARCHIES: [&str; 4] = ["memory", "cpu", "pids", "freezer"];
+/// The hierarchies of version 1 that are used.
+const HIERARCHIES: [&str; 4] = ["memory", "cpu", "pids", NET];
+/// A net for what a job leaves behind, where there is no other.
+const NET: &str = "freezer";
 
 /// Below which groups those of a job are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,9 @@ impl Hierarchy {
     }
 }
 
-/// The directories in which a job's groups may be made, best first, one for each hierarchy.
-pub(super) fn places(home: Home) -> Vec<PathBuf> {
+/// The directories in which a job's groups may be made, best first, one for each hierarchy. Of the
+/// hierarchies of version 1 only those of `controllers`: every further one costs each start.
+pub(super) fn places(home: Home, controllers: &[&str]) -> Vec<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let unified = unified(&groups);
     if let Some(place) = unified.as_ref().and_then(|unified| limiting(unified, home)) {
@@ -47,8 +50,11 @@ pub(super) fn places(home: Home) -> Vec<PathBuf> {
         .iter()
         .map(|unified| unified.home(home).to_owned())
         .collect();
-    for controller in HIERARCHIES {
-        if controller == "freezer" && !places.is_empty() {
+    let wanted = HIERARCHIES
+        .into_iter()
+        .filter(|name| *name == NET || controllers.contains(name));
+    for controller in wanted {
+        if controller == NET && !places.is_empty() {
             break;
         }
         if let Some(hierarchy) = hierarchy(&mounts, &groups, controller) {
