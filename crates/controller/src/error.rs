@@ -130,16 +130,19 @@ pub enum SubmitError {
     Store(#[from] QueueError),
 }
 
+/// The error of whatever finds no room.
+pub(crate) fn disk_full(what: &str) -> QueueError {
+    let what = format!("{what}: its disk is full; make space and try again");
+    QueueError::new(QueueErrorKind::Overloaded, what)
+}
+
 /// The error of a failed statement or commit.
 pub(crate) fn sqlite(what: &'static str, source: rusqlite::Error) -> QueueError {
     // Of these it is certain that the transaction was not committed. After a failed sync it is
     // not: what was written may be there after a crash.
     let kind = match source.sqlite_error_code() {
         // What an operator can do something about is said in words.
-        Some(ErrorCode::DiskFull) => {
-            let what = format!("{what}: its disk is full; make space and try again");
-            return QueueError::new(QueueErrorKind::Overloaded, what);
-        }
+        Some(ErrorCode::DiskFull) => return disk_full(what),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             let what = format!("{what}: another process has locked it; try again");
             return QueueError::new(QueueErrorKind::Overloaded, what);

@@ -5,14 +5,19 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
+use longshore_queue::{QueueError, QueueErrorKind};
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::error::{disk_full, sqlite};
 use crate::{OpenError, Settings};
 
 /// The version of the schema that is written; kept in the file as `user_version`.
 const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours: "Long" in ASCII.
 const APPLICATION_ID: i64 = 0x4c6f_6e67;
+/// How much room there has to be on its disk, in bytes.
+const ROOM: usize = 256 << 10;
+const UNWRITABLE: &str = "the store could not be written";
 /// How long another process is waited for while opening.
 const OPEN_BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// SQLite's page size, its default.
@@ -166,6 +171,24 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     reader.pragma_update(None, "query_only", true)?;
     reader.set_prepared_statement_cache_capacity(64);
     Ok(reader)
+}
+
+/// Writes the file's first page anew, as it is.
+pub(crate) fn touch(connection: &Connection) -> Result<(), QueueError> {
+    connection
+        .pragma_update(None, "user_version", SCHEMA_VERSION)
+        .map_err(|e| sqlite(UNWRITABLE, e))
+}
+
+/// Writes a file of the size of a small batch, and removes it.
+pub(crate) fn look_for_room(directory: &Path) -> Result<(), QueueError> {
+    let path = directory.join("room");
+    let written = std::fs::write(&path, [1; ROOM]);
+    let _ = std::fs::remove_file(&path);
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::StorageFull => disk_full(UNWRITABLE),
+        _ => QueueError::caused(QueueErrorKind::Overloaded, UNWRITABLE, error),
+    })
 }
 
 /// The schema version of a file that is ours, 0 for an empty one.

@@ -73,6 +73,11 @@ impl Store {
         self.writer.stats()
     }
 
+    /// Says why nothing can be written, if that is so. Costs nothing while the last write succeeded.
+    pub async fn check(&self, timeout: Duration) -> Result<(), QueueError> {
+        self.writer.check(&self.directory, timeout).await
+    }
+
     /// Reads on the reading connection, outside of the async threads.
     pub(crate) async fn read<T, F>(&self, timeout: Duration, read: F) -> Result<T, QueueError>
     where

@@ -6,8 +6,9 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::sqlite;
 use crate::row::Record;
+use crate::schema;
 
 /// The most requests in one transaction, so that the first of them is not kept waiting.
 const MAX_GROUP: usize = 256;
@@ -78,6 +80,8 @@ pub(crate) struct Writer {
 struct Counters {
     requests: AtomicU64,
     commits: AtomicU64,
+    /// Whether the last transaction could not be committed.
+    failed: AtomicBool,
 }
 
 impl Writer {
@@ -110,6 +114,27 @@ impl Writer {
             counters,
             committed,
         })
+    }
+
+    /// Says why nothing can be written, if that is so: after a transaction that failed it looks
+    /// whether `directory` has room, and tries a transaction that changes nothing.
+    pub(crate) async fn check(
+        &self,
+        directory: &Path,
+        timeout: Duration,
+    ) -> Result<(), QueueError> {
+        if !self.counters.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // A page may find room where a job does not.
+        let directory = directory.to_owned();
+        let looked = tokio::task::spawn_blocking(move || schema::look_for_room(&directory));
+        let broken_off = |error| {
+            let what = "looking for room was broken off";
+            Err(QueueError::caused(QueueErrorKind::Unknown, what, error))
+        };
+        looked.await.unwrap_or_else(broken_off)?;
+        self.write(timeout, |tx| schema::touch(tx.connection)).await
     }
 
     /// Carries out a request in a transaction; when this returns successfully it is on the disk.
@@ -246,6 +271,7 @@ impl WriterThread {
                 }
             }
             Err(failure) => {
+                self.counters.failed.store(true, Ordering::Relaxed);
                 let what = failure.what.clone();
                 let kind = failure.kind;
                 tracing::error!(error = %chain(&failure), "a transaction failed");
@@ -280,7 +306,11 @@ impl WriterThread {
             statement(connection, "COMMIT")?;
             Ok(outcomes)
         })();
-        if outcome.is_ok() {
+        if let Ok(outcomes) = &outcome {
+            // Where all was refused nothing had to be written.
+            if outcomes.iter().any(Result::is_ok) {
+                self.counters.failed.store(false, Ordering::Relaxed);
+            }
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
             self.committed.send_if_modified(|last| {
                 let grown = *last < self.revision;

@@ -62,6 +62,13 @@ pub enum KillError {
     Failed(String),
 }
 
+/// Who knows whether what becomes of containers can be recorded.
+#[async_trait]
+pub trait CheckController: fmt::Debug + Send + Sync {
+    /// Says why it cannot, if that is so; one line. Must answer within seconds.
+    async fn check(&self) -> Result<(), String>;
+}
+
 /// What the management API needs.
 #[derive(Clone)]
 pub struct Management {
@@ -71,6 +78,8 @@ pub struct Management {
     pub token: Token,
     /// Ends containers.
     pub kill: Arc<dyn KillContainer>,
+    /// Says whether the controller is well.
+    pub controller: Arc<dyn CheckController>,
     /// The types that are configured.
     pub types: BTreeMap<TypeName, InstanceType>,
     /// What `/metrics` tells beside what the dispatcher itself has to tell.
@@ -137,6 +146,21 @@ impl Api {
             None => Some((StatusCode::UNAUTHORIZED, "Unauthorized")),
             Some(other) if !token.matches(&other) => Some((StatusCode::FORBIDDEN, "Forbidden")),
             Some(_) => None,
+        }
+    }
+
+    /// Why nothing could be done for anybody, if that is so.
+    async fn unhealthy(&self) -> Option<String> {
+        let patience = format_duration(PATIENCE);
+        // The event loop answers this, so it is alive.
+        match timeout(PATIENCE, self.management.dispatcher.instances()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Some(error.to_string()),
+            Err(_) => return Some(format!("the dispatcher has not answered for {patience}")),
+        }
+        match timeout(PATIENCE, self.management.controller.check()).await {
+            Ok(checked) => checked.err(),
+            Err(_) => Some(format!("the controller has not answered for {patience}")),
         }
     }
 
@@ -280,16 +304,10 @@ async fn ping(State(api): Shared, request: Request<Body>) -> Answer {
     if let Some((status, text)) = api.refusal(&request) {
         return errors(status, text);
     }
-    // The event loop answers, so it is alive.
-    let error = match timeout(PATIENCE, api.management.dispatcher.instances()).await {
-        Ok(Ok(_)) => return json(&json!({ "health": "OK" })),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!(
-            "the dispatcher has not answered for {}",
-            format_duration(PATIENCE)
-        ),
-    };
-    json(&json!({ "health": "ERROR", "error": error }))
+    match api.unhealthy().await {
+        None => json(&json!({ "health": "OK" })),
+        Some(error) => json(&json!({ "health": "ERROR", "error": error })),
+    }
 }
 
 async fn parameters(request: Request<Body>) -> Result<Parameters, Answer> {

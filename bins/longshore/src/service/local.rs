@@ -9,7 +9,7 @@ use longshore_controller::http::ReadOutput;
 use longshore_controller::{
     BatchId, JobFilter, JobStates, JobStatus, NewBatch, NewJob, Store, SubmitError, Window,
 };
-use longshore_dispatch::http::{KillContainer, KillError};
+use longshore_dispatch::http::{CheckController, KillContainer, KillError};
 use longshore_dispatch::runtime::{Handle, OutputError};
 use longshore_queue::{Queue as _, QueueError, QueueErrorKind};
 use longshore_runner_api::StartDocument;
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many such reads are under way at once.
 const MAX_READS: usize = 8;
+/// How long the store may take to show that it can be written.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a start document may take to be read.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -260,6 +262,14 @@ impl KillContainer for Local {
             Err(error) if error.kind == QueueErrorKind::NotFound => Err(KillError::NotFound),
             Err(error) => Err(KillError::Failed(error_chain(&error))),
         }
+    }
+}
+
+#[async_trait]
+impl CheckController for Local {
+    async fn check(&self) -> Result<(), String> {
+        let checked = self.store.check(CHECK_TIMEOUT).await;
+        checked.map_err(|error| error_chain(&error))
     }
 }
 

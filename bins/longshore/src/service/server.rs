@@ -146,6 +146,7 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
         dispatcher: handle,
         token: files::token(state_dir, files::MANAGEMENT_TOKEN)?,
         kill: Arc::new(local.clone()),
+        controller: Arc::new(local.clone()),
         types,
         registry: Arc::new(registry),
     };

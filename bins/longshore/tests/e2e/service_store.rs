@@ -49,9 +49,24 @@ fn submit_waiting(world: &World) {
     wait_for("the job to begin", || world.exists("runs").then_some(()));
 }
 
+/// What the health check says.
+fn health(world: &World, service: &Service) -> String {
+    let token = world.read("state/management_token");
+    let head = format!(
+        "GET /_health/ping HTTP/1.1\r\nAuthorization: Bearer {}",
+        token.trim()
+    );
+    let reply = service.ask(&head, "");
+    assert_eq!(reply.status, 200);
+    reply.body
+}
+
+const HEALTHY: &str = r#"{"health":"OK"}"#;
+
 /// While nothing can be written, a job ends, and what is asked for is refused with these words;
-/// what is there can be read.
-fn go_through(world: &World, words: &[&str]) {
+/// what is there can be read. The health check says it, too.
+fn go_through(world: &World, service: &Service, words: &[&str]) {
+    assert_eq!(health(world, service), HEALTHY, "it was not tried yet");
     let refused = world.run(&["submit", "--name", "refused", "--", "true"]);
     refused.expect(1).complains(words);
     world.run(&["cancel", "waits"]).expect(1).complains(words);
@@ -63,10 +78,16 @@ fn go_through(world: &World, words: &[&str]) {
         (world.log().matches(refused).count() >= 3).then_some(())
     });
     assert_eq!(listed(world, "waits")["state"], "Running");
+    let said = health(world, service);
+    assert!(said.contains("ERROR"), "{said}");
+    assert!(said.contains(words[0]), "{said}");
 }
 
 /// When it can be written again, nothing was lost or run twice, and everything goes on.
-fn afterwards(world: &World) {
+fn afterwards(world: &World, service: &Service) {
+    wait_for("its health", || {
+        (health(world, service) == HEALTHY).then_some(())
+    });
     wait_for_success(world, "waits");
     assert_eq!(world.read("runs"), "x\n");
     assert_eq!(listed(world, "refused"), Value::Null);
@@ -118,10 +139,14 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
     let ballast = world.state().join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
-    go_through(&world, &["its disk is full", "make space", "try again"]);
+    go_through(
+        &world,
+        &service,
+        &["its disk is full", "make space", "try again"],
+    );
     drop(file);
     fs::remove_file(&ballast).unwrap();
-    afterwards(&world);
+    afterwards(&world, &service);
     service.stop();
     clean(&world);
     mount(&["umount"], &world.state());
@@ -135,9 +160,13 @@ fn a_store_that_somebody_locks_for_a_while_loses_nothing() {
     let other = Connection::open(store(&world)).unwrap();
     other.busy_timeout(super::world::PATIENCE).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    go_through(&world, &["another process has locked it", "try again"]);
+    go_through(
+        &world,
+        &service,
+        &["another process has locked it", "try again"],
+    );
     other.execute_batch("ROLLBACK").unwrap();
-    afterwards(&world);
+    afterwards(&world, &service);
     service.stop();
     clean(&world);
 }
