@@ -131,7 +131,7 @@ async fn list_containers(State(api): Shared, request: Request<Body>) -> Answer {
                     Err(answer) => return Err(answer),
                 }
             }
-            return question.answer(found, "arvados#containerList");
+            return question.answer(found, None, "arvados#containerList");
         }
         let filter = JobFilter {
             states: if question.wants_unfinished() {
@@ -142,15 +142,24 @@ async fn list_containers(State(api): Shared, request: Request<Body>) -> Answer {
             batch: None,
             limit: MAX_LOOKED_AT,
         };
+        // Where everything is meant, what is behind the page is only counted.
+        let (enough, available) = match question.whole_page() {
+            Some(end) => {
+                let available = api.store.count_jobs(filter.states).await.map_err(failed)?;
+                (end, Some(available))
+            }
+            None => (usize::MAX, None),
+        };
         let found = {
             let question = question.clone();
             let visit = move |job: &crate::JobStatus, document: &[u8]| {
                 let value = show::container(job, document);
                 question.has(&value).then_some(value)
             };
-            api.store.visit_jobs(filter, visit).await.map_err(failed)?
+            let visited = api.store.visit_jobs(filter, enough, visit).await;
+            visited.map_err(failed)?
         };
-        question.answer(found, "arvados#containerList")
+        question.answer(found, available, "arvados#containerList")
     })
     .await
 }
@@ -228,7 +237,7 @@ async fn list_requests(State(api): Shared, request: Request<Body>) -> Answer {
                 break;
             }
         }
-        question.answer(found, "arvados#containerRequestList")
+        question.answer(found, None, "arvados#containerRequestList")
     })
     .await
 }

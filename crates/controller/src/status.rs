@@ -11,6 +11,9 @@ use crate::row::read_life;
 use crate::transition::exit_code;
 use crate::{BatchId, Store};
 
+/// How many jobs are visited before others may read.
+const VISIT_PAGE: usize = 500;
+
 /// A batch and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -220,35 +223,47 @@ impl Store {
     }
 
     /// Goes through the newest jobs that `wanted` describes, the newest first, with their start
-    /// documents, and gives what `visit` makes of them.
+    /// documents, and gives what `visit` makes of them, until that are `enough`.
+    ///
+    /// Others read between two pages, so that the dispatcher need not wait for the whole of it.
     pub async fn visit_jobs<T: Send + 'static>(
         &self,
         wanted: JobFilter,
+        enough: usize,
         mut visit: impl FnMut(&JobStatus, &[u8]) -> Option<T> + Send + 'static,
     ) -> Result<Vec<T>, QueueError> {
-        let condition = match wanted.states {
-            JobStates::All => "TRUE",
-            JobStates::Unfinished => "state < 3",
-        };
-        let limit = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
-        self.read(self.settings.request_timeout, move |connection| {
-            let mut statement = connection
-                .prepare_cached(&format!(
-                    "SELECT uuid, batch, name, created_at, state, priority, lock_count, \
-                     placed_on, retries_left, cancel_requested, exit, error, started_at, \
-                     finished_at, revision, document FROM containers \
-                     JOIN documents ON container = id WHERE {condition} ORDER BY id DESC LIMIT ?1"
-                ))
-                .map_err(failed)?;
-            let mut rows = statement.query([limit]).map_err(failed)?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next().map_err(failed)? {
-                let document: Vec<u8> = row.get("document").map_err(failed)?;
-                if let Some(job) = readable(read_job(row)) {
-                    found.extend(visit(&job, &document));
-                }
+        let (mut found, mut before, mut left) = (Vec::new(), i64::MAX, wanted.limit);
+        while left > 0 && found.len() < enough {
+            let count = left.min(VISIT_PAGE);
+            let states = wanted.states;
+            let read = move |connection: &Connection| {
+                let mut more = Vec::new();
+                let last = visit_page(connection, states, before, count, |job, document| {
+                    more.extend(visit(job, document));
+                })?;
+                Ok((more, last, visit))
+            };
+            let (more, last);
+            (more, last, visit) = self.read(self.settings.request_timeout, read).await?;
+            found.extend(more);
+            left -= count;
+            match last {
+                Some(last) => before = last,
+                None => break,
             }
-            Ok(found)
+        }
+        found.truncate(enough);
+        Ok(found)
+    }
+
+    /// How many jobs there are in these states.
+    pub async fn count_jobs(&self, states: JobStates) -> Result<usize, QueueError> {
+        let condition = condition(states);
+        self.read(self.settings.request_timeout, move |connection| {
+            let sql = format!("SELECT count(*) FROM containers WHERE {condition}");
+            let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+            let count: i64 = statement.query_row((), |row| row.get(0)).map_err(failed)?;
+            Ok(usize::try_from(count).unwrap_or(0))
         })
         .await
     }
@@ -315,6 +330,45 @@ struct Page {
     /// What `?1` stands for in the condition.
     value: u64,
     limit: usize,
+}
+
+fn condition(states: JobStates) -> &'static str {
+    match states {
+        JobStates::All => "TRUE",
+        JobStates::Unfinished => "state < 3",
+    }
+}
+
+/// Visits at most `count` jobs that are older than the one with the number `before`; the number of
+/// the last one, if there may be more.
+fn visit_page(
+    connection: &Connection,
+    states: JobStates,
+    before: i64,
+    count: usize,
+    mut visit: impl FnMut(&JobStatus, &[u8]),
+) -> Result<Option<i64>, QueueError> {
+    let condition = condition(states);
+    let mut statement = connection
+        .prepare_cached(&format!(
+            "SELECT id, uuid, batch, name, created_at, state, priority, lock_count, \
+             placed_on, retries_left, cancel_requested, exit, error, started_at, \
+             finished_at, revision, document FROM containers \
+             JOIN documents ON container = id WHERE {condition} AND id < ?1 \
+             ORDER BY id DESC LIMIT ?2"
+        ))
+        .map_err(failed)?;
+    let limit = i64::try_from(count).unwrap_or(i64::MAX);
+    let mut rows = statement.query((before, limit)).map_err(failed)?;
+    let (mut seen, mut last) = (0, None);
+    while let Some(row) = rows.next().map_err(failed)? {
+        (seen, last) = (seen + 1, Some(row.get("id").map_err(failed)?));
+        let document: Vec<u8> = row.get("document").map_err(failed)?;
+        if let Some(job) = readable(read_job(row)) {
+            visit(&job, &document);
+        }
+    }
+    Ok(last.filter(|_| seen == count))
 }
 
 fn batch_status(connection: &Connection, id: BatchId) -> Result<BatchStatus, QueueError> {

@@ -3,10 +3,11 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{LONG, batch, ended, lock, open, run_through, running, submit, uuids};
-use longshore_controller::SubmitError;
+use longshore_controller::{JobFilter, JobStates, JobStatus, SubmitError};
 use longshore_queue::{Call, Queue, QueueErrorKind};
 use longshore_runner_api::StartDocument;
 use longshore_types::{Attempt, ContainerState, ExitCause};
@@ -247,6 +248,43 @@ async fn ten_thousand_jobs_go_in_at_once() {
     assert_eq!(store.job_status(id).await.unwrap().len(), 10_000);
     assert_eq!(store.cancel_batch(id).await.unwrap(), 10_000);
     assert!(store.batch_status(id).await.unwrap().is_finished());
+}
+
+#[tokio::test]
+async fn jobs_are_visited_from_the_newest_on_until_there_are_enough() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let batch = submit(&store, "many", 1201).await;
+    let mut expected = uuids(&store, batch).await;
+    expected.reverse();
+    let newest = |limit| JobFilter {
+        states: JobStates::All,
+        batch: None,
+        limit,
+    };
+    let visit = |seen: &Arc<AtomicUsize>| {
+        let seen = seen.clone();
+        move |job: &JobStatus, document: &[u8]| {
+            seen.fetch_add(1, Ordering::Relaxed);
+            assert!(!document.is_empty());
+            Some(job.uuid)
+        }
+    };
+    let seen = Arc::new(AtomicUsize::new(0));
+    let visited = store
+        .visit_jobs(newest(10_000), usize::MAX, visit(&seen))
+        .await;
+    assert_eq!(visited.unwrap(), expected, "each once");
+    let visited = store.visit_jobs(newest(10_000), 10, visit(&seen)).await;
+    assert_eq!(visited.unwrap(), expected[..10]);
+    let further = seen.load(Ordering::Relaxed) - expected.len();
+    assert!(further < 1000, "{further} jobs were looked at for ten");
+    let visited = store.visit_jobs(newest(7), usize::MAX, visit(&seen)).await;
+    assert_eq!(visited.unwrap(), expected[..7]);
+    assert_eq!(store.count_jobs(JobStates::All).await.unwrap(), 1201);
+    store.cancel(expected[0]).await.unwrap();
+    let unfinished = store.count_jobs(JobStates::Unfinished).await;
+    assert_eq!(unfinished.unwrap(), 1200);
 }
 
 #[tokio::test]

@@ -116,8 +116,20 @@ impl Question {
             && found.len() >= self.offset.saturating_add(self.limit)
     }
 
-    /// The answer, of everything that it means, the newest first.
-    pub(super) fn answer(&self, mut found: Vec<Value>, kind: &str) -> Result<Answer, Answer> {
+    /// How many of the newest objects the answer needs, if it means all of them in that order.
+    pub(super) fn whole_page(&self) -> Option<usize> {
+        let plain = self.filters.is_empty() && self.order.is_empty();
+        plain.then(|| self.offset.saturating_add(self.limit))
+    }
+
+    /// The answer, of everything that it means, the newest first, or of the first of `available`
+    /// that are.
+    pub(super) fn answer(
+        &self,
+        mut found: Vec<Value>,
+        available: Option<usize>,
+        kind: &str,
+    ) -> Result<Answer, Answer> {
         found.retain(|object| self.has(object));
         // Stable: of what is equal the newest stays first.
         found.sort_by(|a, b| {
@@ -127,7 +139,7 @@ impl Question {
             });
             orders.fold(Ordering::Equal, Ordering::then)
         });
-        let available = found.len();
+        let available = available.unwrap_or(found.len());
         let page = found.into_iter().skip(self.offset).take(self.limit);
         let items: Vec<Value> = page
             .map(|object| only(object, self.select.as_deref()))
