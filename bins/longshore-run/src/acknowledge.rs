@@ -13,9 +13,11 @@ use crate::spool::{self, Entry};
 use crate::system::sync_directory;
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-/// How many marks are kept at least, and for how long.
+/// How many marks are kept, and for how long; more of them as long as a start of their attempt
+/// could still be on its way.
 const MAX_MARKS: usize = 10_000;
 const MARK_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+const SHORTEST_LIFE: Duration = Duration::from_secs(3600);
 /// One acknowledgement in so many looks for old marks.
 const SWEEP_SHARE: usize = 64;
 
@@ -134,7 +136,12 @@ fn sweep_marks(directory: &RunDirectory) -> Result<()> {
     let now = SystemTime::now();
     for (i, (modified, path)) in marks.iter().enumerate() {
         let age = now.duration_since(*modified).unwrap_or_default();
-        if i >= too_many && age < MARK_LIFE {
+        let life = if i < too_many {
+            SHORTEST_LIFE
+        } else {
+            MARK_LIFE
+        };
+        if age < life {
             break;
         }
         let _ = std::fs::remove_file(path);

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::spool::Entry;
-use crate::system::PidFd;
+use crate::system::Process;
 pub(crate) use limit::{LEAST_RAM, MemoryWatch};
 pub(crate) use place::Home;
 
@@ -183,7 +183,7 @@ fn kill_each(group: &Path) {
     }
     for pid in members(group) {
         // The process is held first and then looked at, so that no other with its id is hit.
-        let Ok(process) = PidFd::open(pid) else {
+        let Ok(process) = Process::open(pid) else {
             continue;
         };
         if members(group).contains(&pid) {

@@ -53,9 +53,11 @@ enum Program {
     Docker,
 }
 
-/// How the container of an attempt ended, as its engine says.
+/// How the container of an attempt ended, as its engine says; if it has.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
+    /// It has not: whoever waited for its end was wrong.
+    pub(crate) runs: bool,
     pub(crate) started: bool,
     pub(crate) code: i32,
     pub(crate) out_of_memory: bool,
@@ -177,8 +179,8 @@ impl Engine {
 
     /// How the container ended; none if the engine does not say.
     pub(crate) fn inspect(&self) -> Option<Ended> {
-        const FORMAT: &str =
-            "{{.State.StartedAt}}\n{{.State.ExitCode}}\n{{.State.OOMKilled}}\n{{.State.Error}}";
+        const FORMAT: &str = "{{.State.Running}}\n{{.State.StartedAt}}\n{{.State.ExitCode}}\n\
+                              {{.State.OOMKilled}}\n{{.State.Error}}";
         let mut command = self.command();
         command.args(["inspect", "--type", "container", "--format", FORMAT]);
         command.arg(&self.name);
@@ -317,8 +319,10 @@ fn run(command: &mut Command, patience: Duration) -> std::io::Result<Answer> {
 
 fn ended(answer: &str) -> Option<Ended> {
     let mut lines = answer.lines();
+    let runs = lines.next()?.trim() == "true";
     let started_at = lines.next()?;
     Some(Ended {
+        runs,
         started: !started_at.starts_with("0001-") && !started_at.is_empty(),
         code: lines.next()?.trim().parse().ok()?,
         out_of_memory: lines.next()?.trim() == "true",

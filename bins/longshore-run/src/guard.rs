@@ -38,6 +38,8 @@ const LONGEST_PERIOD: Duration = Duration::from_secs(60);
 const LOOKS: u32 = 20;
 /// How long the directory lock may take.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing can be started on a machine that goes off, at most.
+const GOING_OFF: Duration = Duration::from_secs(300);
 /// What powers a machine off; the first that works.
 const POWER_OFF: &str = "systemctl poweroff || shutdown -h now || poweroff -f || \
                          echo o > /proc/sysrq-trigger";
@@ -137,7 +139,10 @@ fn watch(directory: &RunDirectory) -> Result<()> {
                 continue;
             };
             if is_left_alone(directory, &settings, &mut last_busy) {
-                power_off(&settings);
+                if power_off(&settings) {
+                    // The machine goes off while it is still reached.
+                    std::thread::sleep(after.min(GOING_OFF));
+                }
                 // Should it still be on after that it gets the same time again.
                 last_busy = awake_for();
             }
@@ -179,13 +184,15 @@ fn is_left_alone(directory: &RunDirectory, settings: &Settings, last_busy: &mut 
     now.saturating_sub(contact.max(*last_busy)) >= Duration::from_secs(seconds)
 }
 
-fn power_off(settings: &Settings) {
+/// Whether the machine says that it goes off.
+fn power_off(settings: &Settings) -> bool {
     let command = settings.power_off.as_deref().unwrap_or(POWER_OFF);
-    let _ = Command::new("sh")
+    let status = Command::new("sh")
         .args(["-c", command])
         .env("PATH", crate::job::DEFAULT_PATH)
         .stdin(Stdio::null())
         .status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn settings(directory: &RunDirectory) -> Option<Settings> {

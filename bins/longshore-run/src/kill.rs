@@ -12,7 +12,7 @@ use crate::lock::{self, Holder};
 use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::supervisor::{ASK_SIGNAL, NOW_SIGNAL};
-use crate::system::{PidFd, sync_directory};
+use crate::system::{Process, sync_directory};
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it is waited for the end.
@@ -78,7 +78,12 @@ fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
     let orphaned = match holder {
         Holder::Nobody => true,
         Holder::Supervisor(_) => false,
-        Holder::Other => lock::content_attempt(&path) == Some(entry.attempt),
+        // A supervisor that begins marks its lock before it writes into it: what it has written
+        // and is not marked yet has come from one before it, which is dead.
+        Holder::Other => {
+            lock::content_attempt(&path) == Some(entry.attempt)
+                && lock::holder(&path)? == Holder::Other
+        }
     };
     // What a dead supervisor left behind needs no asking.
     if orphaned && let Some(remains) = Remains::of(entry) {
@@ -98,7 +103,7 @@ fn send(directory: &RunDirectory, entry: &Entry, signal: u8) -> Result<bool> {
     let Some(pid) = supervisor(&path)?.filter(|pid| pid.as_raw() > 0) else {
         return Ok(false);
     };
-    let Ok(process) = PidFd::open(pid) else {
+    let Ok(process) = Process::open(pid) else {
         return Ok(false);
     };
     // If it still is the holder, then it was when it was opened and while the entries were read:

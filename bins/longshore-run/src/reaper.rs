@@ -196,7 +196,9 @@ impl Reaper<'_> {
     }
 
     fn tell_container_ended(&mut self, engine: &Engine) {
-        let Some(ended) = engine.inspect() else {
+        // The client may end before the container: its output had no room, or the engine was
+        // started anew. What it still does nobody sees, so that it counts as lost.
+        let Some(ended) = engine.inspect().filter(|ended| !ended.runs) else {
             return self.tell(&Message::Unseen);
         };
         if !ended.started {

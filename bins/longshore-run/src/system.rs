@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use longshore_types::Timestamp;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid};
 
 /// The constant of this name in `libc` has lost its upper bits.
@@ -58,7 +60,7 @@ pub(crate) fn fork() -> nix::Result<ForkResult> {
 /// Moving a process that exists makes the kernel wait for all processors: 8 ms, one after the
 /// other for the whole machine.
 pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<ForkResult> {
-    let directory = u64::try_from(cgroup.as_raw_fd()).map_err(|_| nix::errno::Errno::EBADF)?;
+    let directory = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::EBADF)?;
     #[expect(unsafe_code, reason = "all zeros is what the kernel takes for unset")]
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = CLONE_INTO_CGROUP;
@@ -76,8 +78,8 @@ pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<ForkResult> {
             size_of::<libc::clone_args>(),
         )
     };
-    let pid = nix::errno::Errno::result(pid)?;
-    match libc::pid_t::try_from(pid).map_err(|_| nix::errno::Errno::ECHILD)? {
+    let pid = Errno::result(pid)?;
+    match libc::pid_t::try_from(pid).map_err(|_| Errno::ECHILD)? {
         0 => Ok(ForkResult::Child),
         pid => Ok(ForkResult::Parent {
             child: Pid::from_raw(pid),
@@ -92,7 +94,7 @@ pub(crate) fn wait_any() -> nix::Result<Option<(Pid, libc::c_int)>> {
     let mut status = 0;
     #[expect(unsafe_code, reason = "writes to a number that we own")]
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    match nix::errno::Errno::result(pid)? {
+    match Errno::result(pid)? {
         0 => Ok(None),
         pid => Ok(Some((Pid::from_raw(pid), status))),
     }
@@ -103,29 +105,41 @@ pub(crate) fn wait_for(child: Pid) -> nix::Result<libc::c_int> {
     let mut status = 0;
     #[expect(unsafe_code, reason = "writes to a number that we own")]
     let pid = unsafe { libc::waitpid(child.as_raw(), &raw mut status, 0) };
-    nix::errno::Errno::result(pid).map(|_| status)
+    Errno::result(pid).map(|_| status)
 }
 
-/// A process that a process id cannot be reused under.
+/// A process that is held, so that no other can get its id.
 #[derive(Debug)]
-pub(crate) struct PidFd(OwnedFd);
+pub(crate) enum Process {
+    Held(OwnedFd),
+    /// Where the kernel cannot hold it, as before Linux 5.3: whoever looks at it between
+    /// [`Process::open`] and [`Process::signal`] is only nearly sure to hit that one.
+    Id(Pid),
+}
 
-impl PidFd {
+impl Process {
     /// The process that has this id now.
     pub(crate) fn open(pid: Pid) -> nix::Result<Self> {
         #[expect(unsafe_code, reason = "no safe wrapper; takes two numbers")]
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-        let fd = nix::errno::Errno::result(fd)?;
-        let fd = RawFd::try_from(fd).map_err(|_| nix::errno::Errno::EBADF)?;
+        let fd = match Errno::result(fd) {
+            Err(Errno::ENOSYS) => return Ok(Self::Id(pid)),
+            other => other?,
+        };
+        let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
         #[expect(
             unsafe_code,
             reason = "the kernel has just made this descriptor for us"
         )]
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Self::Held(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
     /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> nix::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> nix::Result<()> {
+        let held = match self {
+            Self::Held(held) => held,
+            Self::Id(pid) => return kill(*pid, signal),
+        };
         let none = std::ptr::null::<libc::siginfo_t>();
         #[expect(
             unsafe_code,
@@ -134,13 +148,13 @@ impl PidFd {
         let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
+                held.as_raw_fd(),
                 signal as libc::c_int,
                 none,
                 0,
             )
         };
-        nix::errno::Errno::result(result).map(drop)
+        Errno::result(result).map(drop)
     }
 }
 

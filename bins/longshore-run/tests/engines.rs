@@ -261,22 +261,55 @@ for word; do printf '%s\n' "$word"; done >> "$HOME/$1"
 case $1 in
 create) echo "secret: $SECRET" >> "$HOME/variables";;
 start) echo from docker;;
-inspect) printf '2026-01-01T00:00:00Z\n137\ntrue\n\n';;
+inspect) printf 'false\n2026-01-01T00:00:00Z\n137\ntrue\n\n';;
 esac
 "#;
 
-#[test]
-fn docker_is_told_everything_on_its_command_line_but_the_values_of_variables() {
-    let mut fixture = Fixture::new();
+/// One whose client loses the container, which goes on.
+const FORGETFUL_DOCKER: &str = r#"#!/bin/sh
+for word; do printf '%s\n' "$word"; done >> "$HOME/$1"
+case $1 in
+start) echo 'write /dev/stdout: no space left on device' >&2; exit 1;;
+inspect) printf 'true\n2026-01-01T00:00:00Z\n0\nfalse\n\n';;
+esac
+"#;
+
+/// A machine with this as its Docker; returns its home.
+fn machine_with_docker(fixture: &mut Fixture, docker: &str) -> PathBuf {
     let home = fixture.path("home");
     std::fs::create_dir(&home).unwrap();
     let program = home.join("docker");
-    std::fs::write(&program, FAKE_DOCKER).unwrap();
+    std::fs::write(&program, docker).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, executable).unwrap();
     fixture.set("HOME", home.clone());
     fixture.set("PATH", format!("{}:/usr/bin:/bin", home.display()).into());
+    home
+}
 
+#[test]
+fn a_container_whose_client_is_gone_is_lost_and_not_a_success() {
+    let mut fixture = Fixture::new();
+    let home = machine_with_docker(&mut fixture, FORGETFUL_DOCKER);
+    let uuid = uuid();
+    let mut document = inside("sleep 100");
+    document.engine = Engine::Docker;
+    fixture.start(uuid, 1, &document);
+    let exit = fixture.finished(uuid, 1);
+    assert_eq!(exit.cause, ExitCause::SupervisorLost);
+    // What went on is ended before that is told.
+    let removed = std::fs::read_to_string(home.join("rm")).unwrap();
+    assert_eq!(
+        removed,
+        format!("rm\n--force\n--volumes\nlongshore-{uuid}-1\n")
+    );
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn docker_is_told_everything_on_its_command_line_but_the_values_of_variables() {
+    let mut fixture = Fixture::new();
+    let home = machine_with_docker(&mut fixture, FAKE_DOCKER);
     let uuid = uuid();
     let mut document = inside("x y");
     document.engine = Engine::Docker;

@@ -10,7 +10,8 @@ mod common;
 use common::*;
 use longshore_runner_api::StartReply;
 use longshore_types::{Attempt, ExitCause, ReportedState};
-use std::process::Stdio;
+use std::ops::Range;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Has a report wait for news, makes them once it waits, and says how long they took to arrive.
@@ -183,20 +184,27 @@ fn a_report_does_not_wait_for_the_directory_lock() {
 }
 
 #[test]
-fn marks_are_bounded_and_the_newest_stay() {
+fn marks_are_bounded_but_none_goes_while_a_start_could_be_on_its_way() {
+    const OLD: usize = 60;
     let fixture = Fixture::new();
     fixture.report();
-    for i in 0..10_050 {
-        let mark = fixture.root().join(format!("mark/aaaaa-dz642-{i:015}"));
-        std::os::unix::fs::symlink("1", mark).unwrap();
+    let mark = |i: usize| fixture.root().join(format!("mark/aaaaa-dz642-{i:015}"));
+    for i in 0..OLD + 10_000 {
+        std::os::unix::fs::symlink("1", mark(i)).unwrap();
     }
-    // Not every acknowledgement looks for old marks.
-    let count = || {
-        std::fs::read_dir(fixture.root().join("mark"))
-            .unwrap()
-            .count()
+    for i in 0..OLD {
+        let touched = Command::new("touch")
+            .args(["--no-dereference", "--date", "2 hours ago"])
+            .arg(mark(i))
+            .status();
+        assert!(touched.unwrap().success());
+    }
+    let left = |range: Range<usize>| {
+        let there = |i: &usize| mark(*i).symlink_metadata().is_ok();
+        range.filter(there).count()
     };
     let mut last = None;
+    // Not every acknowledgement looks for old marks.
     for i in 0..2_000_u32 {
         let bytes = (i + 1).wrapping_mul(2_654_435_761).to_le_bytes();
         let random = std::array::from_fn(|k| bytes[k % 4] >> (k / 4));
@@ -205,11 +213,11 @@ fn marks_are_bounded_and_the_newest_stay() {
         fixture.finished(uuid, 1);
         fixture.report_with(&["--ack", &format!("{uuid}:1")]);
         last = Some(uuid);
-        if count() <= 10_000 {
+        if left(0..OLD) == 0 {
             break;
         }
     }
-    assert_eq!(count(), 10_000);
+    assert_eq!((left(0..OLD), left(OLD..OLD + 10_000)), (0, 10_000));
     let refused = fixture.try_start(last.unwrap(), 1, &shell("exit 0"));
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
 }

@@ -80,7 +80,8 @@ impl RunnerBinary {
     }
 
     /// Puts standard input there: beside the final name, with its mode before its content, and
-    /// renamed only when it is whole.
+    /// renamed only when it is whole, and on the disk: an empty file would be an empty script,
+    /// which succeeds.
     fn write_script(&self) -> String {
         let (directory, path) = (quote(&self.directory), quote(&self.path()));
         let md5 = quote(&self.md5);
@@ -94,7 +95,7 @@ impl RunnerBinary {
              chmod 0755 \"$d\"; rm -f \"$t\"; trap 'rm -f \"$t\"' EXIT; \
              : > \"$t\"; chmod 0755 \"$t\"; cat > \"$t\"; \
              [ \"$(md5sum < \"$t\" | cut -d' ' -f1)\" = {md5} ] || refuse \"the copy is not whole\"; \
-             mv -f \"$t\" \"$p\""
+             sync \"$t\" 2>/dev/null || sync; mv -f \"$t\" \"$p\""
         )
     }
 }
