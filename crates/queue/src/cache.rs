@@ -173,8 +173,9 @@ impl Cache {
 
     /// Takes in the answer to a refresh that was asked for at `started_at`.
     ///
-    /// Records of containers with a call in flight or written since, and those that are older than
-    /// what is known, are dropped. That a container is not in the answer means nothing.
+    /// A record with a larger revision than is known is taken. Of the others those of containers
+    /// with a call in flight or written since, and those that are older than what is known, are
+    /// dropped. That a container is not in the answer means nothing.
     pub fn handle_refresh(&mut self, refresh: &Refresh, started_at: Instant, now: Instant) {
         let as_of = started_at.min(now);
         for record in &refresh.containers {
@@ -294,6 +295,10 @@ impl Cache {
 
     /// Whether a record that was asked for at `asked_at` can be newer than what is known.
     fn may_be_newer(&self, uuid: ContainerUuid, asked_at: Instant, revision: u64) -> bool {
+        let known = self.entries.get(&uuid);
+        if known.is_some_and(|cached| revision > cached.container.revision) {
+            return true;
+        }
         let in_order = match self.entries.get(&uuid) {
             // Without revisions an answer that was asked for earlier may be the older one.
             Some(cached) => revision > 0 || asked_at >= cached.as_of,

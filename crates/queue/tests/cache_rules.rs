@@ -172,3 +172,18 @@ fn without_revisions_what_was_asked_for_earlier_counts_less() {
     assert_eq!(state(&cache, 1), Some(Running));
     assert_eq!(cache.get(uuid(1)).unwrap().as_of, at(3));
 }
+
+#[test]
+fn an_answer_with_a_larger_revision_is_taken_whatever_was_written_since() {
+    let mut cache = Cache::new();
+    cache.handle_refresh(&listing(vec![record(1, Queued, 1)]), at(1), at(2));
+    cache.begin_call(uuid(1), at(3)).unwrap();
+    cache.handle_refresh(&listing(vec![record(1, Locked, 2)]), at(2), at(4));
+    assert_eq!(state(&cache, 1), Some(Locked), "during a call");
+    // Asked for at the moment at which a call ended of which nobody knows what it did.
+    cache.finish_call(uuid(1), None, at(5));
+    cache.handle_refresh(&listing(vec![record(1, Running, 3)]), at(5), at(6));
+    assert_eq!(state(&cache, 1), Some(Running), "right after a call");
+    cache.handle_refresh(&listing(vec![record(1, Locked, 2)]), at(7), at(8));
+    assert_eq!(state(&cache, 1), Some(Running), "older");
+}

@@ -45,6 +45,10 @@ impl Core {
                     .kill_attempt(*uuid, *attempt, instance, reason, now)
             }
             .map_err(|refusal| refusal.to_string()),
+            // What is left to be told of it would have to be told of a stranger.
+            Action::Forget { uuid } if self.progress.has_news(*uuid) => {
+                Err("its end is being told".into())
+            }
             Action::Forget { uuid } => {
                 self.forget(*uuid);
                 Ok(())

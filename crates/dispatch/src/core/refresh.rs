@@ -20,6 +20,8 @@ pub(super) struct Refreshing {
     watching: bool,
     wanted: bool,
     not_before: Instant,
+    /// The same for changes, which strangers do not keep from being told.
+    watch_not_before: Instant,
     failures: u32,
     /// How often in a row strangers were left after a complete answer.
     stranger_rounds: u32,
@@ -41,15 +43,19 @@ impl Refreshing {
     fn handle_failure(&mut self, now: Instant) {
         let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(8));
         self.failures += 1;
-        self.not_before = self.not_before.max(now + pause.min(LONGEST_PAUSE));
+        let until = now + pause.min(LONGEST_PAUSE);
+        self.not_before = self.not_before.max(until);
+        self.watch_not_before = self.watch_not_before.max(until);
     }
 }
 
 impl Core {
     /// When the queue is read next, if it is only time that is waited for.
     pub(super) fn next_read_at(&self) -> Option<Instant> {
-        let at = self.refreshing.not_before;
-        (self.wants_refresh() || self.wants_watch()).then_some(at)
+        let state = &self.refreshing;
+        let refresh = self.wants_refresh().then_some(state.not_before);
+        let watch = self.wants_watch().then_some(state.watch_not_before);
+        refresh.into_iter().chain(watch).min()
     }
 
     fn wants_refresh(&self) -> bool {
@@ -66,10 +72,7 @@ impl Core {
 
     /// Begins the requests that keep the cache up to date.
     pub(super) fn read_queue(&mut self, now: Instant) {
-        if self.refreshing.not_before > now {
-            return;
-        }
-        if self.wants_refresh() {
+        if self.wants_refresh() && self.refreshing.not_before <= now {
             self.refreshing.in_flight = true;
             self.refreshing.wanted = false;
             let mut known = self.cache.known();
@@ -83,7 +86,7 @@ impl Core {
                 asked,
             );
         }
-        if self.wants_watch() {
+        if self.wants_watch() && self.refreshing.watch_not_before <= now {
             self.refreshing.watching = true;
             let asked = Asked::Watch;
             self.request(self.config.watch_timeout, QueueAction::Watch, asked);
@@ -101,15 +104,19 @@ impl Core {
             Ok(refresh) => {
                 self.cache.handle_refresh(&refresh, started_at, now);
                 for uuid in &refresh.removed {
+                    if let Some(entry) = self.cache.get(*uuid) {
+                        // A call was made since. One that is under way will say what is so.
+                        self.refreshing.wanted |= !entry.call_in_flight;
+                        continue;
+                    }
                     self.judge_claims_as_of(*uuid, Some(started_at), now);
                     self.scheduler.confirm_absent(*uuid, started_at, now);
-                    if self.cache.get(*uuid).is_none() {
-                        self.progress.drop_all(*uuid);
-                    }
+                    self.progress.drop_all(*uuid);
                 }
                 for container in &refresh.containers {
-                    // Even one that the cache did not take, since it knows something newer.
-                    if self.strangers.remove(&container.uuid) {
+                    // Also of those that the cache did not take, since it knows something newer.
+                    let known = self.cache.get(container.uuid).is_some();
+                    if known && self.strangers.remove(&container.uuid) {
                         self.grant_claimed(container.uuid, now);
                         self.judge_claims(container.uuid, now);
                     }
@@ -201,6 +208,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use longshore_queue::Capabilities;
+    use longshore_types::{Attempt, Exit, ExitCause};
 
     use super::*;
     use crate::{Config, Effect, QueueReply, RequestId};
@@ -254,6 +262,13 @@ mod tests {
         }
     }
 
+    fn nothing() -> Refresh {
+        Refresh {
+            containers: Vec::new(),
+            removed: Vec::new(),
+        }
+    }
+
     fn failure() -> QueueFailure {
         QueueFailure {
             kind: QueueErrorKind::Unknown,
@@ -262,11 +277,33 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_were_lost_are_read_even_if_the_first_reading_fails() {
-        let nothing = || Refresh {
-            containers: Vec::new(),
-            removed: Vec::new(),
+    fn a_stranger_does_not_keep_changes_from_being_told() {
+        let mut controller = Controller::new();
+        controller.refresh(Ok(nothing()));
+        // Its end is to be told, and nobody has a record of it.
+        let stranger = "zzzzz-dz642-000000000000001".parse().unwrap();
+        let exit = Exit::unseen(ExitCause::InstanceLost);
+        let (core, now) = (&mut controller.core, controller.now);
+        core.progress
+            .ended(stranger, Attempt(1), "i-1".into(), exit, now);
+        core.strangers.insert(stranger);
+        let mut watch = controller.watch();
+        let answer = |controller: &mut Controller, watch| {
+            let none = QueueReply::Changed(Ok(Vec::new()));
+            controller.core.handle_reply(watch, none, controller.now);
         };
+        answer(&mut controller, watch);
+        controller.refresh(Ok(nothing()));
+        // It is asked for again after a pause; changes are not.
+        for _ in 0..8 {
+            watch = controller.watch();
+            answer(&mut controller, watch);
+        }
+        assert_eq!(controller.now, now);
+    }
+
+    #[test]
+    fn changes_that_were_lost_are_read_even_if_the_first_reading_fails() {
         let mut controller = Controller::new();
         controller.refresh(Ok(nothing()));
         let watch = controller.watch();
