@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_types::{ContainerUuid, InstanceId, Instant};
+use longshore_types::{ContainerUuid, IdleBehavior, InstanceId, Instant};
 
 use crate::case::Case;
 use crate::core::Core;
@@ -84,6 +84,7 @@ impl Core {
     }
 
     pub(crate) fn reserve_and_give_back(&mut self, now: Instant) {
+        self.let_go_of_held();
         let mut heads: BTreeMap<ScopeNo, (OrderKey, usize)> = BTreeMap::new();
         for (id, shape) in self.shapes.iter() {
             if let (Some((key, Stop::NoRoom(_))), Some(&scope)) =
@@ -109,6 +110,22 @@ impl Core {
         }
         self.reserve_for(heads, now);
         self.give_back();
+    }
+
+    /// An instance that was put on hold, or is drained, is kept free for nobody: another one is.
+    fn let_go_of_held(&mut self) {
+        let held = |instance: &InstanceId| {
+            let view = self.workers.get(instance);
+            view.is_some_and(|view| view.idle_behavior != IdleBehavior::Run)
+        };
+        let kept = self.reservations.instances().map(|(_, id)| id.clone());
+        let held: Vec<InstanceId> = kept.filter(held).collect();
+        for instance in held {
+            self.set_reserved(&instance, false);
+            for reservation in self.reservations.scopes.values_mut() {
+                reservation.instance.take_if(|kept| *kept == instance);
+            }
+        }
     }
 
     /// Reserves an instance for each head that has waited for long, the first in line first; never

@@ -547,6 +547,33 @@ fn each_scope_has_a_reservation_of_its_own_and_half_of_the_instances_stay_free()
 }
 
 #[test]
+fn an_instance_on_hold_is_kept_free_for_nobody() {
+    let mut core = Core::new(config());
+    core.set_limits(at_quota(), at(0));
+    let busy = |id: &str, n| holding(idle(id, "medium"), n, 1, HeldPhase::Running);
+    for (id, n) in [("a", 11), ("b", 12)] {
+        core.upsert_entry(running(n, id), at(0));
+        core.upsert_worker(busy(id, n), at(0));
+    }
+    for n in [1, 2] {
+        core.upsert_entry(sized(queued(n), 4), at(0));
+    }
+    drain(&mut core, at(0));
+    drain(&mut core, at(300));
+    assert_eq!(kept(&core, 2, 300), ["a for 01"]);
+    for behavior in [IdleBehavior::Hold, IdleBehavior::Drain] {
+        let held = WorkerView {
+            idle_behavior: behavior,
+            ..busy("a", 11)
+        };
+        core.upsert_worker(held, at(301));
+        drain(&mut core, at(301));
+        assert_eq!(kept(&core, 2, 301), ["b for 01"], "{behavior:?}");
+    }
+    core.check_invariants().unwrap();
+}
+
+#[test]
 fn packing_decides_where_it_goes_and_what_is_created() {
     let filled = |core: &mut Core| {
         // One has two containers and much room, the other has one and just enough.
