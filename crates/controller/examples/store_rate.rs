@@ -94,6 +94,7 @@ async fn submit(store: &Store, jobs: usize) -> Result<Vec<ContainerUuid>, Failur
             key: format!("{jobs} jobs"),
             content_hash: String::new(),
             name: "figures".into(),
+            followed: true,
             jobs: (0..jobs).map(job).collect(),
         })
         .await?;

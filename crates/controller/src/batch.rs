@@ -40,6 +40,8 @@ pub struct NewBatch {
     pub content_hash: String,
     /// Its name, for people.
     pub name: String,
+    /// Whether somebody follows it to its end: only then is it found by its key after that.
+    pub followed: bool,
     /// The jobs, 1 to [`MAX_BATCH_JOBS`], names unique. Of equal priority the first goes first.
     pub jobs: Vec<NewJob>,
 }
@@ -102,6 +104,7 @@ impl Store {
             key,
             content_hash,
             name,
+            followed,
             jobs,
         } = batch;
         let jobs = tokio::task::spawn_blocking(move || prepare(jobs, &cluster))
@@ -117,7 +120,13 @@ impl Store {
                 if let Some(id) = unfinished(tx, &key)? {
                     return Ok(Err(id));
                 }
-                insert(tx, &key, &content_hash, &name, &jobs).map(Ok)
+                let batch = Inserted {
+                    key: &key,
+                    content_hash: &content_hash,
+                    name: &name,
+                    followed,
+                };
+                insert(tx, &batch, &jobs).map(Ok)
             })
             .await?;
         stored.map_err(|id| SubmitError::Unfinished { id })
@@ -297,21 +306,35 @@ fn unfinished(tx: &Tx<'_>, key: &str) -> Result<Option<BatchId>, QueueError> {
         .map_err(|e| sqlite("a batch could not be read", e))
 }
 
+/// What is stored of a batch beside its jobs.
+pub(crate) struct Inserted<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) content_hash: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) followed: bool,
+}
+
 pub(crate) fn insert(
     tx: &mut Tx<'_>,
-    key: &str,
-    content_hash: &str,
-    name: &str,
+    batch: &Inserted<'_>,
     jobs: &[Prepared],
 ) -> Result<BatchId, QueueError> {
     let failed = |e| sqlite("the batch could not be written", e);
     let now = tx.now;
     tx.connection
         .prepare_cached(
-            "INSERT INTO batches (key, content_hash, name, created_at, open_jobs) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO batches (key, content_hash, name, followed, created_at, open_jobs) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )
-        .and_then(|mut statement| statement.execute((key, content_hash, name, now.0, jobs.len())))
+        .and_then(|mut statement| {
+            let Inserted {
+                key,
+                content_hash,
+                name,
+                followed,
+            } = batch;
+            statement.execute((key, content_hash, name, followed, now.0, jobs.len()))
+        })
         .map_err(failed)?;
     let batch = tx.connection.last_insert_rowid();
     for job in jobs {
@@ -377,7 +400,14 @@ fn cancel_batch(tx: &mut Tx<'_>, id: BatchId, abandon: bool) -> Result<usize, Qu
         .map_err(failed)?;
     let mut changed = 0;
     for uuid in uuids.iter().filter_map(|uuid| uuid.parse().ok()) {
-        let mut record = Record::load(tx.connection, uuid)?;
+        let mut record = match Record::load(tx.connection, uuid) {
+            // It never runs either; the others can be cancelled all the same.
+            Err(error) if error.kind == QueueErrorKind::BadRecord => {
+                tracing::error!(container_uuid = %uuid, %error, "cannot be cancelled");
+                continue;
+            }
+            other => other?,
+        };
         if record.life.request_cancel(tx.now) == Verdict::Changed {
             tx.save(&mut record)?;
             changed += 1;

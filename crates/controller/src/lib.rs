@@ -26,6 +26,7 @@
 //!     key: "/home/me/jobs.yml".into(),
 //!     content_hash: "5d41402a".into(),
 //!     name: "first try".into(),
+//!     followed: true,
 //!     jobs: vec![NewJob::new("one", document, ResourceRequest::default())],
 //! }).await?;
 //!

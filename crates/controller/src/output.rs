@@ -4,16 +4,18 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_exec::{OutputSink, OutputStore};
 use longshore_queue::QueueErrorKind;
 use longshore_types::{Attempt, ContainerUuid};
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::Store;
 use crate::error::sqlite;
 use crate::row::not_found;
+use crate::store::Reader;
 
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
@@ -63,8 +65,41 @@ impl OutputStore for Store {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let directory = self.output_directory(uuid);
-        let sink = blocking(move || FileSink::create(&directory, attempt, stream, skipped)).await?;
-        Ok(Box::new(sink))
+        let newest = Newest {
+            reader: self.reader.clone(),
+            timeout: self.settings.request_timeout,
+            uuid,
+        };
+        let sink = FileSink::create(directory, newest, attempt, stream, skipped);
+        Ok(Box::new(blocking(move || sink).await?))
+    }
+}
+
+/// Says which attempt of a container is the newest.
+#[derive(Clone, Debug)]
+struct Newest {
+    reader: Reader,
+    timeout: Duration,
+    uuid: ContainerUuid,
+}
+
+impl Newest {
+    /// None if there is no such container any more.
+    async fn attempt(&self) -> io::Result<Option<Attempt>> {
+        let uuid = self.uuid;
+        let read = move |connection: &Connection| {
+            connection
+                .prepare_cached("SELECT lock_count FROM containers WHERE uuid = ?1")
+                .and_then(|mut statement| {
+                    let row = statement.query_row([uuid.as_str()], |row| row.get(0));
+                    row.optional()
+                })
+                .map_err(|e| sqlite("a container could not be read", e))
+        };
+        let newest = self.reader.read(self.timeout, read).await;
+        newest
+            .map(|count: Option<u32>| count.map(Attempt))
+            .map_err(io::Error::other)
     }
 }
 
@@ -72,6 +107,8 @@ impl OutputStore for Store {
 #[derive(Debug)]
 struct FileSink {
     directory: PathBuf,
+    newest: Newest,
+    attempt: Attempt,
     unfinished: PathBuf,
     finished: PathBuf,
     /// None while it is lent to a blocking thread, after an error, and once finished.
@@ -80,17 +117,23 @@ struct FileSink {
 
 impl FileSink {
     fn create(
-        directory: &Path,
+        directory: PathBuf,
+        newest: Newest,
         attempt: Attempt,
         stream: &'static str,
         skipped: u64,
     ) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
-        remove_leftovers(directory, stream)?;
+        fs::create_dir_all(&directory)?;
+        if let Some(parent) = directory.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        remove_leftovers(&directory, attempt, stream)?;
         let unfinished = directory.join(format!(".{stream}.{attempt}.part"));
         let mut sink = Self {
-            directory: directory.to_owned(),
             finished: directory.join(stream),
+            directory,
+            newest,
+            attempt,
             file: Some(File::create(&unfinished)?),
             unfinished,
         };
@@ -123,6 +166,10 @@ impl OutputSink for FileSink {
 
     async fn finish(&mut self) -> io::Result<()> {
         let file = self.take_file()?;
+        if self.newest.attempt().await? > Some(self.attempt) {
+            // A machine that was away for long brings what a newer attempt has replaced.
+            return Ok(());
+        }
         let (from, to) = (self.unfinished.clone(), self.finished.clone());
         let directory = self.directory.clone();
         blocking(move || {
@@ -145,13 +192,17 @@ impl Drop for FileSink {
     }
 }
 
-/// Removes what earlier, unfinished transfers of this stream left.
-fn remove_leftovers(directory: &Path, stream: &str) -> io::Result<()> {
+/// Removes what earlier, unfinished transfers of this stream left, of no newer attempt.
+fn remove_leftovers(directory: &Path, attempt: Attempt, stream: &str) -> io::Result<()> {
     let prefix = format!(".{stream}.");
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        if name.starts_with(&prefix) {
+        let of = name.strip_prefix(&prefix).map(|rest| {
+            let number = rest.strip_suffix(".part").unwrap_or(rest);
+            number.parse().unwrap_or(0)
+        });
+        if of.is_some_and(|of: u32| of <= attempt.0) {
             fs::remove_file(&path)?;
         }
     }

@@ -5,7 +5,7 @@ use longshore_types::{ContainerUuid, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde_json::{Map, Value};
 
-use crate::batch::{Prepared, insert, prepare};
+use crate::batch::{Inserted, Prepared, insert, prepare};
 use crate::error::sqlite;
 use crate::row::{Record, not_found};
 use crate::store::{change, refused};
@@ -168,7 +168,13 @@ fn commit(
         return Ok(None);
     };
     let jobs = std::slice::from_ref(prepared);
-    let batch = insert(tx, uuid, "", &prepared.name, jobs)?;
+    let batch = Inserted {
+        key: uuid,
+        content_hash: "",
+        name: &prepared.name,
+        followed: false,
+    };
+    let batch = insert(tx, &batch, jobs)?;
     tx.connection
         .prepare_cached("SELECT id FROM containers WHERE batch = ?1")
         .and_then(|mut statement| statement.query_row([batch.0], |row| row.get(0)))

@@ -93,7 +93,7 @@ fn find_old(
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Old>> {
     let mut statement = connection.prepare_cached(
-        "SELECT c.id, c.uuid, c.finished_at, c.keep_output, \
+        "SELECT c.id, c.uuid, max(c.finished_at, c.created_at) AS ended_at, c.keep_output, \
          coalesce(json_extract(c.exit, '$.stdout_bytes'), 0) \
          - coalesce(json_extract(c.exit, '$.stdout_cut.to') \
          - json_extract(c.exit, '$.stdout_cut.from'), 0), \
@@ -101,7 +101,7 @@ fn find_old(
          - coalesce(json_extract(c.exit, '$.stderr_cut.to') \
          - json_extract(c.exit, '$.stderr_cut.from'), 0) \
          FROM containers c JOIN batches b ON b.id = c.batch \
-         WHERE b.open_jobs = 0 ORDER BY c.finished_at DESC, c.id DESC",
+         WHERE b.open_jobs = 0 ORDER BY ended_at DESC, c.id DESC",
     )?;
     let mut rows = statement.query(())?;
     let (mut count, mut bytes, mut old) = (0u64, 0u64, Vec::new());

@@ -12,7 +12,7 @@ use crate::error::{disk_full, sqlite};
 use crate::{OpenError, Settings};
 
 /// The version of the schema that is written; kept in the file as `user_version`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Marks the file as ours: "Long" in ASCII.
 const APPLICATION_ID: i64 = 0x4c6f_6e67;
 /// How much room there has to be on its disk, in bytes.
@@ -83,6 +83,10 @@ CREATE TABLE requests (
 CREATE INDEX requests_by_container ON requests (container);
 ";
 
+/// What version 3 has beside version 2: whether somebody follows a batch to its end. Of those from
+/// before that is not known, so that none of them is run again for want of a result.
+const FOLLOWED: &str = "ALTER TABLE batches ADD COLUMN followed INTEGER NOT NULL DEFAULT 1;";
+
 /// The parts of a store that was just opened.
 pub(crate) struct Opened {
     pub(crate) writer: Connection,
@@ -131,8 +135,11 @@ fn open_database(path: &Path, settings: &Settings, lock: File) -> Result<Opened,
             .pragma_update(None, "application_id", APPLICATION_ID)
             .map_err(failed)?;
     }
-    if found < SCHEMA_VERSION {
+    if found < 2 {
         transaction.execute_batch(REQUESTS).map_err(failed)?;
+    }
+    if found < SCHEMA_VERSION {
+        transaction.execute_batch(FOLLOWED).map_err(failed)?;
         transaction
             .pragma_update(None, "user_version", SCHEMA_VERSION)
             .map_err(failed)?;

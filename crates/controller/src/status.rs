@@ -123,13 +123,15 @@ impl JobStatus {
 }
 
 impl Store {
-    /// The latest batch with a key, abandoned ones excepted.
+    /// The latest batch with a key that is unfinished, or that somebody follows; abandoned ones
+    /// excepted.
     pub async fn find_batch(&self, key: &str) -> Result<Option<BatchStatus>, QueueError> {
         let key = key.to_owned();
         self.read(self.settings.request_timeout, move |connection| {
             let id: Option<u64> = connection
                 .prepare_cached(
                     "SELECT id FROM batches WHERE key = ?1 AND NOT abandoned \
+                     AND (followed OR (open_jobs > 0 AND NOT cancelled)) \
                      ORDER BY id DESC LIMIT 1",
                 )
                 .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())

@@ -30,9 +30,35 @@ pub struct Store {
     pub(crate) directory: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) writer: Writer,
-    reader: Arc<tokio::sync::Mutex<Connection>>,
+    pub(crate) reader: Reader,
     /// The dispatcher has been told of every change up to this revision.
     told: Mutex<u64>,
+}
+
+/// The reading connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader(Arc<tokio::sync::Mutex<Connection>>);
+
+impl Reader {
+    pub(crate) async fn read<T, F>(&self, timeout: Duration, read: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
+    {
+        let reader = Arc::clone(&self.0);
+        let answer = tokio::time::timeout(timeout, async {
+            let connection = reader.lock_owned().await;
+            let reading = tokio::task::spawn_blocking(move || read(&connection));
+            reading.await.unwrap_or_else(|error| {
+                let what = "reading the store was broken off";
+                Err(QueueError::caused(QueueErrorKind::Unknown, what, error))
+            })
+        });
+        answer.await.unwrap_or_else(|_| {
+            let what = "the store could not be read in time";
+            Err(QueueError::new(QueueErrorKind::Unknown, what))
+        })
+    }
 }
 
 impl fmt::Debug for Store {
@@ -63,7 +89,7 @@ impl Store {
             directory: directory.to_owned(),
             settings,
             writer,
-            reader: Arc::new(tokio::sync::Mutex::new(opened.reader)),
+            reader: Reader(Arc::new(tokio::sync::Mutex::new(opened.reader))),
             told: Mutex::new(opened.revision),
         })
     }
@@ -84,19 +110,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
     {
-        let reader = Arc::clone(&self.reader);
-        let answer = tokio::time::timeout(timeout, async {
-            let connection = reader.lock_owned().await;
-            let reading = tokio::task::spawn_blocking(move || read(&connection));
-            reading.await.unwrap_or_else(|error| {
-                let what = "reading the store was broken off";
-                Err(QueueError::caused(QueueErrorKind::Unknown, what, error))
-            })
-        });
-        answer.await.unwrap_or_else(|_| {
-            let what = "the store could not be read in time";
-            Err(QueueError::new(QueueErrorKind::Unknown, what))
-        })
+        self.reader.read(timeout, read).await
     }
 
     fn told(&self) -> u64 {

@@ -231,7 +231,9 @@ impl Life {
         }
         self.started_at = exit.started_at.or(self.started_at);
         self.exit = Some(exit.clone());
-        self.decide(attempt, &exit.cause, exit.finished_at.unwrap_or(now));
+        // A machine's clock may be off: what ended in the future would be kept until then.
+        let at = exit.finished_at.unwrap_or(now).min(now);
+        self.decide(attempt, &exit.cause, at);
         Ok(Verdict::Changed)
     }
 

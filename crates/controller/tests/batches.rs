@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{LONG, batch, ended, lock, open, run_through, running, submit, uuids};
-use longshore_controller::{JobFilter, JobStates, JobStatus, SubmitError};
+use longshore_controller::{JobFilter, JobStates, JobStatus, NewBatch, SubmitError};
 use longshore_queue::{Call, Queue, QueueErrorKind};
 use longshore_runner_api::StartDocument;
 use longshore_types::{Attempt, ContainerState, ExitCause};
@@ -303,4 +303,28 @@ async fn a_hundred_thousand_containers_are_refreshed() {
     assert_eq!(refresh.containers.len(), 100_000);
     drop(refresh);
     eprintln!("resident_after_refresh_100000 {} KiB", resident());
+}
+
+#[tokio::test]
+async fn a_batch_that_nobody_follows_is_found_only_while_it_is_unfinished() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let submitted = |key| NewBatch {
+        followed: false,
+        ..batch(key, 1)
+    };
+    let id = store.submit_batch(submitted("a")).await.unwrap();
+    assert_eq!(store.find_batch("a").await.unwrap().unwrap().id, id);
+    run_through(&store, uuids(&store, id).await[0], EXIT_0).await;
+    assert!(store.find_batch("a").await.unwrap().is_none());
+
+    let id = store.submit_batch(submitted("b")).await.unwrap();
+    lock(&store, uuids(&store, id).await[0]).await.unwrap();
+    store.cancel_batch(id).await.unwrap();
+    assert!(store.find_batch("b").await.unwrap().is_none());
+
+    // One that is followed is, so that its end can still be shown.
+    let id = submit(&store, "c", 1).await;
+    run_through(&store, uuids(&store, id).await[0], EXIT_0).await;
+    assert_eq!(store.find_batch("c").await.unwrap().unwrap().id, id);
 }

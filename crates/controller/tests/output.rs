@@ -5,8 +5,9 @@ mod common;
 use std::fs;
 use std::io::ErrorKind;
 
-use common::{batch, open, uuids};
+use common::{LONG, batch, lock, lock_for, open, submit, uuids};
 use longshore_exec::OutputStore;
+use longshore_queue::{Call, Queue};
 use longshore_types::{Attempt, ContainerUuid};
 
 #[tokio::test]
@@ -76,4 +77,38 @@ async fn only_the_two_streams_exist_and_errors_are_told() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     fs::write(directory.path().join("logs"), "in the way").unwrap();
     assert!(store.begin(uuid, Attempt(1), "stdout", 0).await.is_err());
+}
+
+#[tokio::test]
+async fn what_an_older_attempt_wrote_never_takes_the_place_of_a_newer_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let id = submit(&store, "a", 1).await;
+    let uuid = uuids(&store, id).await[0];
+    let path = store.output_path(uuid, "stdout");
+    lock(&store, uuid).await.unwrap();
+    let mut old = store.begin(uuid, Attempt(1), "stdout", 0).await.unwrap();
+    old.write(b"one").await.unwrap();
+    store
+        .call(
+            uuid,
+            &Call::Unlock {
+                attempt: Attempt(1),
+                placed_on: Some("i-1".into()),
+            },
+            LONG,
+        )
+        .await
+        .unwrap();
+    lock_for(&store, uuid, 2).await.unwrap();
+    let mut new = store.begin(uuid, Attempt(2), "stdout", 0).await.unwrap();
+    // One of an older attempt that begins later leaves what the newer one writes alone.
+    let mut late = store.begin(uuid, Attempt(1), "stdout", 0).await.unwrap();
+    new.write(b"two").await.unwrap();
+    new.finish().await.unwrap();
+    late.finish().await.unwrap();
+    old.finish().await.unwrap();
+    drop((old, new, late));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 }

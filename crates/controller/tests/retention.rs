@@ -96,8 +96,10 @@ async fn a_store_of_version_1_is_gone_on_with() {
     };
     let path = directory.path().join("store.sqlite");
     let old = rusqlite::Connection::open(&path).unwrap();
-    old.execute_batch("DROP TABLE requests; PRAGMA user_version = 1;")
-        .unwrap();
+    old.execute_batch(
+        "DROP TABLE requests; ALTER TABLE batches DROP COLUMN followed; PRAGMA user_version = 1;",
+    )
+    .unwrap();
     drop(old);
     let store = open(directory.path());
     assert_eq!(left(&store).await, before);

@@ -85,6 +85,7 @@ impl Session {
             key: format!("bench-{}", self.batches),
             content_hash: String::new(),
             name: String::from("bench"),
+            followed: true,
             jobs,
         };
         Ok(self.embedded.store().submit_batch(batch).await?)

@@ -63,7 +63,7 @@ fn from_file(path: &Path) -> anyhow::Result<NewBatchView> {
     let types = [provider::this_machine()?];
     let mut files = load(&[path.to_owned()], &types)?;
     let mut file = files.pop().context("a file was loaded")?;
-    new_batch(&mut file)
+    new_batch(&mut file, false)
 }
 
 fn from_command(args: &SubmitArgs) -> anyhow::Result<NewBatchView> {
@@ -100,6 +100,7 @@ fn from_command(args: &SubmitArgs) -> anyhow::Result<NewBatchView> {
         key: format!("command:{}", longshore_pool::runtime::random_uuid()?),
         content_hash: String::new(),
         name,
+        followed: false,
         jobs: vec![job],
     })
 }

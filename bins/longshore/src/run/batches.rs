@@ -86,7 +86,7 @@ impl Batches {
             return Ok(id);
         }
         let file = &mut planned.file;
-        let id = store.submit(new_batch(file)?).await?;
+        let id = store.submit(new_batch(file, true)?).await?;
         planned.id = Some(id);
         Ok(id)
     }
@@ -122,13 +122,14 @@ fn changed(file: &JobFile) -> UsageError {
     ))
 }
 
-/// The batch of a file, whose jobs are taken.
-pub(crate) fn new_batch(file: &mut JobFile) -> anyhow::Result<NewBatchView> {
+/// The batch of a file, whose jobs are taken, and whether it is followed to its end.
+pub(crate) fn new_batch(file: &mut JobFile, followed: bool) -> anyhow::Result<NewBatchView> {
     let jobs = std::mem::take(&mut file.jobs).into_iter();
     Ok(NewBatchView {
         key: key(file)?,
         content_hash: file.hash.clone(),
         name: file.name.clone(),
+        followed,
         jobs: jobs.map(new_job).collect(),
     })
 }

@@ -64,6 +64,7 @@ impl Local {
             key: batch.key,
             content_hash: batch.content_hash,
             name: batch.name,
+            followed: batch.followed,
             jobs: batch.jobs.into_iter().map(new_job).collect(),
         };
         self.store.submit_batch(batch).await.map(|id| id.0)
@@ -177,10 +178,19 @@ impl Local {
         };
         if job.state.is_final() {
             let exit = job.exit.as_ref();
-            let cut = exit.and_then(|exit| match stream {
-                OutputStream::Stdout => exit.stdout_cut,
-                OutputStream::Stderr => exit.stderr_cut,
+            let kept = exit.and_then(|exit| match stream {
+                OutputStream::Stdout => {
+                    (exit.stdout_bytes > 0 && !exit.stdout_lost).then_some(exit.stdout_cut)
+                }
+                OutputStream::Stderr => {
+                    (exit.stderr_bytes > 0 && !exit.stderr_lost).then_some(exit.stderr_cut)
+                }
             });
+            let Some(cut) = kept else {
+                // What an earlier attempt wrote may be there.
+                part.complete = true;
+                return Ok(part);
+            };
             let window = (from, length);
             let kept = self.store.read_kept(uuid, stream.as_str(), window, cut);
             let kept = kept.await.map_err(|error| {

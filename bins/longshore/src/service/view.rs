@@ -215,6 +215,8 @@ pub struct NewBatchView {
     pub content_hash: String,
     /// Its name, for people.
     pub name: String,
+    /// Whether somebody follows it to its end: only then is it found after that.
+    pub followed: bool,
     /// The jobs.
     pub jobs: Vec<NewJobView>,
 }

@@ -184,6 +184,43 @@ fn a_job_is_submitted_listed_shown_followed_and_ended() {
 }
 
 #[test]
+fn what_was_submitted_and_has_ended_is_run_anew_by_run() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    world.jobs("a", "  - {name: a, command: 'echo x >> $W/runs'}\n");
+    world.run(&["submit", "a"]).expect(0);
+    wait_for("it to end", || {
+        let listed = json(&world.run(&["list", "--all", "--json"]).expect(0).out);
+        (listed[0]["verdict"] == "ok").then_some(())
+    });
+    let said = world.run(&["run", "a"]).expect(0);
+    assert!(!said.out.contains("going on"), "{}", said.out);
+    assert_eq!(world.read("runs"), "x\nx\n");
+    service.stop();
+    clean(&world);
+}
+
+#[test]
+fn the_output_is_that_of_the_last_attempt() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    // The first attempt says something and ends its supervisor; the second says nothing.
+    let script = "if test $LONGSHORE_ATTEMPT = 1; then echo first; echo first >&2; touch wrote; \
+                  supervisor=$(ps -o ppid= -p $PPID); kill -9 $supervisor; sleep 1000; fi";
+    let told = world.run(&["submit", "--name", "twice", "--", "sh", "-c", script]);
+    told.expect(0);
+    let shown = wait_for("the second attempt to end", || {
+        let shown = json(&world.run(&["show", "--json", "twice"]).expect(0).out);
+        (shown["verdict"] == "ok").then_some(shown)
+    });
+    assert_eq!(shown["attempts"], 2, "{shown}");
+    let said = world.run(&["logs", "twice"]).expect(0);
+    assert_eq!((&*said.out, &*said.err), ("", ""));
+    service.stop();
+    clean(&world);
+}
+
+#[test]
 fn a_run_beside_a_service_submits_to_it_and_outlives_its_death() {
     let world = World::new();
     let service = Service::start(&world, &[]);

@@ -31,6 +31,7 @@ pub(crate) fn batch(key: &str, jobs: usize) -> NewBatch {
         key: key.into(),
         content_hash: "hash".into(),
         name: format!("batch {key}"),
+        followed: true,
         jobs: (0..jobs).map(|n| job(format!("job {n}"))).collect(),
     }
 }
