@@ -1,6 +1,6 @@
 //! New workers: found in a listing, or made by a create of ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_cloud::{Instance, InstanceState};
 use longshore_types::{IdleBehavior, InstanceId, InstanceType, Resources, WorkerState};
@@ -94,6 +94,7 @@ impl Core {
             claims: BTreeMap::new(),
             suspect: false,
             removed: BTreeMap::new(),
+            late: BTreeSet::new(),
             duds: Duds::default(),
             promises: Promises::default(),
             step: Step::Boot,

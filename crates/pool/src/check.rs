@@ -43,6 +43,7 @@ impl Core {
             ("held containers", sum(|worker| worker.held.len())),
             ("claims of workers", sum(|worker| worker.claims.len())),
             ("removed containers", sum(|worker| worker.removed.len())),
+            ("late starts", sum(|worker| worker.late.len())),
             ("promises of workers", sum(|worker| worker.promises.len())),
             ("failed starts", sum(|worker| worker.duds.count())),
             ("places", self.places.len()),

@@ -80,6 +80,8 @@ struct Known {
     other: Option<Other>,
     /// Whether it is said to have ended.
     ended: bool,
+    /// Whether its runner numbers attempts.
+    numbered: bool,
     /// Whether it is contested already, and whether that has lasted too long.
     contested: Option<bool>,
 }
@@ -90,6 +92,8 @@ struct Other {
     placed: bool,
     /// Whether the claim is about an older attempt than the one there.
     newer: bool,
+    /// Whether that is known to have been started.
+    runs: bool,
 }
 
 /// What is to be done about a claim.
@@ -107,6 +111,21 @@ fn judge(known: Known) -> Judgement {
         Known {
             inherited: false, ..
         } => Judgement::Refuse,
+        // A start that went astray on its way there may have been faster than the last one: where
+        // only one of them is let run, the other ends by itself.
+        Known {
+            numbered: false,
+            asks: false,
+            ended: false,
+            other: Some(Other {
+                placed: true, runs, ..
+            }),
+            contested,
+            ..
+        } => match contested {
+            Some(true) if runs => Judgement::Refuse,
+            _ => Judgement::Contest,
+        },
         // Once what it contradicts is gone it may be so after all.
         Known {
             contested: Some(too_long),
@@ -130,6 +149,7 @@ fn judge(known: Known) -> Judgement {
                 Some(Other {
                     placed: true,
                     newer: false,
+                    ..
                 }),
             ..
         } => Judgement::Refuse,
@@ -281,12 +301,15 @@ impl Core {
         let contested = before
             .filter(|claimed| claimed.word == Word::Contested)
             .map(|claimed| self.now.since(claimed.since) >= self.config.timeout_term);
+        let numbered = shown.attempt != Attempt(0);
         let known = Known {
-            inherited: worker.adopted,
+            inherited: worker.adopted || !numbered && worker.late.contains(&shown.uuid),
+            numbered,
             asks: self.config.asks_about_claims,
             other: self.other_that_may_run(shown.uuid, id).map(|other| Other {
                 placed: !other.1.found,
-                newer: shown.attempt != Attempt(0) && shown.attempt < other.1.attempt,
+                newer: numbered && shown.attempt < other.1.attempt,
+                runs: matches!(other.1.stage, Stage::Running),
             }),
             ended: matches!(shown.state, ReportedState::Finished(_)),
             contested,
@@ -370,6 +393,34 @@ impl Core {
         if let Some((other, _)) = self.other_that_may_run(uuid, id) {
             let why = format!("it claims container {uuid}, which is on {other}");
             self.suspect(id, &why);
+        }
+    }
+
+    /// A container may run no more where it was.
+    pub(crate) fn note_freed(&mut self, uuid: ContainerUuid) {
+        if !self.config.asks_about_claims && self.claimants.contains_key(&uuid) {
+            self.freed.insert(uuid);
+        }
+    }
+
+    /// What was contested may be so once nothing contradicts it.
+    pub(crate) fn judge_contests(&mut self) {
+        while let Some(uuid) = self.freed.pop_first() {
+            let claimants = self.claimants.get(&uuid).into_iter().flatten();
+            for id in claimants.cloned().collect::<Vec<InstanceId>>() {
+                let claimed = self.workers.get(&id).and_then(|w| w.claims.get(&uuid));
+                let contested = claimed.filter(|claimed| claimed.word == Word::Contested);
+                let Some(Claimed { attempt, state, .. }) = contested else {
+                    continue;
+                };
+                let shown = ContainerReport {
+                    uuid,
+                    attempt: *attempt,
+                    state: state.clone(),
+                };
+                self.take_claim(&id, &shown);
+                self.settle(&id);
+            }
         }
     }
 

@@ -150,6 +150,8 @@ pub struct Core {
     pub(crate) hearing: Hearing,
     pub(crate) records: Records,
 
+    /// Containers that are contested and may run no more where they were.
+    pub(crate) freed: BTreeSet<ContainerUuid>,
     pub(crate) tally: Tally,
     pub(crate) timers: Timers,
     pub(crate) in_flight: BTreeMap<EffectId, Flight>,
@@ -267,6 +269,7 @@ impl Core {
             answering: BTreeSet::new(),
             hearing: Hearing::default(),
             records: Records::default(),
+            freed: BTreeSet::new(),
             tally: Tally::default(),
             timers: Timers::default(),
             in_flight: BTreeMap::new(),
@@ -314,6 +317,7 @@ impl Core {
                 self.probe_next_in_line();
             }
         }
+        self.judge_contests();
     }
 
     fn on_worker_outcome(

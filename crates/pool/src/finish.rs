@@ -135,6 +135,7 @@ impl Core {
             kept: 0,
         });
         self.timers.clear_container(id, uuid);
+        self.note_freed(uuid);
         if never_ran {
             self.count_early_end(id, uuid);
         } else {

@@ -75,6 +75,15 @@ impl Core {
         let earlier = worker.removed.get(&shown.uuid);
         let earlier = earlier.is_some_and(|(_, removed)| began < *removed);
         let unnumbered = shown.attempt == Attempt(0) && !earlier;
+        if unnumbered
+            && held.ended_before(began)
+            && !matches!(shown.state, ReportedState::Finished(_))
+        {
+            // It has ended, so this is another one: a start that was on its way until now.
+            self.remove_held(id, shown.uuid);
+            self.take_claim(id, shown);
+            return true;
+        }
         if shown.attempt == held.attempt || unnumbered {
             self.show(id, shown, began);
             return true;
@@ -272,6 +281,7 @@ impl Core {
         let worker = self.workers.get_mut(id);
         if let Some(held) = worker.and_then(|worker| worker.held.remove(&uuid)) {
             self.note_removed(id, uuid, held.attempt);
+            self.note_freed(uuid);
         }
     }
 

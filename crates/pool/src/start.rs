@@ -15,6 +15,8 @@ use crate::timers::{ContainerTimer, Timer};
 use crate::worker::{Held, Sending, Stage};
 
 const RETRY_PAUSE: (u64, u64) = (1, 30);
+/// The most containers of one worker of which it is remembered that a start may yet arrive there.
+const MAX_LATE: usize = 4096;
 
 /// What to start, and where.
 ///
@@ -284,6 +286,9 @@ impl Core {
             return;
         };
         sending.unknown.get_or_insert(error);
+        if worker.late.len() < MAX_LATE {
+            worker.late.insert(uuid);
+        }
         let retry = self.now + growing(RETRY_PAUSE, sending.tries.saturating_sub(1));
         let settle = self.now + self.config.timeout_term;
         if down || self.stopping {

@@ -1,6 +1,6 @@
 //! What is kept of a worker and of the containers on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,9 @@ pub(crate) struct Worker {
     pub(crate) suspect: bool,
     /// Entries that were removed: what a report that began before that says of them is old.
     pub(crate) removed: BTreeMap<ContainerUuid, (Attempt, Seq)>,
+    /// Containers of which an earlier start may yet arrive, where runners do not number attempts:
+    /// nobody knows what became of it.
+    pub(crate) late: BTreeSet<ContainerUuid>,
     pub(crate) duds: Duds,
     pub(crate) promises: Promises,
 
@@ -242,6 +245,11 @@ impl Held {
 
     pub(crate) fn may_run(&self) -> bool {
         !matches!(self.stage, Stage::Ended(_))
+    }
+
+    /// Whether that it has ended was known at a time.
+    pub(crate) fn ended_before(&self, at: Seq) -> bool {
+        !self.may_run() && self.acted < at
     }
 
     /// Whether the controller has its result.

@@ -404,3 +404,69 @@ fn thousands_of_claims_are_one_alarm_and_bounded() {
         rig.core.check_invariants().unwrap();
     }
 }
+
+/// A start in doubt at a runner that numbers no attempts; the second try is let through, and its
+/// process, if there was one, is not there any more.
+fn went_astray(rig: &mut Rig, id: &str) {
+    rig.start(id, 1, 1).unwrap();
+    rig.answer(is_start, unknown_start());
+    rig.wait(seconds(2));
+    rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+    is_missed(rig, id);
+}
+
+/// Reports lack a container until that is its end; those that were asked for before say nothing.
+fn is_missed(rig: &mut Rig, id: &str) {
+    for _ in 0..4 {
+        rig.report(id, vec![]);
+    }
+    assert!(matches!(rig.phase(id, 1), Some(HeldPhase::Ended(_))));
+}
+
+/// The end that was seen is dealt with.
+fn forgotten(rig: &mut Rig, id: &str) {
+    rig.acknowledge(id, 1, 1);
+    rig.report(id, vec![]);
+    assert_eq!(rig.phase(id, 1), None);
+}
+
+#[test]
+fn a_start_that_went_astray_is_taken_up_when_it_arrives() {
+    for forgets in [false, true] {
+        let mut rig = Rig::ready(asking(false));
+        rig.idle("a");
+        went_astray(&mut rig, "a");
+        if forgets {
+            forgotten(&mut rig, "a");
+        }
+        rig.report("a", vec![running(1, 0)]);
+        assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running), "{forgets}");
+        assert_eq!(rig.behavior("a"), IdleBehavior::Run);
+        rig.kill("a", 1);
+        assert!(rig.find(is_kill).is_some());
+    }
+}
+
+#[test]
+fn what_was_never_sent_there_did_not_go_astray() {
+    let mut rig = Rig::ready(asking(false));
+    rig.idle("a");
+    rig.report("a", vec![running(1, 0)]);
+    assert_eq!(rig.phase("a", 1), None);
+    assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
+}
+
+#[test]
+fn a_start_that_went_astray_is_taken_up_once_the_later_one_was_not_let_run() {
+    let mut rig = Rig::ready(asking(false));
+    rig.idle("a");
+    rig.idle("b");
+    went_astray(&mut rig, "a");
+    forgotten(&mut rig, "a");
+    rig.start("b", 1, 2).unwrap();
+    rig.report("a", vec![running(1, 0)]);
+    assert_eq!(rig.phase("a", 1), None);
+    rig.answer(is_start, Outcome::Started(StartOutcome::Started));
+    is_missed(&mut rig, "b");
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+}

@@ -3,7 +3,7 @@
 //! The question behind each of them: where could a process of it be?
 
 use longshore_types::{
-    ContainerState, ExitCause, InstanceId, Instant, Reason, WorkerState, WorkerView,
+    Attempt, ContainerState, ExitCause, InstanceId, Instant, Reason, WorkerState, WorkerView,
 };
 
 use crate::action::Action;
@@ -268,9 +268,11 @@ fn taken(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
             .filter(|c| !Case::is_outdated(entry, c))
     };
     let place = place(case, entry, world.config);
+    // A start that went astray may have been the one that is let run: its runner knows of no attempts.
+    let astray = |c: &&Claim| !world.config.records_placement && c.attempt == Attempt(0);
     let here = |c: &&Claim| match place {
-        Place::On(instance) => c.instance == *instance,
-        Place::Nowhere => false,
+        Place::On(instance) => c.instance == *instance || astray(c),
+        Place::Nowhere => astray(c),
         Place::Anywhere => true,
     };
     if let Some(claim) = current().filter(here).find(|c| c.phase.may_run()) {

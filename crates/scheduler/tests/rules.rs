@@ -213,6 +213,37 @@ fn arvados_running_after_every_place_was_ruled_out_is_looked_for_again() {
 }
 
 #[test]
+fn arvados_running_where_an_earlier_start_went_astray_is_there_and_not_lost() {
+    let entry = queued(1);
+    let mut core = scene()
+        .arvados()
+        .entry(entry)
+        .worker(idle("b", "small"))
+        .core();
+    assert_eq!(briefs(&mut core, at(1)), ["lock 1 b"]);
+    core.upsert_entry(locked(1), at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["start 1#1 b"]);
+    core.upsert_worker(holding(idle("b", "small"), 1, 1, HeldPhase::Running), at(2));
+    core.upsert_worker(holding(idle("a", "small"), 1, 0, HeldPhase::Running), at(2));
+    // The controller lets one runner run it, and this is not the one.
+    core.upsert_worker(probed(idle("b", "small"), 3), at(3));
+    let mut begun = with(locked(1), |c| c.state = ContainerState::Running);
+    for seconds in [4, 5, 6] {
+        begun.as_of = at(seconds);
+        core.upsert_entry(begun.clone(), at(seconds));
+        assert_eq!(briefs(&mut core, at(seconds)), QUIET);
+    }
+    for id in ["a", "b"] {
+        core.upsert_worker(probed(idle(id, "small"), 7), at(7));
+    }
+    assert_eq!(briefs(&mut core, at(7)), QUIET);
+    begun.as_of = at(8);
+    core.upsert_entry(begun, at(8));
+    let lost = briefs(&mut core, at(8));
+    assert_eq!(lost, ["lost 1#1: its supervisor was lost"]);
+}
+
+#[test]
 fn arvados_locked_whose_process_ended_is_lost_once_the_queue_is_newer() {
     let mut core = scene()
         .arvados()

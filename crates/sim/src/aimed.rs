@@ -16,6 +16,7 @@ impl Scenario {
             4 => self.restart_among_the_unwell(),
             5 => self.leave_alone(),
             6..8 => self.lose_news(random),
+            10 => self.start_astray(random),
             8..10 => self.answer_out_of_order(random),
             _ => {}
         }
@@ -85,6 +86,24 @@ impl Scenario {
             (FaultKind::AnswerLost, 60_000),
             (FaultKind::CommandLate, 60_000),
             (FaultKind::OldReport, 200_000),
+        ] {
+            self.faults.set(kind, rate);
+        }
+    }
+
+    /// Starts stand still at a controller that keeps states only, and that often does not let their
+    /// repetitions run; the containers are tried elsewhere.
+    fn start_astray(&mut self, random: &mut Random) {
+        self.controller = ControllerShape::Bare;
+        self.arrivals = Arrivals::Steady {
+            containers: 30 + random.index(31),
+            runtime: random.seconds(10, 300),
+        };
+        for (kind, rate) in [
+            (FaultKind::DiskStall, 300_000),
+            (FaultKind::StartRefused, 0),
+            (FaultKind::QueueStorm, 30_000),
+            (FaultKind::HoldBack, 30_000),
         ] {
             self.faults.set(kind, rate);
         }

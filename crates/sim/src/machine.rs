@@ -95,6 +95,8 @@ pub(crate) struct Machine {
     pub(crate) clock: i64,
     /// Starts that stand still before they take their lock, and when they go on.
     pub(crate) stalled: BTreeMap<(ContainerUuid, Attempt), Instant>,
+    /// Those beside which another start of the same attempt was let through.
+    pub(crate) overtaken: BTreeSet<(ContainerUuid, Attempt)>,
     pub(crate) heard: Heard,
     /// What began there that nobody can know of who did not send it: a start of a dispatcher that
     /// had died by then, where nobody records placements.
@@ -139,6 +141,7 @@ impl Machine {
             idle_time: Duration::ZERO,
             clock: 0,
             stalled: BTreeMap::new(),
+            overtaken: BTreeSet::new(),
             heard: Heard::new(born),
             unforeseen: BTreeSet::new(),
             switch: None,

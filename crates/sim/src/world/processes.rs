@@ -47,15 +47,17 @@ impl World {
         }
         let stalls = machine.stalled.get(&(uuid, attempt));
         let stalls = stalls.is_some_and(|until| *until > now);
-        // One that forgets attempts stands still with the lock of its directory.
-        let refused = stalls && machine.runner.forgets;
-        if refused || stalls && self.strikes(FaultKind::StartRefused) {
+        if stalls && self.strikes(FaultKind::StartRefused) {
             self.fault(FaultKind::StartRefused, About::on(id, uuid, attempt));
             return not_started("resource temporarily unavailable");
         }
         let Some(machine) = self.machines.get_mut(id) else {
             return not_started("no such machine");
         };
+        if stalls {
+            // Once that has begun, nobody knows that the one that stands still is on its way.
+            machine.overtaken.insert((uuid, attempt));
+        }
         if machine.black_hole && !machine.runner.knows(uuid, attempt) {
             if attempt.0.is_multiple_of(2) {
                 return not_started("cannot fork");
@@ -63,7 +65,7 @@ impl World {
             machine.runner.fail(uuid, attempt, wall);
             return StartOutcome::Started;
         }
-        let mut attempt = attempt;
+        let (asked, mut attempt) = (attempt, attempt);
         if self.shape == ControllerShape::Bare && !machine.runner.knows(uuid, attempt) {
             // A supervisor that may not run it ends at once.
             match self.runner_asks(uuid) {
@@ -80,7 +82,8 @@ impl World {
             Started::Yes => {
                 let capacity = machine.capacity;
                 let mut needs = needs;
-                if self.shape == ControllerShape::Bare && sent_by != self.life {
+                let asked = machine.overtaken.contains(&(uuid, asked));
+                if self.shape == ControllerShape::Bare && (sent_by != self.life || asked) {
                     machine.unforeseen.insert((uuid, attempt));
                     needs = Resources::NONE;
                 }

@@ -172,19 +172,19 @@ impl World {
         }
     }
 
-    /// While things go wrong, what is given back may be locked again for which its owner, or its
-    /// place, is to blame.
+    /// What is given back may be locked again for which its owner or its place is to blame. While
+    /// nothing goes wrong any more, a place is so only if it is known, and not well.
     pub(super) fn note_cause(&mut self, change: &Transition) {
         use ContainerState::{Locked, Queued};
-        if self.quiet || (change.from, change.to) != (Locked, Queued) {
+        if (change.from, change.to) != (Locked, Queued) {
             return;
         }
         let record = self.controller.get(change.uuid);
         let unwanted_at = record.and_then(|record| record.unwanted_at);
         let unwanted = unwanted_at.is_some_and(|at| self.witness.was_locked_at(change.uuid, at));
         let place = change.was_on.as_ref().and_then(|id| self.machines.get(id));
-        let is_sound = place.is_some_and(|machine| !machine.troubled);
-        if unwanted || !is_sound {
+        let unwell = place.map_or(!self.quiet, |machine| machine.troubled);
+        if unwanted || unwell {
             self.witness.had_cause(change.uuid, change.attempt);
         }
     }
