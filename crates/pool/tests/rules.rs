@@ -141,6 +141,30 @@ fn a_report_that_began_before_the_start_may_show_it_and_that_counts() {
 }
 
 #[test]
+fn a_report_that_began_before_the_answer_of_a_start_does_not_say_that_nothing_was_started() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.start("a", 1, 1).unwrap();
+    rig.answer(is_start, unknown_start());
+    rig.wait(seconds(2));
+    let again = rig.take(is_start);
+    // The runner is asked, and looks before the first start takes effect there.
+    let old = loop {
+        let asked = rig.take(on("a", is_report));
+        if asked.id > again.id {
+            break asked;
+        }
+        let lacks = rig.fresh(vec![]);
+        rig.outcome(&asked, lacks);
+    };
+    rig.outcome(&again, Outcome::Started(StartOutcome::KnownAttempt));
+    let lacks = rig.fresh(vec![]);
+    rig.outcome(&old, lacks);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Starting));
+    assert!(!rig.has_event(|event| matches!(event, Event::NotStarted { .. })));
+}
+
+#[test]
 fn a_runner_that_numbers_no_attempts_speaks_of_ours_where_nothing_else_was() {
     let mut rig = Rig::ready(config());
     rig.idle("a");
