@@ -433,7 +433,7 @@ impl Core {
 
     /// When [`Core::handle_timeout`] is to be called next, and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        self.timers.next()
+        self.timers.next().filter(|_| !self.stopping)
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {

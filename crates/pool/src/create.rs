@@ -192,10 +192,13 @@ impl Core {
     }
 
     fn on_create_failed(&mut self, id: u64, instance_type: &InstanceType, failure: CloudFailure) {
-        if !failure.may_have_acted {
+        let now = self.now;
+        let since = self.pendings.get(&id).and_then(|p| p.unknown_since);
+        // A request that nobody answers is not repeated for ever.
+        let tired = since.is_some_and(|since| now.since(since) >= self.config.create_grace);
+        if !failure.may_have_acted || tired {
             self.hold_off_failed_create(instance_type, &failure);
         }
-        let now = self.now;
         let idempotent = self.config.capabilities.idempotent_create;
         let limited = matches!(failure.kind, ErrorKind::RateLimited { .. });
         let grace = self.config.create_grace;
@@ -213,12 +216,13 @@ impl Core {
         };
         // A refusal of a repeated request says nothing of the first one, unless it was about the
         // rate of requests only; then it is simply repeated later.
-        pending.looking |= !(idempotent && (failure.may_have_acted || limited));
+        pending.looking |= tired || !(idempotent && (failure.may_have_acted || limited));
         let at = if pending.looking {
             now + grace.saturating_sub(now.since(since))
         } else if let ErrorKind::RateLimited {
             retry_after: Some(pause),
         } = failure.kind
+            && !pause.is_zero()
         {
             now + pause
         } else {

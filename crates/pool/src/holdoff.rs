@@ -196,7 +196,8 @@ impl Core {
     }
 
     /// Begins a hold-off, or prolongs it; a shorter one never shortens a longer one. `exactly` is
-    /// what the provider asked for, in place of our own growing pause.
+    /// what the provider asked for, in place of our own growing pause; some say zero when they know
+    /// no better.
     fn hold_off(
         &mut self,
         key: HoldKey,
@@ -229,6 +230,7 @@ impl Core {
             hold.times = hold.times.saturating_add(1);
         }
         let grown = growing(range, hold.times.saturating_sub(1));
+        let exactly = exactly.filter(|pause| !pause.is_zero());
         hold.until = hold.until.max(now + exactly.unwrap_or(grown));
         hold.cause = cause.to_owned();
         hold.allowance = 1;

@@ -51,6 +51,8 @@ impl Core {
             return Ok(());
         }
         let in_flight = held.kill.as_ref().is_some_and(|kill| kill.in_flight);
+        // What it was given up for before is another matter.
+        held.given_up = false;
         held.kill = Some(Kill {
             only_unstarted: false,
             in_flight,
@@ -159,7 +161,6 @@ impl Core {
     /// Sends TERM, or sends it again, as long as something may be left.
     pub(crate) fn send_kill(&mut self, id: &InstanceId, uuid: ContainerUuid) {
         let timeout = self.config.command_timeout;
-        let again = self.now + self.config.timeout_signal;
         let Some(worker) = self.workers.get(id) else {
             return;
         };
@@ -168,9 +169,17 @@ impl Core {
         };
         let Some(kill) = &held.kill else { return };
         let down = worker.state == WorkerState::Shutdown;
-        if !held.may_run() || held.given_up || kill.gone.is_some() || down || self.stopping {
+        // What runs has had its time. What has never been seen to is settled by any answer.
+        let given_up = held.given_up && matches!(held.stage, Stage::Running);
+        if !held.may_run() || given_up || kill.gone.is_some() || down || self.stopping {
             return;
         }
+        let again = self.now
+            + if held.given_up {
+                self.config.timeout_term
+            } else {
+                self.config.timeout_signal
+            };
         let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Signal);
         self.timers.set(timer, again);
         if kill.in_flight {
@@ -245,20 +254,29 @@ impl Core {
     }
 
     pub(crate) fn on_give_up_due(&mut self, id: &InstanceId, uuid: ContainerUuid) {
-        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        let held = self.workers.get(id).and_then(|w| w.held.get(&uuid));
         let Some(held) = held.filter(|held| held.may_run()) else {
             return;
         };
-        held.given_up = true;
-        let why = held
-            .kill
-            .as_ref()
-            .map(|kill| kill.reason.clone())
-            .unwrap_or_default();
+        let why = held.kill.as_ref().map(|kill| kill.reason.clone());
+        let why = why.unwrap_or_default();
+        if self.excuses(id, uuid, ContainerTimer::GiveUp) {
+            return;
+        }
+        self.give_up(id, uuid);
         self.alarm(format!(
             "container {uuid} on instance {id} was to be ended ({why}) and cannot be"
         ));
         self.drain(id, &format!("container {uuid} cannot be ended"));
+    }
+
+    /// What becomes of a container is not waited for any more; what is left on its worker is, and
+    /// then the worker goes.
+    pub(crate) fn give_up(&mut self, id: &InstanceId, uuid: ContainerUuid) {
+        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        if let Some(held) = held {
+            held.given_up = true;
+        }
     }
 
     /// Nothing more is sent about a container, because its instance is being destroyed.

@@ -329,7 +329,12 @@ impl Core {
             self.drop_worker(id, why);
         } else {
             worker.missed_at = Some(now);
+            let lives = worker.state != WorkerState::Shutdown;
             self.listing_soon(apart);
+            if lives {
+                // If it is there it says so before the next listing.
+                self.want_report(id);
+            }
         }
     }
 

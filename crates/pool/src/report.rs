@@ -143,11 +143,8 @@ impl Core {
             }
         }
         held.absent = 0;
-        if let Some(kill) = &mut held.kill
-            && kill.gone.is_some_and(|gone| began > gone)
-        {
-            kill.gone = None;
-        }
+        let kill = held.kill.as_mut();
+        let not_gone = kill.and_then(|kill| kill.gone.take_if(|gone| began > *gone));
         let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Stale);
         if stale && !held.stale {
             held.stale = true;
@@ -165,6 +162,8 @@ impl Core {
         }
         if settled {
             self.start_settled(id, uuid);
+        } else if not_gone.is_some() {
+            self.send_kill(id, uuid);
         }
         self.tell_running(id, uuid, started_at);
     }

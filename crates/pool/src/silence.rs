@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_types::{IdleBehavior, InstanceId, Instant, WorkerState};
+use longshore_types::{ContainerUuid, IdleBehavior, InstanceId, Instant, WorkerState};
 
 use crate::core::Core;
 use crate::hearing::{Doubt, LOTS, Patience};
@@ -170,6 +170,22 @@ impl Core {
             } else {
                 format!("{count} workers fail at once; none of them is given up for now")
             });
+        }
+        excused
+    }
+
+    /// Whether a container is not given up now since nobody is; it is looked at again after a while.
+    pub(crate) fn excuses(
+        &mut self,
+        id: &InstanceId,
+        uuid: ContainerUuid,
+        timer: ContainerTimer,
+    ) -> bool {
+        let excused = self.excused();
+        if excused {
+            let timer = Timer::Container(id.clone(), uuid, timer);
+            self.timers
+                .set(timer, self.now + self.config.probe_interval);
         }
         excused
     }

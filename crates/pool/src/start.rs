@@ -343,10 +343,12 @@ impl Core {
 
     pub(crate) fn on_settle_due(&mut self, id: &InstanceId, uuid: ContainerUuid) {
         let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
-        let Some(held) = held.filter(|held| !held.start_is_settled()) else {
+        // What is to be ended is given up by its own time.
+        let open = |held: &&mut Held| !held.start_is_settled() && held.kill.is_none();
+        if held.filter(open).is_none() || self.excuses(id, uuid, ContainerTimer::Settle) {
             return;
-        };
-        held.given_up = true;
+        }
+        self.give_up(id, uuid);
         self.alarm(format!(
             "nobody knows whether container {uuid} was started on instance {id}"
         ));

@@ -33,6 +33,16 @@ struct Fleet {
 
 impl Fleet {
     fn new(workers: usize) -> Self {
+        let mut fleet = Self::idle(workers);
+        for n in 0..workers {
+            fleet.rig.run(&name(n), n);
+        }
+        fleet.busy = workers;
+        fleet
+    }
+
+    /// Workers that nothing runs on yet.
+    fn idle(workers: usize) -> Self {
         let mut config = config();
         config.max_instances = 0;
         if workers > 50 {
@@ -42,11 +52,10 @@ impl Fleet {
         let mut rig = Rig::ready(config);
         for n in 0..workers {
             rig.idle(&name(n));
-            rig.run(&name(n), n);
         }
         Self {
             rig,
-            busy: workers,
+            busy: 0,
             silent: BTreeSet::new(),
             listed: true,
         }
@@ -64,6 +73,8 @@ impl Fleet {
                 EffectAction::List(_) if !listed => {
                     Some(Outcome::Listed(Err(failure(ErrorKind::Other, true))))
                 }
+                EffectAction::Start { .. } if silent => Some(unknown_start()),
+                EffectAction::Kill { .. } if silent => Some(unknown_kill()),
                 EffectAction::Boot(_) if silent => Some(Outcome::Booted(Err(unreachable()))),
                 EffectAction::Report(..) if silent => Some(Outcome::Reported(Err(unreachable()))),
                 EffectAction::Boot(_) => Some(Outcome::Booted(Ok(()))),
@@ -118,6 +129,25 @@ fn an_uplink_that_is_cut_for_twenty_minutes_costs_nothing() {
         fleet.pass(minutes(30));
         fleet.nothing_is_lost();
     }
+}
+
+#[test]
+fn starts_and_kills_that_an_outage_leaves_in_doubt_cost_nothing() {
+    let mut fleet = Fleet::idle(10);
+    // Each has a start under way, or an attempt that is to be withdrawn, when nobody answers any more.
+    for n in 0..5 {
+        fleet.rig.start(&name(n), n, 1).unwrap();
+    }
+    for n in 5..10 {
+        let (core, now) = (&mut fleet.rig.core, fleet.rig.now);
+        let id = name(n).as_str().into();
+        core.withdraw(uuid(n), Attempt(1), &id, "test", now)
+            .unwrap();
+    }
+    fleet.rig.drain();
+    fleet.silence(0..10);
+    fleet.pass(minutes(20));
+    fleet.nothing_is_lost();
 }
 
 #[test]

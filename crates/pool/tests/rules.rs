@@ -474,6 +474,32 @@ fn an_attempt_that_was_not_started_is_withdrawn_once_a_later_report_lacks_it() {
 }
 
 #[test]
+fn what_could_not_be_withdrawn_in_time_is_once_its_worker_answers_again() {
+    let mut rig = Rig::ready(config());
+    rig.adopted("a");
+    rig.boot("a", vec![running(2, 1)]);
+    rig.core
+        .withdraw(uuid(1), Attempt(3), &"a".into(), "test", rig.now)
+        .unwrap();
+    rig.drain();
+    let answer = |rig: &mut Rig, span, kill: fn() -> Outcome| {
+        rig.pass(span, |action| match action {
+            EffectAction::Kill { .. } => Some(kill()),
+            EffectAction::Report(..) => Some(report(vec![running(2, 1)])),
+            EffectAction::Deploy(..) => Some(Outcome::Deployed(Ok(()))),
+            _ => None,
+        });
+    };
+    answer(&mut rig, seconds(180), unknown_kill);
+    assert_eq!(rig.behavior("a"), IdleBehavior::Drain, "it was given up");
+    answer(&mut rig, seconds(180), || {
+        Outcome::Killed(KillOutcome::Gone)
+    });
+    assert!(rig.has_event(|event| matches!(event, Event::NeverRan { .. })));
+    assert!(rig.phase("a", 1).is_none());
+}
+
+#[test]
 fn an_attempt_that_started_before_it_was_withdrawn_goes_on() {
     let (mut rig, command) = withdrawing();
     rig.outcome(&command, Outcome::Killed(KillOutcome::StillRuns));

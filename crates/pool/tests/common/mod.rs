@@ -114,6 +114,12 @@ pub fn unknown_start() -> Outcome {
     })
 }
 
+pub fn unknown_kill() -> Outcome {
+    Outcome::Killed(KillOutcome::Unknown {
+        error: "connection lost".into(),
+    })
+}
+
 /// An instance as a listing shows it.
 pub fn listed(id: &str, type_name: &str, secret: &str, behavior: &str) -> Instance {
     let tags: Tags = [
