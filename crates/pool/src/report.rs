@@ -163,7 +163,10 @@ impl Core {
         if settled {
             self.start_settled(id, uuid);
         } else if not_gone.is_some() {
-            self.send_kill(id, uuid);
+            // It is told to end again, but no faster than any other.
+            let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Signal);
+            let again = self.now + self.config.timeout_signal;
+            self.timers.set(timer, again);
         }
         self.tell_running(id, uuid, started_at);
     }
