@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::*;
 use longshore_cloud::{ErrorKind, InstanceState, Scope};
 use longshore_pool::*;
@@ -472,4 +474,33 @@ fn a_create_that_is_repeated_waits_for_its_turn() {
     );
     rig.wait(seconds(1));
     assert!(rig.find(is_create).is_some());
+}
+
+#[test]
+fn a_create_of_which_nobody_says_what_became_of_it_fails_after_its_grace() {
+    let mut config = config();
+    config.capabilities.idempotent_create = true;
+    let grace = config.create_grace;
+    let mut rig = Rig::ready(config);
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    let unknown = |action: &EffectAction| {
+        is_create(action).then(|| Outcome::Created(Err(failure(ErrorKind::Other, true))))
+    };
+    let failed = |event: &Event| matches!(event, Event::CreateFailed { .. });
+    rig.pass(grace, unknown);
+    assert!(!rig.has_event(failed));
+    assert_eq!(refused(&rig, "small"), None);
+    // It is repeated once more, and found held off then; a last listing shows that nothing was made.
+    rig.pass(seconds(60), unknown);
+    assert!(rig.has_event(failed));
+    assert_eq!(rig.core.pendings().count(), 0);
+}
+
+#[test]
+fn a_provider_that_says_zero_knows_no_better() {
+    let mut rig = Rig::ready(config());
+    let retry_after = Some(Duration::ZERO);
+    refuse(&mut rig, ErrorKind::RateLimited { retry_after });
+    assert!(is_held_off(&rig, "small"));
 }

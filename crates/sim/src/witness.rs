@@ -26,6 +26,8 @@ pub(crate) struct Finding {
 #[derive(Clone, Debug)]
 struct Process {
     instance: InstanceId,
+    /// How often that had gone when it began.
+    gone: u32,
     ended: Option<ExitCause>,
 }
 
@@ -41,8 +43,8 @@ pub(crate) struct Witness {
     /// The newest attempt of which the controller was told that nothing is left.
     closed: BTreeMap<ContainerUuid, Attempt>,
     submitted: BTreeMap<ContainerUuid, Instant>,
-    /// Instances that do not exist any more.
-    gone: BTreeSet<InstanceId>,
+    /// How often each instance has gone; one may come back.
+    gone: BTreeMap<InstanceId, u32>,
     pub(crate) waits: Vec<Duration>,
     pub(crate) others: BTreeSet<InstanceId>,
     findings: Vec<Finding>,
@@ -107,6 +109,7 @@ impl Witness {
         }
         let process = Process {
             instance: instance.clone(),
+            gone: self.times_gone(instance),
             ended: None,
         };
         self.processes.insert((uuid, attempt), process);
@@ -147,7 +150,11 @@ impl Witness {
     }
 
     pub(crate) fn instance_gone(&mut self, instance: &InstanceId) {
-        self.gone.insert(instance.clone());
+        *self.gone.entry(instance.clone()).or_default() += 1;
+    }
+
+    fn times_gone(&self, instance: &InstanceId) -> u32 {
+        self.gone.get(instance).copied().unwrap_or(0)
     }
 
     /// The instances on which something began or ended, or is said to have, since this was last
@@ -187,11 +194,6 @@ impl Witness {
             let what = format!("{here}, and attempt {closed} was told to be over");
             (Rule::FalseResult, what)
         })
-    }
-
-    /// An instance that was gone runs again.
-    pub(crate) fn instance_is_back(&mut self, instance: &InstanceId) {
-        self.gone.remove(instance);
     }
 
     /// Whether an attempt runs on an instance.
@@ -271,7 +273,8 @@ impl Witness {
     /// The controller takes the end of the latest attempt of a container.
     pub(crate) fn end_told(&mut self, uuid: ContainerUuid, attempt: Attempt, exit: &Exit) {
         let process = self.processes.get(&(uuid, attempt));
-        let went = process.is_some_and(|process| self.gone.contains(&process.instance));
+        // It may be told late, when its machine is there again.
+        let went = process.is_some_and(|process| self.times_gone(&process.instance) > process.gone);
         let seen = process.map(|process| &process.ended);
         let so = match (&exit.cause, seen) {
             (ExitCause::Exited { .. }, Some(Some(how))) => *how == exit.cause,

@@ -211,7 +211,6 @@ impl World {
         machine.born = self.now;
         machine.idle_since = self.now;
         machine.heard = Heard::new(self.now);
-        self.witness.instance_is_back(&machine.id);
         self.excused.insert(machine.id.clone());
     }
 
