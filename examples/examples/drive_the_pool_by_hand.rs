@@ -213,6 +213,7 @@ fn refused(action: &EffectAction) -> Outcome {
     match action {
         EffectAction::Boot(_) => Outcome::Booted(Err(HostFailure {
             unreachable: true,
+            ours: false,
             error: "connection refused".into(),
         })),
         other => other.lost("connection refused"),

@@ -1,6 +1,7 @@
 //! Removing results that the dispatcher has received.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use crate::lock::{self, Holder};
 use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::system::sync_directory;
+use crate::{complain, tree};
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How many marks are kept, and for how long; more of them as long as a start of their attempt
@@ -18,6 +20,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_MARKS: usize = 10_000;
 const MARK_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 const SHORTEST_LIFE: Duration = Duration::from_secs(3600);
+/// How long what cannot be deleted is left alone before it is tried again; it may be much.
+const TRASH_PAUSE: Duration = Duration::from_secs(60);
 /// One acknowledgement in so many looks for old marks.
 const SWEEP_SHARE: usize = 64;
 
@@ -29,12 +33,20 @@ pub(crate) fn acknowledge(
     if acks.is_empty() {
         return Ok(());
     }
-    let guard = directory.lock(LOCK_PATIENCE)?;
-    let mut ended = Vec::new();
+    let mut known = Vec::new();
     for (uuid, attempt) in acks {
         let entry = directory.entry(*uuid, *attempt);
-        if entry.exists() && has_ended(directory, &entry)? {
-            spool::set_mark(directory, *uuid, *attempt, &guard)?;
+        if entry.exists() {
+            // Before the lock is taken, since an engine takes its time.
+            let is_over = is_over(directory, &entry)?;
+            known.push((entry, is_over));
+        }
+    }
+    let guard = directory.lock(LOCK_PATIENCE)?;
+    let mut ended = Vec::new();
+    for (entry, is_over) in known {
+        if entry.exists() && (is_over || has_ended(directory, &entry)?) {
+            spool::set_mark(directory, entry.uuid, entry.attempt, &guard)?;
             ended.push(entry);
         }
     }
@@ -45,6 +57,10 @@ pub(crate) fn acknowledge(
         for entry in &ended {
             remove(directory, entry, &guard)?;
         }
+        drop(guard);
+        for entry in &ended {
+            bury(&grave(directory, entry));
+        }
     }
     // Whatever an interrupted acknowledgement left is removed, too.
     empty_trash(directory);
@@ -54,14 +70,19 @@ pub(crate) fn acknowledge(
     Ok(())
 }
 
+/// Whether an attempt has no supervisor any more, which it will never have again, and nothing that
+/// one has left; that is ended.
+fn is_over(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
+    let holder = lock::holder(&directory.lock_file(entry.uuid))?;
+    let ended = || Remains::of(entry).is_none_or(|remains| remains.end(Duration::ZERO));
+    Ok(holder == Holder::Nobody && ended())
+}
+
 /// Whether an attempt has a result, or will never have one: the report's rule.
 fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
     let path = directory.lock_file(entry.uuid);
     Ok(match lock::holder(&path)? {
-        Holder::Nobody => match Remains::of(entry) {
-            Some(remains) => remains.end(Duration::ZERO),
-            None => true,
-        },
+        Holder::Nobody => Remains::of(entry).is_none(),
         Holder::Supervisor(_) => {
             // The attempt that runs is the newest; older ones have ended, with or without result.
             let newest = spool::newest_entry(directory, entry.uuid)?;
@@ -73,11 +94,9 @@ fn has_ended(directory: &RunDirectory, entry: &Entry) -> Result<bool> {
 
 /// Moves an entry away in one step; its files, perhaps many, are deleted without the lock.
 fn remove(directory: &RunDirectory, entry: &Entry, _lock: &DirectoryLock) -> Result<()> {
-    let grave = directory
-        .trash()
-        .join(format!("{}.{}", entry.uuid, entry.attempt));
+    let grave = grave(directory, entry);
     // Left by an earlier removal that was interrupted.
-    let _ = std::fs::remove_dir_all(&grave);
+    let _ = tree::remove(&grave);
     match std::fs::rename(entry.path(), &grave) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", entry.path().display()));
@@ -91,31 +110,32 @@ fn remove(directory: &RunDirectory, entry: &Entry, _lock: &DirectoryLock) -> Res
     Ok(())
 }
 
+fn grave(directory: &RunDirectory, entry: &Entry) -> PathBuf {
+    let name = format!("{}.{}", entry.uuid, entry.attempt);
+    directory.trash().join(name)
+}
+
+/// Deletes what was moved away. What cannot be deleted is told, and kept for later.
+fn bury(grave: &Path) {
+    if let Err(error) = tree::remove(grave) {
+        complain(&format!("cannot remove {}: {error}", grave.display()));
+        // When that was; if it cannot be noted it is only tried more often.
+        let now = SystemTime::now();
+        let _ = File::open(grave).and_then(|grave| grave.set_modified(now));
+    }
+}
+
+/// Deletes what others have left, unless that was tried just now.
 fn empty_trash(directory: &RunDirectory) {
     let Ok(names) = std::fs::read_dir(directory.trash()) else {
         return;
     };
     for name in names.flatten() {
-        // Another command may be at it, or a job may have left what cannot be removed at once.
-        if std::fs::remove_dir_all(name.path()).is_err() {
-            open_up(&name.path());
-            let _ = std::fs::remove_dir_all(name.path());
+        let tried = name.metadata().and_then(|grave| grave.modified());
+        let since = tried.map(|tried| tried.elapsed().unwrap_or(TRASH_PAUSE));
+        if since.is_ok_and(|since| since >= TRASH_PAUSE) {
+            bury(&name.path());
         }
-    }
-}
-
-/// Gives us the right to list and change every directory below; jobs may have taken it away.
-fn open_up(path: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let _ = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700));
-        let below = std::fs::read_dir(&path).into_iter().flatten().flatten();
-        left.extend(
-            below
-                .filter(|name| name.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|name| name.path()),
-        );
     }
 }
 

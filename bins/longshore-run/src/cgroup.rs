@@ -18,10 +18,12 @@ use longshore_types::{AppliedLimits, Means};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::engine::Engine;
 use crate::spool::Entry;
 use crate::system::Process;
-pub(crate) use limit::{LEAST_RAM, MemoryWatch};
-pub(crate) use place::Home;
+pub(crate) use limit::{LEAST_RAM, MemoryWatch, Shortage};
+use place::Home;
+pub(crate) use place::know;
 
 /// The groups of an attempt.
 #[derive(Debug)]
@@ -42,42 +44,94 @@ pub(crate) struct Made {
     pub(crate) memory: Option<MemoryWatch>,
 }
 
-impl Cgroup {
-    /// Makes groups for the processes of an attempt, as many as can be made here, with its limits.
-    pub(crate) fn create(entry: &Entry, document: &StartDocument, home: Home) -> Option<Made> {
+/// Where the groups of an attempt are to be made.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    home: Home,
+    paths: Vec<PathBuf>,
+    others: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// The plan for an attempt; none if its engine takes no groups.
+    pub(crate) fn of(entry: &Entry, document: &StartDocument) -> Option<Self> {
+        Self::with(entry, document, place::known_places)
+    }
+
+    fn with(
+        entry: &Entry,
+        document: &StartDocument,
+        places: impl FnOnce(Home, &[&'static str]) -> Vec<PathBuf>,
+    ) -> Option<Self> {
+        let home = match Engine::of_document(entry, document) {
+            None => Home::Own,
+            Some(engine) => engine.takes_groups().then_some(Home::Root)?,
+        };
         let name = format!("{}{}", prefix(entry), std::process::id());
-        let places = place::places(home, &controllers(document));
+        let places = places(home, &controllers(document));
         let paths: Vec<PathBuf> = places.iter().map(|place| place.join(&name)).collect();
         let others = match home {
             Home::Own => Vec::new(),
             Home::Root => place::mount_points(),
         };
         let others = others.iter().map(|place| place.join(&name));
-        let others: Vec<PathBuf> = others.filter(|path| !paths.contains(path)).collect();
-        entry
-            .note_cgroups(&[paths.as_slice(), &others].concat())
-            .ok()?;
-        let groups = Vec::new();
+        let others = others.filter(|path| !paths.contains(path)).collect();
+        Some(Self {
+            home,
+            paths,
+            others,
+        })
+    }
+
+    /// Where they are to be, all of them.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        [self.paths.as_slice(), &self.others].concat()
+    }
+
+    /// Makes the groups, which the entry names already: as many as can be made here.
+    pub(crate) fn make(&self, entry: &Entry, document: &StartDocument) -> Option<Made> {
+        let made = self.make_here(document);
+        let whole = made.cgroup.groups.len() == self.paths.len()
+            && (document.ram.is_none() || made.limits.ram.is_whole())
+            && (document.vcpus.is_none() || made.limits.vcpus.is_whole());
+        if !whole
+            && let Some(anew) = Self::with(entry, document, place::places)
+            && anew.paths != self.paths
+        {
+            // What was known of this machine is not so any more.
+            made.cgroup.end(Duration::ZERO);
+            entry.note_cgroups(&anew.paths()).ok()?;
+            return Some(anew.make_here(document)).filter(|made| !made.cgroup.groups.is_empty());
+        }
+        Some(made).filter(|made| !made.cgroup.groups.is_empty())
+    }
+
+    fn make_here(&self, document: &StartDocument) -> Made {
         let mut made = Made {
-            cgroup: Self { groups, others },
+            cgroup: Cgroup {
+                groups: Vec::new(),
+                others: self.others.clone(),
+            },
             limits: AppliedLimits::all(Means::Nothing),
             memory: None,
         };
-        for path in paths {
+        for path in &self.paths {
             // One that exists is an older one's with the same name, and so empty by now.
-            match std::fs::create_dir(&path) {
+            match std::fs::create_dir(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => continue,
                 _ => {}
             }
-            limit::apply(&path, document, &mut made.limits, &mut made.memory);
-            if home == Home::Own {
-                limit::end_together(&path);
+            limit::apply(path, document, &mut made.limits, &mut made.memory);
+            if self.home == Home::Own {
+                limit::end_together(path);
             }
-            made.cgroup.groups.push(path);
+            made.cgroup.groups.push(path.clone());
         }
-        (!made.cgroup.groups.is_empty()).then_some(made)
+        made
     }
+}
 
+impl Cgroup {
     /// The groups that an attempt was given, if any is still there.
     pub(crate) fn of(entry: &Entry) -> Option<Self> {
         let prefix = prefix(entry);

@@ -36,7 +36,7 @@ impl RunDirectory {
         Self::at(Path::new(&path))
     }
 
-    fn at(path: &Path) -> Result<Self> {
+    pub(crate) fn at(path: &Path) -> Result<Self> {
         create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let root = path
             .canonicalize()

@@ -9,12 +9,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use longshore_runner_api::{Engine as Kind, Network, StartDocument};
 use longshore_types::ExitCause;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::spool::Entry;
@@ -23,18 +25,13 @@ use crate::spool::Entry;
 const MAX_ANSWER: u64 = 16 << 10;
 /// How long an engine may take to say how a container ended.
 const INSPECT_PATIENCE: Duration = Duration::from_secs(20);
-/// The client reads these itself, or may; they are told to it as arguments.
-const CLIENTS_OWN: [&str; 9] = [
-    "PATH",
-    "HOME",
-    "TMP",
-    "XDG_",
-    "DOCKER_",
-    "CONTAINER",
-    "PODMAN_",
-    "LD_",
-    "GO",
-];
+/// How long an engine may take to pass a signal on.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client that was killed is waited for.
+const END_PATIENCE: Duration = Duration::from_millis(200);
+/// The longest value of a variable that is written into a file, in bytes; Docker's client reads lines
+/// of 64 KiB there.
+const MAX_FILE_VALUE: usize = 32 << 10;
 
 /// A container of an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +112,13 @@ impl Engine {
     }
 
     /// The command that makes the container, fetching its image if it is not there.
-    pub(crate) fn create(&self, entry: &Entry, document: &StartDocument) -> Command {
+    ///
+    /// The values of variables are written into the entry; an error means that this failed.
+    pub(crate) fn create(
+        &self,
+        entry: &Entry,
+        document: &StartDocument,
+    ) -> std::io::Result<Command> {
         let mut command = self.command();
         command.args(["create", "--pull", "missing", "--log-driver", "none"]);
         command.args(["--name", &self.name]);
@@ -142,19 +145,22 @@ impl Engine {
             let volume = format!("{}:{}:{access}", mount.source, mount.target);
             command.args(["--volume", &volume]);
         }
-        let own = [
-            ("LONGSHORE_CONTAINER_UUID", entry.uuid.to_string()),
-            ("LONGSHORE_ATTEMPT", entry.attempt.to_string()),
-        ];
-        let given = document.env.iter().map(|(k, v)| (k.as_str(), v.clone()));
-        for (name, value) in given.chain(own) {
-            if CLIENTS_OWN.iter().any(|own| name.starts_with(own)) || name.ends_with('*') {
-                command.args(["--env", &format!("{name}={value}")]);
-            } else {
-                // Not as an argument, which everybody on the machine can read.
-                command.args(["--env", name]).env(name, value);
+        let mut variables = document.env.clone();
+        variables.insert("LONGSHORE_CONTAINER_UUID".into(), entry.uuid.to_string());
+        variables.insert("LONGSHORE_ATTEMPT".into(), entry.attempt.to_string());
+        // Neither in the client's own environment, which they could change the ways of, nor as
+        // arguments, which everybody on the machine can read.
+        let mut file = String::new();
+        for (name, value) in variables {
+            match is_plain(&name, &value) {
+                true => file.push_str(&format!("{name}={value}\n")),
+                false => {
+                    command.args(["--env", &format!("{name}={value}")]);
+                }
             }
         }
+        entry.write_engine_variables(&file)?;
+        command.arg("--env-file").arg(entry.engine_variables());
         if let Some(cwd) = &document.cwd {
             command.args(["--workdir", cwd]);
         }
@@ -163,7 +169,7 @@ impl Engine {
         }
         command.arg(document.image.as_deref().unwrap_or_default());
         command.args(&document.command);
-        command
+        Ok(command)
     }
 
     /// The command that runs the container to its end, passing signals, input and output on.
@@ -175,6 +181,19 @@ impl Engine {
         }
         command.arg(&self.name);
         command
+    }
+
+    /// Asks the container to end, which its client then sees; `true` if the engine has done so.
+    ///
+    /// Podman's client passes signals on. Docker's does so only in older versions: one that takes
+    /// TERM for itself leaves the container without having asked it.
+    pub(crate) fn ask_to_end(&self) -> bool {
+        if self.program != Program::Docker {
+            return false;
+        }
+        let mut command = self.command();
+        command.args(["kill", "--signal", "TERM", &self.name]);
+        run(&mut command, ASK_PATIENCE).is_ok_and(|answer| answer.success)
     }
 
     /// How the container ended; none if the engine does not say.
@@ -218,25 +237,30 @@ impl Engine {
         ExitCause::NotStarted { error }
     }
 
+    /// That a container was not made in time.
+    pub(crate) fn too_slow(&self, patience: Duration) -> ExitCause {
+        let (program, minutes) = (self.program(), patience.as_secs() / 60);
+        let error = format!("{program} did not make the container within {minutes} minutes");
+        ExitCause::NotStarted { error }
+    }
+
     /// Why a container that was made did not run.
     pub(crate) fn not_run(&self, ended: &Ended, command: &str, errors: &Path) -> ExitCause {
         let why = match ended.error.as_str() {
             "" => last_line(errors),
             error => error.to_owned(),
         };
-        let says = |part: &str| why.to_lowercase().contains(part);
-        let cannot = |code, what: &str| ExitCause::CannotRun {
-            code,
-            error: format!("cannot run {command:.200}: {what}"),
-        };
-        if says("executable file not found") || says("no such file or directory") {
-            cannot(127, "the image has no such command")
-        } else if says("permission denied") {
-            cannot(126, "it is not executable in the image")
-        } else {
-            let program = self.program();
-            let error = format!("{program} could not start the container: {why}");
-            ExitCause::NotStarted { error }
+        match cannot_run(&why) {
+            Some((code, what)) => ExitCause::CannotRun {
+                code,
+                error: format!("cannot run {command:.200}: {what}"),
+            },
+            None => {
+                let program = self.program();
+                let why = without_container(&why);
+                let error = format!("{program} could not start the container: {why}");
+                ExitCause::NotStarted { error }
+            }
         }
     }
 
@@ -268,6 +292,45 @@ impl Engine {
     }
 }
 
+/// Whether every version of the engines reads a line of a file as this variable: some take several
+/// lines for a value that begins with a quote.
+fn is_plain(name: &str, value: &str) -> bool {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    name.chars().all(in_name)
+        && value.len() <= MAX_FILE_VALUE
+        && !value.contains(['\n', '\r'])
+        && !value.starts_with(['"', '\'', '`', ' ', '\t'])
+}
+
+/// What podman complains of, without its own name of the container, which is that of nothing here.
+fn without_container(why: &str) -> &str {
+    let why = why.strip_prefix("Error: ").unwrap_or(why);
+    let named = why.strip_prefix("unable to start container ");
+    named
+        .and_then(|rest| rest.split_once(": "))
+        .map_or(why, |(_, rest)| rest)
+}
+
+/// What is wrong with a command or its directory in its image, if that is what an OCI runtime
+/// complains of: the exit code of a shell, and what it is.
+fn cannot_run(why: &str) -> Option<(i32, &'static str)> {
+    let why = why.to_lowercase();
+    let says = |part: &str| why.contains(part);
+    let of_directory = says("workdir") || says("chdir to cwd");
+    // Runtimes say of whatever they are refused that permission was denied.
+    let of_command = says("exec: ") || says("executable");
+    let missing = says("not found") || says("no such file or directory");
+    if of_directory {
+        Some((126, "the image has no such working directory"))
+    } else if of_command && missing {
+        Some((127, "the image has no such command"))
+    } else if of_command && says("permission denied") {
+        Some((126, "it is not executable in the image"))
+    } else {
+        None
+    }
+}
+
 struct Answer {
     success: bool,
     stdout: String,
@@ -287,20 +350,13 @@ fn run(command: &mut Command, patience: Duration) -> std::io::Result<Answer> {
     let mut child = command.spawn()?;
     // Closes our copies of the pipes' ends.
     *command = Command::new("true");
-    let since = Instant::now();
     // A client's few lines fit into the pipes, so that it need not be read before its end.
-    let success = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status.success(),
-            Ok(None) if since.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            other => {
-                let _ = child.kill();
-                let _ = child.wait();
-                let late = std::io::ErrorKind::TimedOut;
-                return Err(other.err().unwrap_or_else(|| late.into()));
-            }
+    let success = match await_end(&mut child, patience) {
+        Ok(Some(status)) => status.success(),
+        other => {
+            end_client(&mut child);
+            let late = std::io::ErrorKind::TimedOut;
+            return Err(other.err().unwrap_or_else(|| late.into()));
         }
     };
     let read = |pipe: &mut std::io::PipeReader| {
@@ -315,6 +371,26 @@ fn run(command: &mut Command, patience: Duration) -> std::io::Result<Answer> {
         stdout: read(&mut out),
         stderr: read(&mut err),
     })
+}
+
+/// Ends a client and what it has started, and waits for that a little: where the kernel does not let
+/// it go its parent learns of its end later.
+fn end_client(child: &mut Child) {
+    if let Ok(group) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let _ = await_end(child, END_PATIENCE);
+}
+
+/// How a client ended; none if it has not within `patience`.
+fn await_end(child: &mut Child, patience: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let since = Instant::now();
+    loop {
+        match child.try_wait()? {
+            None if since.elapsed() < patience => std::thread::sleep(Duration::from_millis(2)),
+            ended => return Ok(ended),
+        }
+    }
 }
 
 fn ended(answer: &str) -> Option<Ended> {
@@ -352,4 +428,59 @@ fn last_line(path: &Path) -> String {
         line.pop();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_own_name_of_a_container_is_left_out() {
+        let named = r#"Error: unable to start container "d5d1159aec": no more room: 9"#;
+        assert_eq!(without_container(named), "no more room: 9");
+        assert_eq!(without_container("Error: no more room"), "no more room");
+        assert_eq!(without_container("no more room: 9"), "no more room: 9");
+    }
+
+    #[test]
+    fn only_a_complaint_about_the_command_is_one() {
+        let code = |why| cannot_run(why).map(|(code, _)| code);
+        for (why, expected) in [
+            (
+                r#"runc create failed: unable to start container process: exec: "nosuch": executable file not found in $PATH: OCI runtime attempted to invoke a command that was not found"#,
+                Some(127),
+            ),
+            (
+                r#"runc create failed: unable to start container process: exec: "/no/such": stat /no/such: no such file or directory"#,
+                Some(127),
+            ),
+            (
+                "crun: executable file `nosuch` not found in $PATH: No such file or directory",
+                Some(127),
+            ),
+            (
+                r#"runc create failed: unable to start container process: exec: "/etc/passwd": permission denied: OCI permission denied"#,
+                Some(126),
+            ),
+            ("crun: open executable: Permission denied", Some(126)),
+            (
+                r#"Error: workdir "/nosuch" does not exist on container d5d1159aec"#,
+                Some(126),
+            ),
+            (
+                r#"runc create failed: unable to start container process: chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#,
+                Some(126),
+            ),
+            (
+                "runc create failed: unable to start container process: error during container init: error setting rlimit type 7: operation not permitted: OCI permission denied",
+                None,
+            ),
+            (
+                r#"runc create failed: unable to start container process: error mounting "/gone" to rootfs: no such file or directory"#,
+                None,
+            ),
+        ] {
+            assert_eq!(code(why), expected, "{why}");
+        }
+    }
 }

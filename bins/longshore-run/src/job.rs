@@ -18,9 +18,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
 
 use crate::cgroup::Cgroup;
+use crate::gate::Gate;
 use crate::rlimit::Rlimits;
 use crate::spool::Entry;
-use crate::system::{fork, fork_into, reset_signals};
+use crate::system::{fork, fork_into, own_mounts, reset_signals};
 
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -47,16 +48,21 @@ pub(crate) struct Frame<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// What the groups limit.
     pub(crate) limits: AppliedLimits,
+    /// Whether what it mounts is to end with it. Not what an engine's client mounts, which has to be
+    /// there for the next one.
+    pub(crate) own_mounts: bool,
 }
 
-/// Starts the job of an attempt; the error is how it ended, since it could not begin.
+/// Starts the job of an attempt, up to a process that waits at the gate, and then lets it run; the
+/// error is how it ended, since it could not begin.
 pub(crate) fn spawn(
     entry: &Entry,
     document: &StartDocument,
     frame: &Frame<'_>,
+    gate: Gate,
 ) -> Result<Spawned, ExitCause> {
     let mut command = command(entry, document)?;
-    start(&mut command, document, frame).map_err(|error| {
+    start(&mut command, document, frame, Some(gate)).map_err(|error| {
         let program = document.command.first().map_or("", String::as_str);
         cannot_run(program, &error)
     })
@@ -90,8 +96,9 @@ pub(crate) fn spawn_client(
         lock,
         cgroup: None,
         limits: AppliedLimits::all(Means::Engine),
+        own_mounts: false,
     };
-    let started = start(&mut command, document, &frame);
+    let started = start(&mut command, document, &frame, None);
     started
         .map(|spawned| spawned.pid)
         .map_err(|error| match cannot_run(&program, &error) {
@@ -113,6 +120,7 @@ fn cannot_run(program: &str, error: &std::io::Error) -> ExitCause {
         Some(libc::EACCES) => (126, "it is not executable, or permission is denied"),
         Some(libc::ENOEXEC) => (126, "it is not a program for this machine"),
         Some(libc::E2BIG) => (126, "its arguments and variables are too long"),
+        Some(libc::ECANCELED) => return no_leave(),
         _ => {
             let error = shortened(&format!("cannot run {program}"), &error.to_string());
             return ExitCause::NotStarted { error };
@@ -120,6 +128,13 @@ fn cannot_run(program: &str, error: &std::io::Error) -> ExitCause {
     };
     let error = shortened(&format!("cannot run {program}"), what);
     ExitCause::CannotRun { code, error }
+}
+
+/// How a job ended that may not run; nobody is left to be told, where all is in order.
+pub(crate) fn no_leave() -> ExitCause {
+    ExitCause::NotStarted {
+        error: "its supervisor did not let it run".into(),
+    }
 }
 
 /// Both parts, the first one cut if it is too long.
@@ -150,11 +165,13 @@ const NOT_ENTERED: u8 = b'G';
 /// What it says if it cannot run the command: the number of the error, in four bytes.
 const NOT_RUN: u8 = b'E';
 
-/// Forks and runs the command in the child; returns when it runs or cannot.
+/// Forks and runs the command in the child, with a gate as soon as it may; returns when it runs or
+/// cannot.
 fn start(
     command: &mut Command,
     document: &StartDocument,
     frame: &Frame<'_>,
+    gate: Option<Gate>,
 ) -> std::io::Result<Spawned> {
     let (mut read, mut write) = std::io::pipe()?;
     let parent = getpid();
@@ -164,8 +181,9 @@ fn start(
     match forked {
         ForkResult::Child => {
             enter(doors, &mut write);
-            let error = match prepare(parent, frame.lock, &rlimits) {
-                Ok(()) => command.exec(),
+            let error = match prepare(parent, frame, &rlimits) {
+                Ok(()) if gate.is_none_or(|mut gate| gate.wait()) => command.exec(),
+                Ok(()) => std::io::Error::from_raw_os_error(libc::ECANCELED),
                 Err(error) => error,
             };
             let number = error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
@@ -230,7 +248,7 @@ fn enter(doors: Doors, said: &mut impl Write) {
 }
 
 /// What the new process does between fork and exec.
-fn prepare(parent: Pid, lock: &File, rlimits: &Rlimits) -> std::io::Result<()> {
+fn prepare(parent: Pid, frame: &Frame<'_>, rlimits: &Rlimits) -> std::io::Result<()> {
     setsid()?;
     // A net under B: should it and A both be killed, this process is, too.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -238,7 +256,11 @@ fn prepare(parent: Pid, lock: &File, rlimits: &Rlimits) -> std::io::Result<()> {
         return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
     }
     // So that whatever survives everything is still seen; not possible below a low limit.
-    let _ = fcntl(lock, FcntlArg::F_DUPFD(LOWEST_LOCK_DESCRIPTOR));
+    let _ = fcntl(frame.lock, FcntlArg::F_DUPFD(LOWEST_LOCK_DESCRIPTOR));
+    if frame.own_mounts {
+        // Not possible for those who cannot mount anything either.
+        let _ = own_mounts();
+    }
     umask(Mode::from_bits_truncate(0o022));
     rlimits.set()?;
     reset_signals();
@@ -325,4 +347,50 @@ fn open_input(path: &Path) -> std::io::Result<File> {
     }
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_types::{Attempt, ByteSize};
+
+    use super::*;
+    use crate::directory::RunDirectory;
+    use crate::gate::gate;
+    use crate::system::wait_for;
+
+    #[test]
+    fn a_job_runs_with_leave_and_never_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::at(&folder.path().join("run")).unwrap();
+        let uuid = "zzzzz-dz642-000000000000001".parse().unwrap();
+        let entry = directory.entry(uuid, Attempt(1));
+        let lock = directory.lock(std::time::Duration::ZERO).unwrap();
+        entry.create(None, &lock).unwrap();
+        let witness = folder.path().join("witness");
+        let mut document =
+            StartDocument::new(vec!["touch".into(), witness.to_str().unwrap().into()]);
+        document.output_limit = ByteSize::mib(1);
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        let frame = Frame {
+            lock: &lock,
+            cgroup: None,
+            limits: AppliedLimits::all(Means::Nothing),
+            own_mounts: true,
+        };
+
+        let (closed, leave) = gate().unwrap();
+        drop(leave);
+        let refused = spawn(&entry, &document, &frame, closed);
+        assert!(
+            matches!(refused, Err(ExitCause::NotStarted { .. })),
+            "{refused:?}"
+        );
+        assert!(!witness.exists());
+
+        let (open, leave) = gate().unwrap();
+        leave.give();
+        let job = spawn(&entry, &document, &frame, open).unwrap();
+        assert_eq!(wait_for(job.pid), Ok(0));
+        assert!(witness.exists());
+    }
 }

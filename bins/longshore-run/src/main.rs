@@ -20,14 +20,21 @@
 //! start command ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
 //! ```
 //!
-//! The watch stream forks A itself; its end leaves A alone.
+//! The watch stream forks A itself, ahead of the request where it has the time; its end leaves A
+//! alone. While A writes the entry to disk B makes the groups and C, which waits at a gate that only
+//! A can open: for the command to be run at once when the disk has it.
 //!
 //! A and B bear the container's own part of its UUID as their name (`ps -o comm`). Both are
 //! subreapers: whatever the job leaves behind becomes a child of B, and of A once B is gone. When
 //! the job ends, when A dies (B sees the end of their socket) or when B dies (A sees it), the one
 //! that is left ends every descendant before it goes. Should both be killed, C is ended by its
 //! parent-death signal, and the next report or kill ends the members of the job's control group,
-//! where there is one.
+//! where there is one, and asks the engine of a container to remove it: a watch stream with a process
+//! of its own, and nobody under the directory lock, since engines take their time.
+//!
+//! Run by root, C has mounts of its own: what the job mounts ends with its last process, and is not
+//! there when its files are removed. Whatever is mounted below them all the same (without root a job
+//! can have a FUSE file system) is not removed, nor is anything in it.
 //!
 //! # Files
 //!
@@ -35,9 +42,9 @@
 //! |---|---|---|
 //! | `lock/directory` | the directory lock | nothing |
 //! | `lock/UUID.lock` | held as long as anything of the container may run | its supervisor; a report, if nobody holds it |
-//! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/`, `engine` (what a container engine complained of) | an acknowledgement |
+//! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/`, `engine` (what a container engine complained of), `variables` (of its container, until that is made) | an acknowledgement |
 //! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number |
-//! | `trash/` | entries that are being removed | the acknowledgement, or the next one |
+//! | `trash/` | entries that are being removed | the acknowledgement, or one that comes a minute later |
 //! | `guard/` | when to power the machine off, when a command last came, the guard's lock | nothing |
 //! | `broken` | why the machine should get no more work | the operator |
 //!
@@ -54,7 +61,7 @@
 //!
 //! | when | what | promise |
 //! |---|---|---|
-//! | before anything is started | `state`, just made, and so with its name and its new directories | an attempt that may have run is never run again, also after a power failure |
+//! | before the gate is opened | `state`, just made, and so with its name and its new directories | an attempt that may have run is never run again, also after a power failure |
 //! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `state` | a result that was reported is not lost |
 //! | before an acknowledged entry is removed | the directory `mark` | as the first |
 //!
@@ -64,7 +71,8 @@
 //!
 //! A job costs six files or directories beside its lock file, three calls that wait for the disk
 //! (one of them, that of the acknowledgement, while nobody waits for it), three forks when it is
-//! started over a watch stream (four by a command) and no listing of anything that grows. It is
+//! started over a watch stream, of which one is made ahead (four by a command), and no listing of
+//! anything that grows. The last two, and the control groups, are made while the disk writes. It is
 //! born in its control group, because moving it there afterwards would take the kernel
 //! milliseconds, and has one only in the hierarchies that limit something.
 
@@ -73,6 +81,7 @@ mod arguments;
 mod cgroup;
 mod directory;
 mod engine;
+mod gate;
 mod guard;
 mod job;
 mod kill;
@@ -88,6 +97,7 @@ mod start;
 mod stream;
 mod supervisor;
 mod system;
+mod tree;
 mod watch;
 
 use std::io::Write;

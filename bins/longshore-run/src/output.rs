@@ -27,6 +27,8 @@ const BLOCK: u64 = 4096;
 const MARK: &str = "\n[longshore: ";
 /// No such line is longer, in bytes.
 const MAX_MARK: usize = 200;
+/// No stream has had more left out, in bytes: a line that says so is not ours.
+const MAX_LEFT_OUT: u64 = 1 << 50;
 
 /// Which part of a stream is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +239,7 @@ fn written_mark(file: &File, limit: ByteSize, size: u64) -> Option<(Cut, u64)> {
     let digits = text.strip_prefix(MARK)?.split(' ').next()?;
     let left_out: u64 = digits.parse().ok()?;
     let line = mark(left_out, limit);
-    if !text.starts_with(&line) || left_out > u64::MAX / 2 {
+    if !text.starts_with(&line) || left_out > MAX_LEFT_OUT {
         return None;
     }
     let to = from + left_out;
@@ -401,6 +403,8 @@ mod tests {
             written.extend(b"end");
             std::fs::write(&path, &written).unwrap();
             assert_eq!(printed(&path, u64::MAX), written);
+            let said = Text::open(&path, LIMIT).unwrap().written().bytes;
+            assert!(said < 2 * MAX_LEFT_OUT, "{said}");
             window(&path, LIMIT, (0, u64::MAX)).unwrap();
             window(&path, LIMIT, (u64::MAX, 1)).unwrap();
         }

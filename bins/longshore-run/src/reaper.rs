@@ -1,10 +1,11 @@
 //! B: the parent of the job, and the ending of everything that a job leaves behind.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_runner_api::StartDocument;
 use longshore_runner_api::command::OutputStream;
@@ -16,13 +17,17 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroup, Home, MemoryWatch};
+use crate::cgroup::{Cgroup, MemoryWatch, Shortage};
 use crate::engine::Engine;
+use crate::gate::Gate;
 use crate::job::{self, Frame, Spawned};
 use crate::lock::Lock;
 use crate::spool::Entry;
-use crate::supervisor::REMOVE_PATIENCE;
+use crate::supervisor::{Claim, REMOVE_PATIENCE};
 use crate::system::{now, wait_any};
+
+/// How long an engine may take to fetch an image and to make a container.
+const CREATE_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A asks B to send TERM to the job.
 pub(crate) const ASK_TO_END: u8 = b'T';
@@ -42,13 +47,15 @@ pub(crate) enum Message {
     Ended {
         how: How,
         at: Timestamp,
-        /// Whether its memory was used up.
-        out_of_memory: bool,
+        /// Whose memory was used up, if a process was ended for that.
+        shortage: Option<Shortage>,
     },
     /// The container of the job is gone, says its engine.
     Removed,
     /// Its engine does not say how the job ended.
     Unseen,
+    /// Nothing is left of the job, and B goes.
+    AllEnded,
 }
 
 /// How a process ended.
@@ -71,6 +78,9 @@ struct Reaper<'a> {
     /// The job, or the engine's client for it, until it has been waited for; so its id, and its
     /// group's, cannot be reused.
     job: Option<Pid>,
+    /// The mounts of the job, held so that the kernel takes them apart when the result is recorded, and
+    /// nobody waits for that.
+    mounts: Option<File>,
     /// Whether the job was asked to end.
     asked: bool,
 }
@@ -78,24 +88,30 @@ struct Reaper<'a> {
 /// What an engine's client is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Creating,
+    /// Fetching the image and making the container, which is given up then.
+    Creating {
+        until: Instant,
+    },
     Running,
 }
 
-/// Runs the job to its end and ends what it leaves behind. To be called in B, as a subreaper.
-pub(crate) fn run(
-    entry: &Entry,
-    document: &StartDocument,
-    lock: &Lock,
-    socket: UnixStream,
-    signals: &SignalFd,
-) {
+impl Stage {
+    /// How long it may still go on.
+    fn time_left(self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::Creating { until } => Some(until.saturating_duration_since(now)),
+            Self::Running => None,
+        }
+    }
+}
+
+/// Makes the job ready, runs it as soon as it may to its end, and ends what it leaves behind. To be
+/// called in B, as a subreaper.
+pub(crate) fn run(claim: &Claim, socket: UnixStream, signals: &SignalFd, gate: Gate) {
+    let (entry, document, lock) = (&claim.entry, &claim.document, &claim.lock);
     let mut engine = Engine::of_document(entry, document);
-    let home = match &engine {
-        None => Some(Home::Own),
-        Some(engine) => engine.takes_groups().then_some(Home::Root),
-    };
-    let made = home.and_then(|home| Cgroup::create(entry, document, home));
+    let plan = claim.groups.as_ref();
+    let made = plan.and_then(|plan| plan.make(entry, document));
     let (cgroup, memory, mut limits) = match made {
         Some(made) => (Some(made.cgroup), made.memory, made.limits),
         None => (None, None, AppliedLimits::all(Means::Nothing)),
@@ -117,47 +133,57 @@ pub(crate) fn run(
         cgroup,
         memory,
         limits,
-        engine: engine.map(|engine| (engine, Stage::Creating)),
+        engine: engine.map(|engine| {
+            let until = Instant::now() + CREATE_PATIENCE;
+            (engine, Stage::Creating { until })
+        }),
         job: None,
+        mounts: None,
         asked: false,
     };
-    match reaper.begin() {
-        Ok(()) => {
-            let orphaned = reaper.watch();
-            reaper.end_all();
-            if orphaned {
-                // Nobody else will, and its deletion is what those who watch it see.
-                lock.delete();
-            }
-        }
-        Err(cause) => {
-            reaper.tell(&Message::NotStarted { cause });
-            reaper.end_all();
-        }
+    let mut orphaned = false;
+    match reaper.begin(gate) {
+        Ok(()) => orphaned = reaper.watch(),
+        Err(cause) => reaper.tell(&Message::NotStarted { cause }),
+    }
+    let all_ended = reaper.end_all();
+    if orphaned {
+        // Nobody else will, and its deletion is what those who watch it see.
+        lock.delete();
+    } else if all_ended {
+        reaper.tell(&Message::AllEnded);
     }
 }
 
 impl Reaper<'_> {
-    /// Starts the job, or has its container made.
-    fn begin(&mut self) -> Result<(), ExitCause> {
+    /// Starts the job, or has its container made, as soon as that may be.
+    fn begin(&mut self, mut gate: Gate) -> Result<(), ExitCause> {
         if let Some((engine, _)) = &self.engine {
+            if !gate.wait() {
+                return Err(job::no_leave());
+            }
             let noted = self.entry.note_engine(engine);
             noted.map_err(|error| ExitCause::NotStarted {
                 error: format!("cannot note the container of the engine: {error}"),
             })?;
             check_mounts(self.document)?;
             let create = engine.create(self.entry, self.document);
+            let create = create.map_err(|error| ExitCause::NotStarted {
+                error: format!("cannot write the variables of the container: {error}"),
+            })?;
             return self.spawn_client(create, false);
         }
         let frame = Frame {
             lock: self.lock.file(),
             cgroup: self.cgroup.as_ref(),
             limits: self.limits,
+            own_mounts: true,
         };
-        let Spawned { pid, limits } = job::spawn(self.entry, self.document, &frame)?;
+        let Spawned { pid, limits } = job::spawn(self.entry, self.document, &frame, gate)?;
         self.job = Some(pid);
         self.limits = limits;
         self.tell_started();
+        self.mounts = File::open(format!("/proc/{pid}/ns/mnt")).ok();
         Ok(())
     }
 
@@ -178,9 +204,11 @@ impl Reaper<'_> {
         let Some((engine, stage)) = self.engine.clone() else {
             return self.tell_ended(how, false);
         };
+        // Whatever came of it, it has read them.
+        let _ = std::fs::remove_file(self.entry.engine_variables());
         let went_on = match stage {
             Stage::Running => return self.tell_container_ended(&engine),
-            Stage::Creating if how == How::Exited(0) && !self.asked => {
+            Stage::Creating { .. } if how == How::Exited(0) && !self.asked => {
                 self.engine = Some((engine.clone(), Stage::Running));
                 let started = self.spawn_client(engine.start(self.document), true);
                 if started.is_ok() {
@@ -188,7 +216,10 @@ impl Reaper<'_> {
                 }
                 started
             }
-            Stage::Creating => Err(engine.not_created(&self.entry.engine_errors())),
+            Stage::Creating { .. } if self.time_left() == Some(Duration::ZERO) => {
+                Err(engine.too_slow(CREATE_PATIENCE))
+            }
+            Stage::Creating { .. } => Err(engine.not_created(&self.entry.engine_errors())),
         };
         if let Err(cause) = went_on {
             self.tell(&Message::NotStarted { cause });
@@ -212,12 +243,23 @@ impl Reaper<'_> {
     }
 
     fn tell_ended(&mut self, how: How, out_of_memory: bool) {
-        let used_up = self.memory.as_ref().is_some_and(MemoryWatch::was_used_up);
+        // An engine only says that it was; where the limit is its own it takes it for the reason.
+        let said = out_of_memory.then_some(match self.memory {
+            Some(_) => Shortage::OfMachine,
+            None => Shortage::OfJob,
+        });
+        let seen = self.memory.as_ref().and_then(MemoryWatch::shortage);
         self.tell(&Message::Ended {
             how,
             at: now(),
-            out_of_memory: out_of_memory || used_up,
+            shortage: seen.or(said),
         });
+    }
+
+    /// How long the engine's client may still go on, if not for ever.
+    fn time_left(&self) -> Option<Duration> {
+        let (_, stage) = self.engine.as_ref()?;
+        stage.time_left(Instant::now())
     }
 
     /// Returns when everything is to be ended; `true` if the supervisor is gone.
@@ -227,7 +269,12 @@ impl Reaper<'_> {
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut ready, PollTimeout::NONE) {
+            let patience = self.time_left().map_or(PollTimeout::NONE, |left| {
+                let left = left + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            });
+            match poll(&mut ready, patience) {
+                Ok(0) if self.time_left() == Some(Duration::ZERO) => return false,
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return false,
             }
@@ -250,6 +297,11 @@ impl Reaper<'_> {
 
     fn ask_to_end(&mut self) {
         self.asked = true;
+        if let Some((engine, Stage::Running)) = &self.engine
+            && engine.ask_to_end()
+        {
+            return;
+        }
         if let Some(job) = self.job {
             // Its group is its own, unless it has not got as far as making one.
             if killpg(job, Signal::SIGTERM).is_err() {
@@ -260,10 +312,11 @@ impl Reaper<'_> {
         }
     }
 
-    /// Ends the engine's client, which could go on and start the container, and removes that.
-    fn remove_container(&mut self) {
-        let Some((engine, _)) = self.engine.clone() else {
-            return;
+    /// Ends the engine's client, which could go on and start the container, and removes that; says
+    /// whether there is none any more that may run.
+    fn remove_container(&mut self) -> bool {
+        let Some((engine, stage)) = self.engine.clone() else {
+            return true;
         };
         self.asked = true;
         while let Some(client) = self.job {
@@ -273,19 +326,23 @@ impl Reaper<'_> {
             drain(self.signals);
             self.reap();
         }
-        if engine.remove(REMOVE_PATIENCE) {
+        // What nobody has asked to start never runs: an engine that cannot be used, which could not
+        // make it, cannot remove it either.
+        let never_started = matches!(stage, Stage::Creating { .. });
+        let removed = engine.remove(REMOVE_PATIENCE) || never_started;
+        if removed {
             self.tell(&Message::Removed);
         }
+        removed
     }
 
-    fn end_all(&mut self) {
-        self.remove_container();
+    /// Says whether nothing is left.
+    fn end_all(&mut self) -> bool {
+        let removed = self.remove_container();
         let signals = self.signals;
         let cgroup = self.cgroup.take();
         end_all(signals, cgroup.as_ref(), || self.reap());
-        if let Some(cgroup) = cgroup {
-            cgroup.end(Duration::from_secs(1));
-        }
+        cgroup.is_none_or(|cgroup| cgroup.end(Duration::from_secs(1))) && removed
     }
 
     /// Waits for every child that has ended; says whether there are others.

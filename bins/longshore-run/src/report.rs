@@ -36,7 +36,7 @@ pub(crate) fn report(directory: &RunDirectory, options: &ReportOptions) -> Resul
     // Before the first look, so that no change falls between.
     let watch = Watch::new(directory);
     let mut looks = Looks::default();
-    let mut survey = Survey::default();
+    let mut survey = Survey::new();
     survey.look(directory, Look::All)?;
     loop {
         let report = survey.report();

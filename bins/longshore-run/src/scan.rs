@@ -15,6 +15,7 @@ use crate::directory::RunDirectory;
 use crate::lock::{self, Holder, Lock};
 use crate::remains::Remains;
 use crate::spool::{Entry, newest_entry};
+use crate::supervisor::REMOVE_PATIENCE;
 
 /// How long ending what a dead supervisor left behind may take.
 const REMAINS_PATIENCE: Duration = Duration::from_millis(500);
@@ -23,10 +24,10 @@ const REAPER_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a report may wait for the directory lock, which it needs only to tidy up.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Reads everything. Its only effects are that lock files which nobody holds are deleted, and
-/// that what dead supervisors left in their control groups is ended.
+/// Reads everything. Its only effects are that lock files which nobody holds, and directories of
+/// no attempt, are deleted, and that what dead supervisors left in their control groups is ended.
 pub(crate) fn scan(directory: &RunDirectory) -> Result<RunnerReport> {
-    let mut survey = Survey::default();
+    let mut survey = Survey::new();
     survey.look(directory, Look::All)?;
     Ok(survey.report())
 }
@@ -42,13 +43,43 @@ pub(crate) enum Look {
 
 /// What was found about everything, kept from one look to the next, so that a look costs as much
 /// as what may have changed and not as much as there is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Survey {
     containers: BTreeMap<ContainerUuid, ContainerReport>,
     broken: Option<String>,
+    /// For how long a container engine may be asked to remove what a dead supervisor has left; none
+    /// if it may not be asked.
+    engines: Option<Duration>,
+    /// Containers that an engine has still to remove.
+    left: BTreeSet<ContainerUuid>,
 }
 
 impl Survey {
+    /// One that asks engines itself, until one does not answer.
+    pub(crate) fn new() -> Self {
+        Self {
+            containers: BTreeMap::new(),
+            broken: None,
+            engines: Some(REMAINS_PATIENCE),
+            left: BTreeSet::new(),
+        }
+    }
+
+    /// One that never does: what an engine has still to remove is [left](Self::left_after) to others.
+    pub(crate) fn without_engines() -> Self {
+        Self {
+            engines: None,
+            ..Self::new()
+        }
+    }
+
+    /// One of those that an engine has still to remove; if there are more, another than the last.
+    pub(crate) fn left_after(&self, last: Option<ContainerUuid>) -> Option<ContainerUuid> {
+        let later = |uuid: &&ContainerUuid| last.is_none_or(|last| **uuid > last);
+        let next = self.left.iter().find(later).or(self.left.first());
+        next.copied()
+    }
+
     /// Looks anew, with the effects of [`scan`].
     pub(crate) fn look(&mut self, directory: &RunDirectory, at: Look) -> Result<()> {
         match at {
@@ -60,8 +91,8 @@ impl Survey {
     }
 
     /// What was found of a container.
-    pub(crate) fn found(&self, uuid: ContainerUuid) -> Option<&ReportedState> {
-        self.containers.get(&uuid).map(|found| &found.state)
+    pub(crate) fn found(&self, uuid: ContainerUuid) -> Option<&ContainerReport> {
+        self.containers.get(&uuid)
     }
 
     /// All that was found.
@@ -80,10 +111,15 @@ impl Survey {
         let spooled = uuids(&directory.spool(), "")?;
         let locked = uuids(&directory.locks(), ".lock")?;
         self.containers.clear();
+        self.left.clear();
         for uuid in spooled.union(&locked) {
             self.note(directory, *uuid);
         }
         delete_unheld(directory, &locked);
+        let unknown = spooled
+            .iter()
+            .filter(|uuid| !self.containers.contains_key(uuid));
+        remove_empty(directory, unknown);
         self.broken = directory.broken();
         Ok(())
     }
@@ -94,7 +130,7 @@ impl Survey {
     }
 
     fn note(&mut self, directory: &RunDirectory, uuid: ContainerUuid) {
-        let found = state(directory, uuid).unwrap_or_else(|error| {
+        let found = state(directory, uuid, self.engines).unwrap_or_else(|error| {
             // Reported as what does least harm: that it may run.
             complain(&format!("{uuid}: {error:#}"));
             Some(ContainerReport {
@@ -103,11 +139,34 @@ impl Survey {
                 state: ReportedState::Running { started_at: None },
             })
         });
+        self.left.remove(&uuid);
+        if found.as_ref().is_some_and(is_stale) && is_left_to_an_engine(directory, uuid) {
+            self.left.insert(uuid);
+            // What one of them does not do at once the others would not either.
+            self.engines = None;
+        }
         match found {
             Some(found) => self.containers.insert(uuid, found),
             None => self.containers.remove(&uuid),
         };
     }
+}
+
+fn is_stale(found: &ContainerReport) -> bool {
+    found.state == ReportedState::Stale
+}
+
+fn is_left_to_an_engine(directory: &RunDirectory, uuid: ContainerUuid) -> bool {
+    let newest = newest_entry(directory, uuid).ok().flatten();
+    let remains = newest.as_ref().and_then(Remains::of);
+    remains.is_some_and(|remains| remains.has_engine())
+}
+
+/// Ends what a dead supervisor has left of a container, for as long as its engine takes; the exit
+/// code is 0 if nothing is left.
+pub(crate) fn end_left(directory: &RunDirectory, uuid: ContainerUuid) -> Result<u8> {
+    let found = state(directory, uuid, Some(REMOVE_PATIENCE))?;
+    Ok(u8::from(found.as_ref().is_some_and(is_stale)))
 }
 
 /// The UUIDs among the names in a directory, without their suffix.
@@ -127,7 +186,11 @@ fn uuids(path: &Path, suffix: &str) -> Result<BTreeSet<ContainerUuid>> {
 /// The order of the steps matters, for starts, ends and acknowledgements go on meanwhile. A lock
 /// is taken before its entry is made, and a result is written before its lock is released: so an
 /// entry that was seen before its lock was found free, and has no result after that, never will.
-fn state(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<ContainerReport>> {
+fn state(
+    directory: &RunDirectory,
+    uuid: ContainerUuid,
+    engines: Option<Duration>,
+) -> Result<Option<ContainerReport>> {
     let path = directory.lock_file(uuid);
     for _ in 0..10 {
         let before = newest_entry(directory, uuid)?;
@@ -149,13 +212,13 @@ fn state(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Contain
         let state = match holder {
             Holder::Nobody => match entry.state().result {
                 Some(exit) => ReportedState::Finished(exit),
-                None => lost(&entry),
+                None => lost(&entry, engines),
             },
             Holder::Supervisor(_) => running(&entry),
             Holder::Other => match entry.state().result {
                 Some(exit) => ReportedState::Finished(exit),
                 None if lock::content_attempt(&path) == Some(entry.attempt) => {
-                    match left_behind(&entry, &path)? {
+                    match left_behind(&entry, &path, engines)? {
                         Some(state) => state,
                         None => continue,
                     }
@@ -202,15 +265,17 @@ fn start_under_way(
 /// The supervisor died without a result and something still holds its lock: what is in its control
 /// group is ended, and the reaper given a moment to end the rest. `None` if that changed something,
 /// or if the supervisor was only about to begin when it was looked for.
-fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>> {
+fn left_behind(
+    entry: &Entry,
+    lock_file: &Path,
+    engines: Option<Duration>,
+) -> Result<Option<ReportedState>> {
     // A supervisor marks the lock before it writes the content that was read just now. So if it is
     // not seen from here on, it is dead.
     if lock::holder(lock_file)? != Holder::Other {
         return Ok(None);
     }
-    if let Some(remains) = Remains::of(entry) {
-        remains.end(REMAINS_PATIENCE);
-    }
+    end_remains(entry, engines);
     let since = Instant::now();
     while lock::holder(lock_file)? == Holder::Other {
         if since.elapsed() >= REAPER_PATIENCE {
@@ -222,16 +287,26 @@ fn left_behind(entry: &Entry, lock_file: &Path) -> Result<Option<ReportedState>>
 }
 
 /// The supervisor died without a result, and nothing holds its lock.
-fn lost(entry: &Entry) -> ReportedState {
-    if let Some(remains) = Remains::of(entry)
-        && !remains.end(REMAINS_PATIENCE)
-    {
+fn lost(entry: &Entry, engines: Option<Duration>) -> ReportedState {
+    if !end_remains(entry, engines) {
         return ReportedState::Stale;
     }
     let mut exit = Exit::unseen(ExitCause::SupervisorLost);
     exit.started_at = entry.state().started_at;
-    entry.note_written(&mut exit);
+    entry.note_written(&mut exit, entry.output_limit());
     ReportedState::Finished(exit)
+}
+
+/// Ends what a dead supervisor has left, if an engine may be asked for as long as it needs one; says
+/// whether nothing of it is left.
+fn end_remains(entry: &Entry, engines: Option<Duration>) -> bool {
+    let Some(remains) = Remains::of(entry) else {
+        return true;
+    };
+    match engines {
+        None if remains.has_engine() => false,
+        patience => remains.end(patience.unwrap_or(REMAINS_PATIENCE)),
+    }
 }
 
 /// Deletes the lock files that nobody holds, unless a start is busy.
@@ -254,6 +329,22 @@ fn delete_unheld(directory: &RunDirectory, locked: &BTreeSet<ContainerUuid>) {
         {
             lock.delete();
         }
+    }
+}
+
+/// Removes the directories of containers that have no attempt, which starts leave that are killed
+/// in the middle; unless a start is busy.
+fn remove_empty<'a>(directory: &RunDirectory, uuids: impl Iterator<Item = &'a ContainerUuid>) {
+    let mut uuids = uuids.peekable();
+    if uuids.peek().is_none() {
+        return;
+    }
+    let Ok(_guard) = directory.lock(LOCK_PATIENCE) else {
+        return;
+    };
+    for uuid in uuids {
+        // Fails, rightly, where there is an attempt by now.
+        let _ = std::fs::remove_dir(directory.spool().join(uuid.as_str()));
     }
 }
 

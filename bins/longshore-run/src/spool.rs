@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::{DirectoryLock, RunDirectory};
 use crate::engine::Engine;
 use crate::output::Text;
+use crate::tree;
 
 /// The file that all is noted in.
 const STATE: &str = "state";
@@ -29,6 +30,7 @@ enum Note {
     Cgroup(PathBuf),
     Cgroups(Vec<PathBuf>),
     Engine(Engine),
+    EngineRemoved,
     OutputLimit(ByteSize),
     Started(Timestamp),
     Finished(Exit),
@@ -39,7 +41,7 @@ enum Note {
 pub(crate) struct State {
     /// Where its control groups are, or were to be.
     pub(crate) cgroups: Vec<PathBuf>,
-    /// The container that an engine runs, or was to run.
+    /// The container that an engine runs, or was to run, unless it was removed.
     pub(crate) engine: Option<Engine>,
     /// How much of each output stream is kept, if not the usual amount.
     pub(crate) output_limit: Option<ByteSize>,
@@ -81,8 +83,9 @@ impl Entry {
         self.path.is_dir()
     }
 
-    /// Makes the entry with all that a job needs, so that a full disk shows before the start.
-    pub(crate) fn create(&self, _lock: &DirectoryLock) -> Result<()> {
+    /// Makes the entry with all that a job needs, so that a full disk shows before the start, and
+    /// remembers where its control groups are to be.
+    pub(crate) fn create(&self, groups: Option<Vec<PathBuf>>, _lock: &DirectoryLock) -> Result<()> {
         let directory = |path: &Path| DirBuilder::new().mode(0o700).create(path);
         let container = self.container_directory();
         match directory(container) {
@@ -94,7 +97,10 @@ impl Entry {
             for stream in OutputStream::ALL {
                 self.open_output(stream)?;
             }
-            self.open_state().map(drop)
+            match groups {
+                Some(groups) => self.note_cgroups(&groups),
+                None => self.open_state().map(drop),
+            }
         })
         .with_context(|| format!("cannot create {}", self.path.display()))
     }
@@ -112,7 +118,7 @@ impl Entry {
 
     /// Takes back an entry for which nothing was started.
     pub(crate) fn discard(&self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = tree::remove(&self.path);
         let _ = std::fs::remove_dir(self.container_directory());
     }
 
@@ -125,17 +131,17 @@ impl Entry {
             .open(self.output(stream))
     }
 
-    /// How much was written to a stream, and what of it is there.
-    pub(crate) fn written(&self, stream: OutputStream) -> Written {
-        let text = Text::open(&self.output(stream), self.output_limit());
+    /// How much was written to a stream of which so much is kept, and what of it is there.
+    fn written(&self, stream: OutputStream, limit: ByteSize) -> Written {
+        let text = Text::open(&self.output(stream), limit);
         text.map_or_else(|_| Written::default(), |text| text.written())
     }
 
-    /// Completes a result with how much was written to both streams.
-    pub(crate) fn note_written(&self, exit: &mut Exit) {
-        let stdout = self.written(OutputStream::Stdout);
+    /// Completes a result with how much was written to both streams, of which so much is kept.
+    pub(crate) fn note_written(&self, exit: &mut Exit, limit: ByteSize) {
+        let stdout = self.written(OutputStream::Stdout, limit);
         (exit.stdout_bytes, exit.stdout_cut) = (stdout.bytes, stdout.cut);
-        let stderr = self.written(OutputStream::Stderr);
+        let stderr = self.written(OutputStream::Stderr, limit);
         (exit.stderr_bytes, exit.stderr_cut) = (stderr.bytes, stderr.cut);
     }
 
@@ -162,6 +168,7 @@ impl Entry {
                 Ok(Note::Cgroup(path)) => state.cgroups.push(path),
                 Ok(Note::Cgroups(paths)) => state.cgroups.extend(paths),
                 Ok(Note::Engine(engine)) => state.engine = Some(engine),
+                Ok(Note::EngineRemoved) => state.engine = None,
                 Ok(Note::OutputLimit(limit)) => state.output_limit = Some(limit),
                 Ok(Note::Started(at)) => state.started_at = Some(at),
                 Ok(Note::Finished(exit)) => state.result = Some(exit),
@@ -186,6 +193,29 @@ impl Entry {
         self.note(&Note::Engine(engine.clone()))?.sync_data()
     }
 
+    /// Remembers that the engine has removed its container, so that it is not asked again; whether
+    /// that could be written.
+    pub(crate) fn note_engine_removed(&self) -> bool {
+        self.note(&Note::EngineRemoved).is_ok()
+    }
+
+    /// What the variables of a container are in, until it is made.
+    pub(crate) fn engine_variables(&self) -> PathBuf {
+        self.path.join("variables")
+    }
+
+    /// Writes them, a line each.
+    pub(crate) fn write_engine_variables(&self, lines: &str) -> std::io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.engine_variables())?;
+        file.write_all_at(lines.as_bytes(), 0)
+    }
+
     /// Where the client of an engine says what went wrong before there was a container.
     pub(crate) fn engine_errors(&self) -> PathBuf {
         self.path.join("engine")
@@ -197,7 +227,7 @@ impl Entry {
         let _ = self.note(&Note::Started(at));
     }
 
-    /// Writes the result, and what it is about, to disk.
+    /// Writes the result, with how much was written, and what it is about to disk.
     ///
     /// In place: nobody believes a result while the supervisor lives, and a line without its last
     /// byte counts as none; so no renaming is needed, which would cost another commit. Nor is the
@@ -208,8 +238,11 @@ impl Entry {
             .recursive(true)
             .mode(0o700)
             .create(&self.path)?;
-        for stream in OutputStream::ALL {
-            if self.written(stream).bytes > 0 {
+        for (stream, bytes) in [
+            (OutputStream::Stdout, exit.stdout_bytes),
+            (OutputStream::Stderr, exit.stderr_bytes),
+        ] {
+            if bytes > 0 {
                 self.open_output(stream)?.sync_data()?;
             }
         }

@@ -4,7 +4,7 @@ use std::io::{PipeReader, PipeWriter, Read, stdin};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use longshore_runner_api::command::{EXIT_KNOWN_ATTEMPT, EXIT_OK};
 use longshore_runner_api::{MAX_DOCUMENT_BYTES, StartDocument, StartReply};
 use longshore_types::{Attempt, ContainerUuid};
@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::ForkResult;
 
+use crate::cgroup::Plan;
 use crate::directory::RunDirectory;
-use crate::lock::Lock;
+use crate::lock::{self, Holder, Lock};
 use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::supervisor::{self, Claim, READY};
@@ -28,7 +29,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const REMAINS_PATIENCE: Duration = Duration::from_millis(500);
 
 enum Claimed {
-    Ours(Entry, Lock),
+    Ours(Lock),
     Known(Attempt),
 }
 
@@ -59,12 +60,9 @@ pub(crate) fn supervise(
     let Some(claim) = claim_document(directory, uuid, attempt, bytes)? else {
         return Ok(known_attempt());
     };
-    let set_up = claim.entry.sync().and_then(|()| {
-        let ready = std::io::stderr().as_fd().try_clone_to_owned();
-        let ready = ready.context("cannot keep standard error")?;
-        supervisor::set_up(&claim, PipeWriter::from(ready))
-    });
-    match set_up {
+    let ready = std::io::stderr().as_fd().try_clone_to_owned();
+    let ready = ready.context("cannot keep standard error");
+    match ready.and_then(|ready| supervisor::set_up(&claim, PipeWriter::from(ready))) {
         Ok(supervision) => supervision.run(),
         Err(error) => {
             give_up(directory, &claim, &error);
@@ -82,11 +80,14 @@ fn claim_document(
     bytes: &[u8],
 ) -> Result<Option<Claim>> {
     let document = StartDocument::from_json(bytes)?;
-    match claim(directory, uuid, attempt) {
-        Ok(Claimed::Ours(entry, lock)) => Ok(Some(Claim {
+    let entry = directory.entry(uuid, attempt);
+    let groups = Plan::of(&entry, &document);
+    match claim(directory, &entry, groups.as_ref()) {
+        Ok(Claimed::Ours(lock)) => Ok(Some(Claim {
             entry,
             lock,
             document,
+            groups,
         })),
         Ok(Claimed::Known(newest)) => {
             complain(&format!(
@@ -113,7 +114,10 @@ fn give_up(directory: &RunDirectory, claim: &Claim, error: &anyhow::Error) {
     claim.lock.delete();
 }
 
-fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<Claimed> {
+fn claim(directory: &RunDirectory, entry: &Entry, groups: Option<&Plan>) -> Result<Claimed> {
+    let (uuid, attempt) = (entry.uuid, entry.attempt);
+    // Before the lock is taken, since an engine takes its time.
+    let over = end_older(directory, uuid)?;
     let directory_lock = directory.lock(LOCK_PATIENCE)?;
     if let Some(newest) = spool::newest(directory, uuid)?
         && newest >= attempt
@@ -123,37 +127,50 @@ fn claim(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Res
     let Some(lock) = Lock::take(&directory.lock_file(uuid))? else {
         bail!("an older attempt of {uuid} still runs; attempt {attempt} was not started");
     };
-    end_older(directory, uuid)?;
-    let entry = directory.entry(uuid, attempt);
+    if let Some(older) = spool::newest_entry(directory, uuid)?
+        && Some(older.attempt) != over
+        && Remains::of(&older).is_some()
+    {
+        return Err(still_runs(&older));
+    }
     let made = lock
         .clear()
         .context("cannot empty the lock file")
-        .and_then(|()| entry.create(&directory_lock));
+        .and_then(|()| entry.create(groups.map(Plan::paths), &directory_lock));
     if let Err(error) = made {
         entry.discard();
         lock.delete();
         return Err(error);
     }
-    Ok(Claimed::Ours(entry, lock))
+    Ok(Claimed::Ours(lock))
 }
 
-/// Ends what a lost supervision of an older attempt may have left, or refuses the newer one.
-fn end_older(directory: &RunDirectory, uuid: ContainerUuid) -> Result<()> {
-    if let Some(older) = spool::newest_entry(directory, uuid)?
-        && let Some(remains) = Remains::of(&older)
-        && !remains.end(REMAINS_PATIENCE)
-    {
-        bail!(
-            "something of attempt {} of {uuid} still runs",
-            older.attempt
-        );
+/// Ends what a lost supervision of an older attempt may have left, or refuses the newer one; which
+/// attempt has left nothing.
+fn end_older(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Option<Attempt>> {
+    let Some(older) = spool::newest_entry(directory, uuid)? else {
+        return Ok(None);
+    };
+    // An entry that is there, and whose lock nobody holds after that, has no supervisor any more.
+    if lock::holder(&directory.lock_file(uuid))? != Holder::Nobody {
+        return Ok(None);
     }
-    Ok(())
+    match Remains::of(&older) {
+        Some(remains) if !remains.end(REMAINS_PATIENCE) => Err(still_runs(&older)),
+        _ => Ok(Some(older.attempt)),
+    }
+}
+
+fn still_runs(older: &Entry) -> anyhow::Error {
+    anyhow!(
+        "something of attempt {} of {} still runs",
+        older.attempt,
+        older.uuid
+    )
 }
 
 /// Makes the supervisor; an error means that there is none and nothing was started.
 fn launch(claim: &Claim) -> Result<StartReply> {
-    claim.entry.sync()?;
     let (read, write) = std::io::pipe().context("cannot make a pipe")?;
     match fork().context("cannot fork")? {
         ForkResult::Child => {

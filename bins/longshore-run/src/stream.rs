@@ -4,9 +4,10 @@
 //! and everything else is read from the directory. Any number of streams may be open beside each
 //! other and beside commands. It has one thread; whatever may take time is done by a child, made
 //! with a fork and with nothing of the stream's but the way back for what it has to say. One that
-//! starts an attempt stays, as its supervisor.
+//! starts an attempt stays, as its supervisor; [a spare one](spare) is made ahead.
 
 mod child;
+mod spare;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, stdin};
@@ -17,19 +18,21 @@ use anyhow::{Context, Result, bail};
 use longshore_runner_api::command::{EXIT_USAGE, MAX_WAIT};
 use longshore_runner_api::report::{MAX_TEXT, parse_acks};
 use longshore_runner_api::watch::{Ask, FromRunner, HEARTBEAT, Request, Requests, WATCH_PROTOCOL};
-use longshore_types::{ContainerUuid, ReportedState};
+use longshore_types::{Attempt, ContainerReport, ContainerUuid, ReportedState};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::acknowledge::acknowledge;
+use crate::cgroup;
 use crate::directory::RunDirectory;
 use crate::report::Looks;
-use crate::scan::{Look, Survey};
+use crate::scan::{Look, Survey, end_left};
 use crate::supervisor::READY;
 use crate::system::{wait_any, wait_for};
 use crate::watch::{Changes, Watch};
 use crate::{complain, kill, say, start};
 use child::{Child, Known, Task, child, contact};
+use spare::Spare;
 
 /// The most children at once; further requests wait.
 const MAX_CHILDREN: usize = 64;
@@ -38,12 +41,15 @@ const MAX_REPORTS: usize = 8;
 /// How long after its supervisor is ready a job may take to run, before a report is made only to say
 /// that it is being started: whoever had it started knows that.
 const START_PATIENCE: Duration = Duration::from_millis(50);
+/// How long an engine that did not do what it was asked to is not asked again.
+const ENGINE_PAUSE: Duration = Duration::from_secs(10);
 /// The exit code of a command that a signal has ended is this and the signal's number, as a shell
 /// says it.
 const SIGNALLED: i32 = 128;
 
 /// Answers until there is nobody to answer to, which is so when nothing came for `silence`.
 pub(crate) fn serve(directory: &RunDirectory, silence: Duration) -> Result<u8> {
+    cgroup::know();
     let mut stream = Stream::new(directory, silence);
     stream.say(&FromRunner::Hello {
         protocol: WATCH_PROTOCOL,
@@ -64,6 +70,9 @@ struct Stream<'a> {
     watch: Watch,
     requests: Requests,
     children: Vec<Child>,
+    spare: Option<Spare>,
+    /// When a spare supervisor is made, if there is none.
+    spare_at: Instant,
     /// Children that are supervisors by now.
     supervisors: BTreeSet<Pid>,
     /// The wait statuses of those of `children` that have ended.
@@ -71,6 +80,9 @@ struct Stream<'a> {
     reports: Vec<Asked>,
     looks: Looks,
     survey: Survey,
+    /// Whose remains were last to be ended by a container engine, and when it may be asked again.
+    last_left: Option<ContainerUuid>,
+    end_left_at: Instant,
     /// Why something could not be looked at since the last report.
     failed: Option<anyhow::Error>,
     /// Whether it was ever asked for a report.
@@ -99,11 +111,15 @@ impl<'a> Stream<'a> {
             watch: Watch::new(directory),
             requests: Requests::default(),
             children: Vec::new(),
+            spare: None,
+            spare_at: now,
             supervisors: BTreeSet::new(),
             ended: BTreeMap::new(),
             reports: Vec::new(),
             looks: Looks::default(),
-            survey: Survey::default(),
+            survey: Survey::without_engines(),
+            last_left: None,
+            end_left_at: now,
             failed: None,
             has_looked: false,
             may_be_news: false,
@@ -148,6 +164,8 @@ impl<'a> Stream<'a> {
         if self.beat_at <= now {
             self.say(&FromRunner::Heartbeat)?;
         }
+        self.make_spare(now);
+        self.end_left(now);
         if now.duration_since(self.heard_at) >= self.silence {
             bail!("nothing came from the dispatcher for {:?}", self.silence);
         }
@@ -157,6 +175,12 @@ impl<'a> Stream<'a> {
     /// Until when nothing has to be done unless something happens.
     fn patience(&self) -> Duration {
         let mut next = self.beat_at.min(self.heard_at + self.silence);
+        if self.spare.is_none() {
+            next = next.min(self.spare_at);
+        }
+        if self.next_left().is_some() {
+            next = next.min(self.end_left_at);
+        }
         let ends = self.reports.iter().map(|asked| asked.end);
         next = ends.chain(self.looks.next()).fold(next, Instant::min);
         next.saturating_duration_since(Instant::now())
@@ -188,9 +212,7 @@ impl<'a> Stream<'a> {
     fn take_up(&mut self, request: Request, document: Vec<u8>) -> Result<()> {
         let (id, directory) = (request.id, self.directory);
         match request.ask {
-            Ask::Start { uuid, attempt, .. } => self.delegate(id, Task::Start(uuid), || {
-                start::supervise(directory, uuid, attempt, &document)
-            }),
+            Ask::Start { uuid, attempt, .. } => self.start(id, uuid, attempt, &document),
             Ask::Kill {
                 uuid,
                 attempt,
@@ -227,6 +249,39 @@ impl<'a> Stream<'a> {
         self.say(&FromRunner::Done { id, code, said })
     }
 
+    /// Has the spare supervisor start it, or a child become another.
+    fn start(
+        &mut self,
+        id: u64,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        document: &[u8],
+    ) -> Result<()> {
+        self.spare_at = Instant::now() + spare::PAUSE;
+        let task = Task::Start(uuid);
+        if let Some(order) = spare::order(uuid, attempt, document)
+            && let Some(spare) = self.spare.take()
+            && let Ok(ordered) = spare.start(&order)
+        {
+            self.children.push(Child::new(id, ordered, task));
+            return Ok(());
+        }
+        let directory = self.directory;
+        self.delegate(id, task, || {
+            start::supervise(directory, uuid, attempt, document)
+        })
+    }
+
+    /// Makes a spare supervisor if there is the time.
+    fn make_spare(&mut self, now: Instant) {
+        if self.spare.is_some() || now < self.spare_at {
+            return;
+        }
+        // Each start makes its own all the same.
+        self.spare = Spare::make(self.directory).ok();
+        self.spare_at = now + spare::LONG_PAUSE;
+    }
+
     /// Has a child do it, whose end is the answer, or that it says that it is a supervisor.
     fn delegate(&mut self, id: u64, task: Task, act: impl FnOnce() -> Result<u8>) -> Result<()> {
         let directory = self.directory;
@@ -234,17 +289,36 @@ impl<'a> Stream<'a> {
             contact(directory);
             act()
         }) {
-            Ok((process, way_back)) => {
-                self.children.push(Child {
-                    id,
-                    process,
-                    way_back,
-                    said: Vec::new(),
-                    task,
-                });
+            Ok(forked) => {
+                self.children.push(Child::new(id, forked, task));
                 Ok(())
             }
             Err(error) => self.done(id, 1, format!("{error:#}")),
+        }
+    }
+
+    /// What is to be ended next by a container engine; nothing while one is at it.
+    fn next_left(&self) -> Option<ContainerUuid> {
+        let is_busy = |child: &Child| matches!(child.task, Task::EndLeft(_));
+        let free = !self.children.iter().any(is_busy);
+        free.then(|| self.survey.left_after(self.last_left))?
+    }
+
+    /// Has a child end what a dead supervisor has left to a container engine: that may take time.
+    fn end_left(&mut self, now: Instant) {
+        if now < self.end_left_at {
+            return;
+        }
+        let Some(uuid) = self.next_left() else {
+            return;
+        };
+        self.last_left = Some(uuid);
+        let directory = self.directory;
+        match child(|| end_left(directory, uuid)) {
+            Ok(forked) => self
+                .children
+                .push(Child::new(0, forked, Task::EndLeft(uuid))),
+            Err(_) => self.end_left_at = now + ENGINE_PAUSE,
         }
     }
 
@@ -264,6 +338,14 @@ impl<'a> Stream<'a> {
         match child.task {
             Task::Start(uuid) => self.end_of_start(&child, uuid),
             Task::Kill => self.end_of_command(&child),
+            Task::EndLeft(uuid) => {
+                let now = Instant::now();
+                if self.exit_code(child.process) != 0 {
+                    self.end_left_at = now + ENGINE_PAUSE;
+                }
+                self.looks.plan(Look::Container(uuid), now);
+                Ok(())
+            }
             Task::Acknowledge {
                 ref acknowledged,
                 ref known,
@@ -326,9 +408,19 @@ impl<'a> Stream<'a> {
     /// Waits for all children that have ended; supervisors are of no interest then.
     fn reap(&mut self) {
         while let Ok(Some((child, status))) = wait_any() {
-            if !self.supervisors.remove(&child) {
-                self.ended.insert(child, status);
-            }
+            self.note_end(child, status);
+        }
+    }
+
+    /// Keeps the status of what is still to be asked for, and of nothing else: another child may get
+    /// the same id.
+    fn note_end(&mut self, child: Pid, status: libc::c_int) {
+        if self.spare.take_if(|spare| spare.process == child).is_some() {
+            self.spare_at = Instant::now() + spare::LONG_PAUSE;
+        } else if self.children.iter().any(|known| known.process == child) {
+            self.ended.insert(child, status);
+        } else {
+            self.supervisors.remove(&child);
         }
     }
 
@@ -344,16 +436,13 @@ impl<'a> Stream<'a> {
         let removed = child(|| acknowledge(directory, &acks).map(|()| 0));
         let acknowledged = acks.iter().map(|(uuid, _)| *uuid).collect();
         match removed {
-            Ok((process, way_back)) => self.children.push(Child {
-                id,
-                process,
-                way_back,
-                said: Vec::new(),
-                task: Task::Acknowledge {
+            Ok(forked) => {
+                let task = Task::Acknowledge {
                     acknowledged,
                     known,
-                },
-            }),
+                };
+                self.children.push(Child::new(id, forked, task));
+            }
             // What was not removed is reported, and will be acknowledged again.
             Err(error) => {
                 complain(&format!("{error:#}"));
@@ -391,27 +480,40 @@ impl<'a> Stream<'a> {
     /// Looks at all that it is time to look at.
     fn look(&mut self, now: Instant) {
         for at in self.looks.take_due(now) {
+            let before = match at {
+                Look::Container(uuid) => self.survey.found(uuid).cloned(),
+                Look::All | Look::Flag => None,
+            };
             if let Err(error) = self.survey.look(self.directory, at) {
                 self.failed = Some(error);
+                self.may_be_news = true;
             }
             self.may_be_news |= match at {
-                Look::Container(uuid) => self.is_news(uuid, now),
+                Look::Container(uuid) => self.is_news(uuid, before.as_ref(), now),
                 Look::All | Look::Flag => true,
             };
         }
     }
 
-    /// Whether what was found of a container may be news to those who wait.
-    fn is_news(&mut self, uuid: ContainerUuid, now: Instant) -> bool {
-        let begins = matches!(
-            self.survey.found(uuid),
-            Some(ReportedState::Running { started_at: None })
-        );
+    /// Whether what was found of a container, of which this was found before, may be news to those
+    /// who wait.
+    fn is_news(
+        &mut self,
+        uuid: ContainerUuid,
+        before: Option<&ContainerReport>,
+        now: Instant,
+    ) -> bool {
+        let found = self.survey.found(uuid);
+        let begins = found.is_some_and(|found| {
+            matches!(found.state, ReportedState::Running { started_at: None })
+        });
         let known = self.beginning.get(&uuid).is_some_and(|until| now < *until);
-        if !(begins && known) {
-            self.beginning.remove(&uuid);
+        let has_changed = found != before;
+        if begins && known {
+            return false;
         }
-        !(begins && known)
+        let was_held_back = self.beginning.remove(&uuid).is_some();
+        has_changed || was_held_back
     }
 
     /// Answers every request that what was found is news to, or that has waited enough.
@@ -459,5 +561,27 @@ impl<'a> Stream<'a> {
                 self.failed = Some(error);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_a_child_is_never_taken_for_anothers() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::at(&folder.path().join("run")).unwrap();
+        let mut stream = Stream::new(&directory, Duration::from_secs(60));
+        let [asked, supervisor, unknown] = [1001, 1002, 1003].map(Pid::from_raw);
+        let (way_back, _) = std::io::pipe().unwrap();
+        let child = Child::new(1, (asked, way_back), Task::Kill);
+        stream.children.push(child);
+        stream.supervisors.insert(supervisor);
+        for pid in [asked, supervisor, unknown] {
+            stream.note_end(pid, 0);
+        }
+        assert!(stream.ended.keys().eq([&asked]), "{:?}", stream.ended);
+        assert!(stream.supervisors.is_empty());
     }
 }

@@ -1,4 +1,7 @@
 //! A: the process that holds the lock, keeps the time, and records the result.
+//!
+//! While it writes the entry to disk, B makes everything ready for the job, up to a process that
+//! waits at the [gate] for leave to run the command. So the disk costs no time of its own.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -9,17 +12,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use longshore_runner_api::command::OutputStream;
-use longshore_runner_api::{DEFAULT_OUTPUT_LIMIT, StartDocument, StartReply};
+use longshore_runner_api::{DEFAULT_OUTPUT_LIMIT, Engine as Kind, StartDocument, StartReply};
 use longshore_types::{AppliedLimits, ContainerUuid, Exit, ExitCause, Timestamp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Plan, Shortage};
 use crate::engine::Engine;
+use crate::gate;
 use crate::lock::{Lock, SupervisorMark};
 use crate::output;
 use crate::reaper::{self, ASK_TO_END, END_NOW, How, Message};
@@ -47,12 +51,18 @@ const RECORD_TRIES: u32 = 70;
 /// How long an engine may take to remove a container before it is asked again.
 pub(crate) const REMOVE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// An attempt that is ours to run: its lock is held and its entry is on disk.
+/// How long after everything was to be ended the reaper may take before it is ended itself, since it
+/// hangs: a file that the job names may be of a file system that does not answer.
+const REAPER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An attempt that is ours to run: its lock is held and its entry is made, if not on disk yet.
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) entry: Entry,
     pub(crate) lock: Lock,
     pub(crate) document: StartDocument,
+    /// Where its control groups are to be; the entry says so.
+    pub(crate) groups: Option<Plan>,
 }
 
 struct Supervisor<'a> {
@@ -62,6 +72,8 @@ struct Supervisor<'a> {
     socket: UnixStream,
     reaper: Pid,
     unread: Vec<u8>,
+    /// When a job without an engine was allowed to run.
+    allowed: Option<Instant>,
     started: Option<Instant>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -69,55 +81,55 @@ struct Supervisor<'a> {
     asked: Option<ExitCause>,
     /// When it is ended for good.
     end_at: Option<Instant>,
+    /// When the reaper is ended, too.
+    end_reaper_at: Option<Instant>,
     ended: Option<ExitCause>,
     limits: Option<AppliedLimits>,
     /// When the output is looked at again.
     cut_at: Instant,
     /// Whether the engine has said that its container is gone.
     removed: bool,
+    /// Whether the reaper has said that nothing is left but itself.
+    all_ended: bool,
 }
 
-/// A process that has become the supervisor of a claim, and has started nothing yet.
+/// A process that has become the supervisor of a claim.
 #[derive(Debug)]
-pub(crate) struct Supervision<'a> {
-    claim: &'a Claim,
+struct Place {
     content: StartReply,
     signals: SignalFd,
     mark: SupervisorMark,
 }
 
-/// Makes this process the supervisor. `ready` is told [`READY`] and closed, or told why there will
-/// be none; from then on nothing of the starting process is left but the lock.
-pub(crate) fn set_up(claim: &Claim, mut ready: PipeWriter) -> Result<Supervision<'_>> {
-    let supervision = leave_all_behind(claim).inspect_err(|error| {
-        let _ = write!(ready, "{error:#}");
-    })?;
-    let _ = ready.write_all(READY);
-    Ok(supervision)
+/// The supervisor of a claim whose job may run, or is about to.
+pub(crate) struct Supervision<'a> {
+    supervisor: Supervisor<'a>,
+    _mark: SupervisorMark,
+}
+
+/// Makes this process the supervisor. `ready` is told [`READY`] and closed, and only then the job
+/// may run; or it is told why there will be no supervisor, and nothing of one is left. From then on
+/// nothing of the starting process is left but the lock.
+pub(crate) fn set_up(claim: &Claim, ready: PipeWriter) -> Result<Supervision<'_>> {
+    let mut ready = Some(ready);
+    let set_up = leave_all_behind(claim).and_then(|place| start(claim, place, &mut ready));
+    set_up.inspect_err(|error| {
+        if let Some(mut ready) = ready {
+            let _ = write!(ready, "{error:#}");
+        }
+    })
 }
 
 impl Supervision<'_> {
     /// Returns when the lock may be released.
-    pub(crate) fn run(self) {
-        let claim = self.claim;
-        match Supervisor::start(claim, self.content, self.signals, self.mark) {
-            Ok((mut supervisor, _mark)) => {
-                supervisor.watch();
-                supervisor.finish();
-            }
-            Err(error) => {
-                let cause = ExitCause::NotStarted {
-                    error: format!("{error:#}"),
-                };
-                record(&claim.entry, &Exit::unseen(cause));
-                claim.lock.delete();
-            }
-        }
+    pub(crate) fn run(mut self) {
+        self.supervisor.watch();
+        self.supervisor.finish();
     }
 }
 
 /// Leaves everything of the starting process behind but the lock.
-fn leave_all_behind(claim: &Claim) -> Result<Supervision<'_>> {
+fn leave_all_behind(claim: &Claim) -> Result<Place> {
     setsid().context("cannot make a session")?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.context("cannot open /dev/null")?;
@@ -143,11 +155,62 @@ fn leave_all_behind(claim: &Claim) -> Result<Supervision<'_>> {
         .lock
         .write(&content)
         .context("cannot write the lock file")?;
-    Ok(Supervision {
-        claim,
+    Ok(Place {
         content,
         signals,
         mark,
+    })
+}
+
+/// Has a reaper make the job ready while the entry is written to disk, and then lets it run.
+fn start<'a>(
+    claim: &'a Claim,
+    place: Place,
+    ready: &mut Option<PipeWriter>,
+) -> Result<Supervision<'a>> {
+    // If it cannot be noted the output is cut without a mark.
+    let limit = claim.document.output_limit;
+    if limit != DEFAULT_OUTPUT_LIMIT {
+        let _ = claim.entry.note_output_limit(limit);
+    }
+    let (socket, far) = UnixStream::pair()?;
+    let (gate, leave) = gate::gate().context("cannot make a pipe")?;
+    let Place {
+        content,
+        signals,
+        mark,
+    } = place;
+    let reaper = match fork().context("cannot fork")? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // Only A may keep these open: their closing is how its end is noticed.
+            drop((socket, leave, mark, ready.take()));
+            if prctl::set_child_subreaper(true).is_ok() {
+                reaper::run(claim, far, &signals, gate);
+            }
+            std::process::exit(0)
+        }
+    };
+    drop((far, gate));
+    let mut supervisor = Supervisor::new(claim, content, signals, socket, reaper);
+    let on_disk = supervisor.socket.set_nonblocking(true);
+    let on_disk = on_disk
+        .map_err(Into::into)
+        .and_then(|()| claim.entry.sync());
+    if let Err(error) = on_disk {
+        drop(leave);
+        supervisor.end_what_is_left();
+        return Err(error);
+    }
+    if let Some(mut ready) = ready.take() {
+        let _ = ready.write_all(READY);
+    }
+    // Not before that: where it was not said, nothing was started.
+    leave.give();
+    supervisor.allowed = Some(Instant::now()).filter(|_| claim.document.engine == Kind::Process);
+    Ok(Supervision {
+        supervisor,
+        _mark: mark,
     })
 }
 
@@ -161,54 +224,36 @@ fn call_yourself(uuid: ContainerUuid) {
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(
+    fn new(
         claim: &'a Claim,
         content: StartReply,
         signals: SignalFd,
-        mark: SupervisorMark,
-    ) -> Result<(Self, SupervisorMark)> {
-        let (socket, far) = UnixStream::pair()?;
-        // If it cannot be noted the output is cut without a mark.
-        let limit = claim.document.output_limit;
-        if limit != DEFAULT_OUTPUT_LIMIT {
-            let _ = claim.entry.note_output_limit(limit);
-        }
-        match fork().context("cannot fork")? {
-            ForkResult::Parent { child } => {
-                drop(far);
-                socket.set_nonblocking(true)?;
-                let supervisor = Self {
-                    claim,
-                    content,
-                    signals,
-                    socket,
-                    reaper: child,
-                    unread: Vec::new(),
-                    started: None,
-                    started_at: None,
-                    finished_at: None,
-                    asked: None,
-                    end_at: None,
-                    ended: None,
-                    limits: None,
-                    cut_at: Instant::now() + OUTPUT_PERIOD,
-                    removed: false,
-                };
-                Ok((supervisor, mark))
-            }
-            ForkResult::Child => {
-                // Only A may keep these open: their closing is how its end is noticed.
-                drop(socket);
-                drop(mark);
-                if prctl::set_child_subreaper(true).is_ok() {
-                    reaper::run(&claim.entry, &claim.document, &claim.lock, far, &signals);
-                }
-                std::process::exit(0)
-            }
+        socket: UnixStream,
+        reaper: Pid,
+    ) -> Self {
+        Self {
+            claim,
+            content,
+            signals,
+            socket,
+            reaper,
+            unread: Vec::new(),
+            allowed: None,
+            started: None,
+            started_at: None,
+            finished_at: None,
+            asked: None,
+            end_at: None,
+            end_reaper_at: None,
+            ended: None,
+            limits: None,
+            cut_at: Instant::now() + OUTPUT_PERIOD,
+            removed: false,
+            all_ended: false,
         }
     }
 
-    /// Returns when the reaper has ended.
+    /// Returns when the reaper has ended, or everything else has.
     fn watch(&mut self) {
         loop {
             let mut ready = [
@@ -216,10 +261,16 @@ impl<'a> Supervisor<'a> {
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
             let _ = poll(&mut ready, self.timeout());
-            let reaper_closed = self.read_messages();
+            // First: a machine that is switched off sends TERM to the job, too, whose end by that is
+            // not its own.
             self.handle_signals();
+            let reaper_closed = self.read_messages();
             self.handle_time();
+            if self.all_ended {
+                return;
+            }
             if !self.reap() || reaper_closed {
+                self.handle_signals();
                 self.read_messages();
                 return;
             }
@@ -228,7 +279,8 @@ impl<'a> Supervisor<'a> {
 
     fn timeout(&self) -> PollTimeout {
         let cut_at = self.started.map(|_| self.cut_at);
-        let next = self.time_limit().into_iter().chain(self.end_at);
+        let next = self.time_limit().into_iter();
+        let next = next.chain(self.end_at).chain(self.end_reaper_at);
         next.chain(cut_at).min().map_or(PollTimeout::NONE, |next| {
             let left = next.saturating_duration_since(Instant::now());
             // Rounded up, so that it is not polled in a circle; long ones in several turns.
@@ -237,13 +289,14 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// When the job has run for too long, unless it was asked to end already.
+    /// When the job has run for too long, unless it was asked to end already. An engine's time to
+    /// fetch an image does not count; that in which a job's own files do not answer does.
     fn time_limit(&self) -> Option<Instant> {
         if self.asked.is_some() || self.ended.is_some() {
             return None;
         }
         let limit = Duration::from_millis(self.claim.document.time_limit_ms?);
-        self.started?.checked_add(limit)
+        self.started.or(self.allowed)?.checked_add(limit)
     }
 
     fn handle_time(&mut self) {
@@ -256,9 +309,20 @@ impl<'a> Supervisor<'a> {
             self.cut_at = now + OUTPUT_PERIOD;
         }
         if self.end_at.is_some_and(|end| end <= now) {
-            self.end_at = None;
-            self.send(END_NOW);
+            self.end_now();
         }
+        if self.end_reaper_at.is_some_and(|end| end <= now) {
+            // What it leaves is ended here.
+            let _ = kill(self.reaper, Signal::SIGKILL);
+            self.end_reaper_at = now.checked_add(REAPER_PATIENCE);
+        }
+    }
+
+    fn end_now(&mut self) {
+        self.end_at = None;
+        let end = Instant::now().checked_add(REAPER_PATIENCE);
+        self.end_reaper_at = self.end_reaper_at.or(end);
+        self.send(END_NOW);
     }
 
     /// Keeps the output within its limit.
@@ -279,8 +343,7 @@ impl<'a> Supervisor<'a> {
                 self.ask_to_end(ExitCause::SupervisorLost);
             } else if number == NOW_SIGNAL as i32 {
                 self.note_asked(ExitCause::Killed);
-                self.end_at = None;
-                self.send(END_NOW);
+                self.end_now();
             }
         }
     }
@@ -340,22 +403,21 @@ impl<'a> Supervisor<'a> {
                 self.ended = Some(self.asked.take().unwrap_or(cause));
             }
             Message::Removed => self.removed = true,
+            Message::AllEnded => self.all_ended = true,
             Message::Unseen => {
                 self.ended = Some(self.asked.take().unwrap_or(ExitCause::SupervisorLost))
             }
-            Message::Ended {
-                how,
-                at,
-                out_of_memory,
-            } => {
+            Message::Ended { how, at, shortage } => {
                 self.finished_at = Some(at);
                 self.end_at = None;
-                let by_itself = match how {
-                    _ if out_of_memory => ExitCause::OutOfMemory {
+                let by_itself = match (shortage, how) {
+                    (Some(Shortage::OfJob), _) => ExitCause::OutOfMemory {
                         limit: self.claim.document.ram.unwrap_or_default(),
                     },
-                    How::Exited(code) => ExitCause::Exited { code },
-                    How::Signaled(signal) => ExitCause::Signaled { signal },
+                    // Not by anything that it did; another machine may have more.
+                    (Some(Shortage::OfMachine), _) => ExitCause::SupervisorLost,
+                    (None, How::Exited(code)) => ExitCause::Exited { code },
+                    (None, How::Signaled(signal)) => ExitCause::Signaled { signal },
                 };
                 self.ended = Some(self.asked.take().unwrap_or(by_itself));
             }
@@ -371,7 +433,10 @@ impl<'a> Supervisor<'a> {
 
     /// Waits until the engine has removed the container: as long as it may run the lock is held.
     fn end_container(&self) {
-        let Some(engine) = Engine::left_by(&self.claim.entry).filter(|_| !self.removed) else {
+        if self.removed {
+            return;
+        }
+        let Some(engine) = Engine::left_by(&self.claim.entry) else {
             return;
         };
         let mut pause = Duration::from_millis(100);
@@ -383,17 +448,13 @@ impl<'a> Supervisor<'a> {
 
     /// Ends what the reaper has left, if it was ended itself, and records the result.
     fn finish(&mut self) {
-        self.end_container();
-        let cgroup = Cgroup::of(&self.claim.entry);
-        reaper::end_all(&self.signals, cgroup.as_ref(), || {
-            reaper::reap_with(|_, _| {})
-        });
-        if let Some(cgroup) = cgroup {
-            cgroup.end(Duration::from_secs(1));
+        if !self.all_ended {
+            self.end_what_is_left();
         }
         self.cut_output();
         let lost = || self.asked.clone().unwrap_or(ExitCause::SupervisorLost);
         let entry = &self.claim.entry;
+        let limit = self.claim.document.output_limit;
         let cause = self.ended.clone().unwrap_or_else(lost);
         let mut exit = Exit {
             started_at: self.started_at,
@@ -401,9 +462,24 @@ impl<'a> Supervisor<'a> {
             limits: self.limits,
             ..Exit::unseen(cause)
         };
-        entry.note_written(&mut exit);
+        entry.note_written(&mut exit, limit);
         record(entry, &exit);
         self.claim.lock.delete();
+        // The reaper, which has nothing left to do.
+        self.end_all(None);
+    }
+
+    fn end_what_is_left(&self) {
+        self.end_container();
+        self.end_all(Cgroup::of(&self.claim.entry).as_ref());
+        // Looked for anew: the reaper may have made groups until it was ended.
+        if let Some(cgroup) = Cgroup::of(&self.claim.entry) {
+            cgroup.end(Duration::from_secs(1));
+        }
+    }
+
+    fn end_all(&self, cgroup: Option<&Cgroup>) {
+        reaper::end_all(&self.signals, cgroup, || reaper::reap_with(|_, _| {}));
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use longshore_types::Timestamp;
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid};
 
@@ -170,6 +172,14 @@ pub(crate) fn reset_signals() {
             libc::signal(signal, libc::SIG_DFL);
         }
     }
+}
+
+/// Gives this process mounts of its own: what it mounts from now on nobody else sees, and it is gone
+/// with the last process that sees it. What others mount or unmount holds here, too.
+pub(crate) fn own_mounts() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let (none, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE);
+    mount(none, "/", none, flags, none)
 }
 
 /// Writes what a directory lists to disk.

@@ -1,4 +1,5 @@
-//! Containers of engines: real ones of Podman, and what Docker would be told.
+//! Containers of engines: real ones of Podman, and of Docker where there is one; and what Docker is
+//! told.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,7 +14,9 @@ use std::sync::OnceLock;
 
 use common::*;
 use longshore_runner_api::{Engine, Mount, Network, StartDocument};
-use longshore_types::{AppliedLimits, ByteSize, ContainerUuid, ExitCause, Means, ReportedState};
+use longshore_types::{
+    AppliedLimits, ByteSize, ContainerReport, ContainerUuid, ExitCause, Means, ReportedState,
+};
 
 const IMAGE: &str = "localhost/longshore-test:1";
 
@@ -46,34 +49,92 @@ fn podman() -> Option<&'static PathBuf> {
     store.as_ref()
 }
 
+/// Whether there is a Docker to be used: `scripts/with-docker` says so.
+fn docker() -> bool {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    let there = *THERE.get_or_init(|| {
+        if std::env::var_os("LONGSHORE_TEST_DOCKER").is_none() {
+            return false;
+        }
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docker");
+        let made = Command::new("sh")
+            .args(["-euc", include_str!("docker-image.sh"), "sh"])
+            .arg(&folder)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        true
+    });
+    if !there {
+        eprintln!("NOT TESTED: containers of Docker; scripts/with-docker has one");
+    }
+    there
+}
+
+/// A machine with an engine.
 struct Yard {
     fixture: Fixture,
-    store: &'static PathBuf,
+    engine: Engine,
+    /// By which variables the engine is found.
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Yard {
-    fn new() -> Option<Self> {
-        let store = podman()?;
-        let mut fixture = Fixture::new();
-        fixture.set("CONTAINERS_CONF", store.join("containers.conf"));
-        fixture.set("CONTAINERS_STORAGE_CONF", store.join("storage.conf"));
-        Some(Self { fixture, store })
+    /// One of each engine that is there.
+    fn all() -> Vec<Self> {
+        let mut yards = Vec::new();
+        if let Some(store) = podman() {
+            let variables = vec![
+                ("CONTAINERS_CONF", store.join("containers.conf")),
+                ("CONTAINERS_STORAGE_CONF", store.join("storage.conf")),
+            ];
+            yards.push(Self::new(Engine::Podman, variables));
+        }
+        if docker() {
+            let host = std::env::var_os("DOCKER_HOST").unwrap_or_default();
+            yards.push(Self::new(
+                Engine::Docker,
+                vec![("DOCKER_HOST", host.into())],
+            ));
+        }
+        yards
     }
 
-    fn podman(&self, arguments: &[&str]) -> String {
-        let output = Command::new("podman")
+    fn new(engine: Engine, variables: Vec<(&'static str, PathBuf)>) -> Self {
+        let mut fixture = Fixture::new();
+        for (name, value) in &variables {
+            fixture.set(name, value.clone());
+        }
+        Self {
+            fixture,
+            engine,
+            variables,
+        }
+    }
+
+    fn ask_engine(&self, arguments: &[&str]) -> String {
+        let program = match self.engine {
+            Engine::Docker => "docker",
+            _ => "podman",
+        };
+        let output = Command::new(program)
             .args(arguments)
-            .env("CONTAINERS_CONF", self.store.join("containers.conf"))
-            .env("CONTAINERS_STORAGE_CONF", self.store.join("storage.conf"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    fn inside(&self, script: &str) -> StartDocument {
+        let mut document = inside(script);
+        document.engine = self.engine;
+        document
+    }
+
     fn containers_of(&self, uuid: ContainerUuid) -> String {
         let filter = format!("name=longshore-{uuid}-");
-        self.podman(&["ps", "--all", "--quiet", "--filter", &filter])
+        self.ask_engine(&["ps", "--all", "--quiet", "--filter", &filter])
     }
 
     fn assert_clean(&self, uuid: ContainerUuid) {
@@ -99,83 +160,93 @@ fn inside(script: &str) -> StartDocument {
 
 #[test]
 fn a_container_sees_what_it_was_given_and_no_more() {
-    let Some(yard) = Yard::new() else { return };
-    let fixture = &yard.fixture;
-    let uuid = uuid();
-    let directory = fixture.path("data");
-    std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join("in"), "input\n").unwrap();
-    let mut document = inside(
-        "cat; echo \"$A $LONGSHORE_ATTEMPT $HOME\"; pwd; cat /ro/in; echo out > /rw/out; \
-         (echo bad > /ro/bad) 2>/dev/null || echo kept; ls /sys/class/net; echo err >&2; exit 7",
-    );
-    document.env.insert("A".into(), "b\nc '\"$x".into());
-    document.env.insert("HOME".into(), "/h".into());
-    document.cwd = Some("/tmp".into());
-    document.stdin = Some(directory.join("in").to_str().unwrap().into());
-    let mount = |target: &str, writable| Mount {
-        source: directory.to_str().unwrap().into(),
-        target: target.into(),
-        writable,
-    };
-    document.mounts = vec![mount("/ro", false), mount("/rw", true)];
-    fixture.start(uuid, 1, &document);
-    let exit = fixture.finished(uuid, 1);
-    assert_eq!(exit.cause, ExitCause::Exited { code: 7 });
-    assert!(exit.limits.unwrap().are_whole(), "{exit:?}");
-    assert_eq!(
-        fixture.stdout(uuid, 1),
-        "input\nb\nc '\"$x 1 /h\n/tmp\ninput\nkept\nlo\n"
-    );
-    assert_eq!(exit.stderr_bytes, 4);
-    assert_eq!(
-        std::fs::read_to_string(directory.join("out")).unwrap(),
-        "out\n"
-    );
-    yard.assert_clean(uuid);
-}
-
-#[test]
-fn a_container_that_uses_up_its_memory_is_told_so() {
-    let Some(yard) = Yard::new() else { return };
-    for script in ["exec tail /dev/zero", "tail /dev/zero; echo went on"] {
+    for yard in Yard::all() {
+        let fixture = &yard.fixture;
         let uuid = uuid();
-        yard.fixture.start(uuid, 1, &inside(script));
-        let limit = ByteSize::mib(64);
-        let cause = yard.fixture.cause(uuid, 1);
-        assert_eq!(cause, ExitCause::OutOfMemory { limit }, "{script}");
+        let directory = fixture.path("data");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("in"), "input\n").unwrap();
+        let mut document = yard.inside(
+            "cat; echo \"$A $LONGSHORE_ATTEMPT $HOME$B,${E-unset}\"; pwd; cat /ro/in; echo out > /rw/out; \
+         (echo bad > /ro/bad) 2>/dev/null || echo kept; ls /sys/class/net; echo err >&2; exit 7",
+        );
+        document.env.insert("A".into(), "b\nc '\"$x".into());
+        document.env.insert("HOME".into(), "/h".into());
+        document.env.insert("B".into(), "= 'b' \"b\" # $x ".into());
+        document.env.insert("E".into(), String::new());
+        document.cwd = Some("/tmp".into());
+        document.stdin = Some(directory.join("in").to_str().unwrap().into());
+        let mount = |target: &str, writable| Mount {
+            source: directory.to_str().unwrap().into(),
+            target: target.into(),
+            writable,
+        };
+        document.mounts = vec![mount("/ro", false), mount("/rw", true)];
+        fixture.start(uuid, 1, &document);
+        let exit = fixture.finished(uuid, 1);
+        assert_eq!(exit.cause, ExitCause::Exited { code: 7 });
+        assert!(exit.limits.unwrap().are_whole(), "{exit:?}");
+        assert_eq!(
+            fixture.stdout(uuid, 1),
+            "input\nb\nc '\"$x 1 /h= 'b' \"b\" # $x ,\n/tmp\ninput\nkept\nlo\n"
+        );
+        assert_eq!(exit.stderr_bytes, 4);
+        assert_eq!(
+            std::fs::read_to_string(directory.join("out")).unwrap(),
+            "out\n"
+        );
         yard.assert_clean(uuid);
     }
 }
 
 #[test]
+fn a_container_that_uses_up_its_memory_is_told_so() {
+    for yard in Yard::all() {
+        for script in ["exec tail /dev/zero", "tail /dev/zero; echo went on"] {
+            let uuid = uuid();
+            yard.fixture.start(uuid, 1, &yard.inside(script));
+            let limit = ByteSize::mib(64);
+            let cause = yard.fixture.cause(uuid, 1);
+            assert_eq!(cause, ExitCause::OutOfMemory { limit }, "{script}");
+            yard.assert_clean(uuid);
+        }
+    }
+}
+
+#[test]
 fn what_cannot_run_in_a_container_is_told_in_a_line() {
-    let Some(yard) = Yard::new() else { return };
-    let mut typo = inside("");
-    typo.command = vec!["sotr".into()];
-    let mut no_image = inside("true");
-    no_image.image = Some("localhost/no-such-image:1".into());
-    let mut no_source = inside("true");
-    no_source.mounts = vec![Mount {
-        source: "/no/such/source".into(),
-        target: "/x".into(),
-        writable: false,
-    }];
-    let cases = [
-        (
-            typo,
-            "CannotRun { code: 127",
-            "the image has no such command",
-        ),
-        (no_image, "NotStarted", "no-such-image"),
-        (no_source, "CannotRun", "cannot mount /no/such/source"),
-    ];
-    for (document, kind, part) in cases {
-        let uuid = uuid();
-        yard.fixture.start(uuid, 1, &document);
-        let cause = format!("{:?}", yard.fixture.cause(uuid, 1));
-        assert!(cause.starts_with(kind) && cause.contains(part), "{cause}");
-        yard.assert_clean(uuid);
+    for yard in Yard::all() {
+        let mut typo = yard.inside("");
+        typo.command = vec!["sotr".into()];
+        let mut no_image = yard.inside("true");
+        no_image.image = Some("localhost/no-such-image:1".into());
+        let mut no_source = yard.inside("true");
+        no_source.mounts = vec![Mount {
+            source: "/no/such/source".into(),
+            target: "/x".into(),
+            writable: false,
+        }];
+        // Docker looks for it somewhere, and says why it is not found there.
+        let no_such_image = match yard.engine {
+            Engine::Docker => "could not make the container",
+            _ => "no-such-image",
+        };
+        let cases = [
+            (
+                typo,
+                "CannotRun { code: 127",
+                "the image has no such command",
+            ),
+            (no_image, "NotStarted", no_such_image),
+            (no_source, "CannotRun", "cannot mount /no/such/source"),
+        ];
+        for (document, kind, part) in cases {
+            let uuid = uuid();
+            yard.fixture.start(uuid, 1, &document);
+            let cause = format!("{:?}", yard.fixture.cause(uuid, 1));
+            assert!(cause.starts_with(kind) && cause.contains(part), "{cause}");
+            yard.assert_clean(uuid);
+        }
     }
 }
 
@@ -199,59 +270,63 @@ fn a_machine_without_the_engine_says_so() {
 
 #[test]
 fn a_kill_reaches_the_container_first_with_term() {
-    let Some(yard) = Yard::new() else { return };
-    let polite = uuid();
-    let script = "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done";
-    yard.fixture.start(polite, 1, &inside(script));
-    yard.await_output(polite);
-    eventually("the end", || {
-        (yard.fixture.kill(15, polite, 1) == Some(0)).then_some(())
-    });
-    assert_eq!(yard.fixture.cause(polite, 1), ExitCause::Killed);
-    assert_eq!(yard.fixture.stdout(polite, 1), "up\nasked\n");
-    yard.assert_clean(polite);
+    for yard in Yard::all() {
+        let polite = uuid();
+        // Podman may lose what is said by one that is asked to end while its client still attaches.
+        let script = "trap 'echo asked; exit 0' TERM; sleep 0.5; echo up; \
+                      while :; do sleep 0.05; done";
+        yard.fixture.start(polite, 1, &yard.inside(script));
+        yard.await_output(polite);
+        eventually("the end", || {
+            (yard.fixture.kill(15, polite, 1) == Some(0)).then_some(())
+        });
+        assert_eq!(yard.fixture.cause(polite, 1), ExitCause::Killed);
+        assert_eq!(yard.fixture.stdout(polite, 1), "up\nasked\n");
+        yard.assert_clean(polite);
 
-    let deaf = uuid();
-    let mut document = inside("trap '' TERM; echo up; sleep 1000; sleep 1000");
-    document.kill_grace_ms = 100;
-    yard.fixture.start(deaf, 1, &document);
-    yard.await_output(deaf);
-    yard.fixture.kill(15, deaf, 1);
-    assert_eq!(yard.fixture.cause(deaf, 1), ExitCause::Killed);
-    yard.assert_clean(deaf);
+        let deaf = uuid();
+        let mut document = yard.inside("trap '' TERM; echo up; sleep 1000; sleep 1000");
+        document.kill_grace_ms = 100;
+        yard.fixture.start(deaf, 1, &document);
+        yard.await_output(deaf);
+        yard.fixture.kill(15, deaf, 1);
+        assert_eq!(yard.fixture.cause(deaf, 1), ExitCause::Killed);
+        yard.assert_clean(deaf);
+    }
 }
 
 #[test]
 fn a_container_is_never_taken_for_gone_and_never_left() {
-    let Some(yard) = Yard::new() else { return };
-    for both in [false, true] {
-        let uuid = uuid();
-        let script = "echo up; while :; do sleep 0.05; done";
-        let supervisor = yard.fixture.start(uuid, 1, &inside(script));
-        yard.await_output(uuid);
-        let reaper = reaper_of(supervisor);
-        if both {
-            // Neither sees the other's end.
-            signal(reaper, libc::SIGSTOP).unwrap();
-        }
-        signal(supervisor, libc::SIGKILL).unwrap();
-        signal(reaper, if both { libc::SIGKILL } else { libc::SIGCONT }).unwrap();
-        let exit = eventually("the end", || {
-            // Looked at before the report, which may be what removes it.
-            let gone = yard.containers_of(uuid).is_empty();
-            match yard.fixture.reported(uuid)?.state {
-                ReportedState::Finished(exit) => {
-                    assert!(yard.containers_of(uuid).is_empty(), "{exit:?}");
-                    Some(exit)
-                }
-                _ => {
-                    assert!(!gone || !both, "nothing is there, and it is not told");
-                    None
-                }
+    for yard in Yard::all() {
+        for both in [false, true] {
+            let uuid = uuid();
+            let script = "echo up; while :; do sleep 0.05; done";
+            let supervisor = yard.fixture.start(uuid, 1, &yard.inside(script));
+            yard.await_output(uuid);
+            let reaper = reaper_of(supervisor);
+            if both {
+                // Neither sees the other's end.
+                signal(reaper, libc::SIGSTOP).unwrap();
             }
-        });
-        assert_eq!(exit.cause, ExitCause::SupervisorLost);
-        yard.assert_clean(uuid);
+            signal(supervisor, libc::SIGKILL).unwrap();
+            signal(reaper, if both { libc::SIGKILL } else { libc::SIGCONT }).unwrap();
+            let exit = eventually("the end", || {
+                // Looked at before the report, which may be what removes it.
+                let gone = yard.containers_of(uuid).is_empty();
+                match yard.fixture.reported(uuid)?.state {
+                    ReportedState::Finished(exit) => {
+                        assert!(yard.containers_of(uuid).is_empty(), "{exit:?}");
+                        Some(exit)
+                    }
+                    _ => {
+                        assert!(!gone || !both, "nothing is there, and it is not told");
+                        None
+                    }
+                }
+            });
+            assert_eq!(exit.cause, ExitCause::SupervisorLost);
+            yard.assert_clean(uuid);
+        }
     }
 }
 
@@ -259,7 +334,12 @@ fn a_container_is_never_taken_for_gone_and_never_left() {
 const FAKE_DOCKER: &str = r#"#!/bin/sh
 for word; do printf '%s\n' "$word"; done >> "$HOME/$1"
 case $1 in
-create) echo "secret: $SECRET" >> "$HOME/variables";;
+create)
+  env > "$HOME/own"
+  for word; do
+    [ "$before" != --env-file ] || { stat -c %a "$word"; cat "$word"; } > "$HOME/variables"
+    before=$word
+  done;;
 start) echo from docker;;
 inspect) printf 'false\n2026-01-01T00:00:00Z\n137\ntrue\n\n';;
 esac
@@ -274,23 +354,10 @@ inspect) printf 'true\n2026-01-01T00:00:00Z\n0\nfalse\n\n';;
 esac
 "#;
 
-/// A machine with this as its Docker; returns its home.
-fn machine_with_docker(fixture: &mut Fixture, docker: &str) -> PathBuf {
-    let home = fixture.path("home");
-    std::fs::create_dir(&home).unwrap();
-    let program = home.join("docker");
-    std::fs::write(&program, docker).unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&program, executable).unwrap();
-    fixture.set("HOME", home.clone());
-    fixture.set("PATH", format!("{}:/usr/bin:/bin", home.display()).into());
-    home
-}
-
 #[test]
 fn a_container_whose_client_is_gone_is_lost_and_not_a_success() {
     let mut fixture = Fixture::new();
-    let home = machine_with_docker(&mut fixture, FORGETFUL_DOCKER);
+    let home = fixture.have_docker(FORGETFUL_DOCKER);
     let uuid = uuid();
     let mut document = inside("sleep 100");
     document.engine = Engine::Docker;
@@ -309,14 +376,25 @@ fn a_container_whose_client_is_gone_is_lost_and_not_a_success() {
 #[test]
 fn docker_is_told_everything_on_its_command_line_but_the_values_of_variables() {
     let mut fixture = Fixture::new();
-    let home = machine_with_docker(&mut fixture, FAKE_DOCKER);
+    let home = fixture.have_docker(FAKE_DOCKER);
     let uuid = uuid();
     let mut document = inside("x y");
     document.engine = Engine::Docker;
     document.image = Some("busybox:1.36".into());
     document.network = Network::Host;
     document.process_limit = 99;
-    document.env.insert("SECRET".into(), "s3cret".into());
+    for (name, value) in [
+        ("SECRET", "s3cret"),
+        ("HTTPS_PROXY", "http://job:1"),
+        ("DOCKER_HOST", "tcp://job:2"),
+        ("LONGSHORE_ATTEMPT", "forged"),
+        ("EMPTY", ""),
+        ("LINES", "a\nb"),
+        ("QUOTED", "\"a\""),
+        ("INSIDE", "a \"b\" # c "),
+    ] {
+        document.env.insert(name.into(), value.into());
+    }
     document.mounts = vec![Mount {
         source: "/etc".into(),
         target: "/e".into(),
@@ -330,6 +408,7 @@ fn docker_is_told_everything_on_its_command_line_but_the_values_of_variables() {
     assert_eq!(fixture.stdout(uuid, 3), "from docker\n");
     let told = |verb: &str| std::fs::read_to_string(home.join(verb)).unwrap();
     let name = format!("longshore-{uuid}-3");
+    let variables = fixture.entry(uuid, 3).join("variables");
     let bytes = (64 << 20).to_string();
     assert_eq!(
         told("create").lines().collect::<Vec<_>>(),
@@ -354,19 +433,122 @@ fn docker_is_told_everything_on_its_command_line_but_the_values_of_variables() {
             "--volume",
             "/etc:/e:ro",
             "--env",
-            "SECRET",
+            "LINES=a",
+            "b",
             "--env",
-            "LONGSHORE_CONTAINER_UUID",
-            "--env",
-            "LONGSHORE_ATTEMPT",
+            "QUOTED=\"a\"",
+            "--env-file",
+            variables.to_str().unwrap(),
             "busybox:1.36",
             "sh",
             "-c",
             "x y",
         ]
     );
-    assert_eq!(told("variables"), "secret: s3cret\n");
+    let expected = format!(
+        "600\nDOCKER_HOST=tcp://job:2\nEMPTY=\nHTTPS_PROXY=http://job:1\nINSIDE=a \"b\" # c \n\
+         LONGSHORE_ATTEMPT=3\nLONGSHORE_CONTAINER_UUID={uuid}\nSECRET=s3cret\n"
+    );
+    assert_eq!(told("variables"), expected);
+    assert!(!variables.exists(), "the container is made");
+    let own = told("own");
+    assert!(!own.contains("job:") && !own.contains("s3cret"), "{own}");
     assert_eq!(told("start"), format!("start\n--attach\n{name}\n"));
     assert_eq!(told("rm"), format!("rm\n--force\n--volumes\n{name}\n"));
     fixture.assert_clean(&[uuid]);
+}
+
+/// A client whose daemon does not run.
+const NO_DAEMON: &str = r#"#!/bin/sh
+echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?' >&2
+exit 1
+"#;
+
+#[test]
+fn a_container_of_an_engine_that_cannot_be_used_was_not_started() {
+    let mut fixture = Fixture::new();
+    fixture.have_docker(NO_DAEMON);
+    let uuid = uuid();
+    let mut document = inside("true");
+    document.engine = Engine::Docker;
+    fixture.start(uuid, 1, &document);
+    let ExitCause::NotStarted { error } = fixture.finished(uuid, 1).cause else {
+        panic!("it could not be started");
+    };
+    assert!(error.contains("Cannot connect"), "{error}");
+    fixture.assert_clean(&[uuid]);
+    let report = fixture.report_with(&["--ack", &format!("{uuid}:1")]);
+    assert!(report.containers.is_empty(), "{report:?}");
+}
+
+/// One that is asked to remove a container: it needs the directory lock for that, and says when it
+/// has it.
+const CURIOUS_DOCKER: &str = r#"#!/bin/sh
+"$HOME/runner" --kill 15 --attempt 1 zzzzz-dz642-00000000000free && echo free > "$HOME/free"
+"#;
+
+#[test]
+fn an_engine_is_asked_without_the_directory_lock() {
+    for newer in [false, true] {
+        let mut fixture = Fixture::new();
+        let home = fixture.have_docker(CURIOUS_DOCKER);
+        let runner = format!(
+            "#!/bin/sh\nLONGSHORE_RUN_DIR={} exec {RUNNER} \"$@\"\n",
+            fixture.root().display()
+        );
+        executable(&home.join("runner"), &runner);
+        let uuid = uuid();
+        fixture.lose_container(uuid);
+        eventually("the engine to have the lock", || {
+            match newer {
+                true => drop(fixture.try_start(uuid, 2, &shell("exit 0"))),
+                false => drop(fixture.report_with(&["--ack", &format!("{uuid}:1")])),
+            }
+            home.join("free").exists().then_some(())
+        });
+        if newer {
+            assert_eq!(fixture.cause(uuid, 2), ExitCause::Exited { code: 0 });
+        }
+        fixture.assert_clean(&[uuid]);
+    }
+}
+
+#[test]
+fn an_engine_that_has_removed_a_container_is_not_asked_again() {
+    let mut fixture = Fixture::new();
+    let home = fixture.have_docker(FAKE_DOCKER);
+    let uuid = uuid();
+    fixture.lose_container(uuid);
+    for _ in 0..3 {
+        assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+    }
+    fixture.report_with(&["--ack", &format!("{uuid}:1")]);
+    let told = std::fs::read_to_string(home.join("rm")).unwrap();
+    assert_eq!(
+        told,
+        format!("rm\n--force\n--volumes\nlongshore-{uuid}-1\n")
+    );
+    fixture.assert_clean(&[uuid]);
+}
+
+/// One that hangs, with a part that would survive its end.
+const SLOW_DOCKER: &str =
+    "#!/bin/sh\nfor i in 1 2; do echo \"$4\" >> \"$HOME/asked\"; sleep 1000 & wait; done\n";
+
+#[test]
+fn of_an_engine_that_hangs_nothing_is_left_and_one_call_a_report_is_enough() {
+    let mut fixture = Fixture::new();
+    let home = fixture.have_docker(SLOW_DOCKER);
+    let uuids = [uuid(), uuid()];
+    for uuid in uuids {
+        fixture.lose_container(uuid);
+    }
+    let report = fixture.report();
+    let stale = |container: &ContainerReport| container.state == ReportedState::Stale;
+    assert!(report.containers.iter().all(stale), "{report:?}");
+    let asked = std::fs::read_to_string(home.join("asked")).unwrap();
+    assert_eq!(asked, format!("longshore-{}-1\n", uuids[0]));
+    eventually("the end of all processes", || {
+        fixture.processes().is_empty().then_some(())
+    });
 }

@@ -90,11 +90,7 @@ fn the_groups_say_what_was_asked_for() {
     let mut document = limited("sleep 1000 & wait", ByteSize::mib(64));
     (document.vcpus, document.process_limit) = (Some(3), 77);
     fixture.start(uuid, 1, &document);
-    eventually("the start", || {
-        let reported = fixture.reported(uuid)?;
-        let text = format!("{:?}", reported.state);
-        text.contains("started_at: Some").then_some(())
-    });
+    fixture.await_start(uuid);
     let groups = cgroups(uuid);
     let said = |name: &str| -> Vec<String> {
         let texts = groups.iter().map(|group| group.join(name));
@@ -108,8 +104,10 @@ fn the_groups_say_what_was_asked_for() {
     assert!(cpu == "300000" || cpu == "300000 100000", "{cpu}");
     // All of the job is in all of the groups.
     for group in &groups {
-        let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
-        assert_eq!(members.lines().count(), 2, "{}", group.display());
+        eventually("both processes of it", || {
+            let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+            (members.lines().count() == 2).then_some(())
+        });
     }
     fixture.kill(9, uuid, 1);
     assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed);

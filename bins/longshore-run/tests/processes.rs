@@ -1,5 +1,10 @@
 //! Nothing of a container outlives it, whatever it does and whoever dies.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot do its part fails at once"
+)]
+
 mod common;
 
 use common::*;
@@ -98,6 +103,8 @@ fn supervision_lost_in(fixture: &Fixture, end: impl Fn(&Fixture, ContainerUuid, 
     let names = fixture.path("names");
     let supervisor = fixture.start(uuid, 1, &shell(&(brood(&names) + "wait; sleep 1000")));
     let brood = Brood::of(&names);
+    // What runs may not have been noted yet.
+    fixture.await_start(uuid);
     end(fixture, uuid, supervisor, reaper_of(supervisor));
     let exit = fixture.finished(uuid, 1);
     assert_eq!(exit.cause, ExitCause::SupervisorLost);
@@ -125,6 +132,73 @@ fn nothing_survives_the_death_of_the_reaper() {
 fn a_supervisor_that_is_asked_to_leave_ends_its_job_and_nobody_requested_that() {
     // As a machine does that is switched off.
     supervision_lost(|_, _, supervisor, _| signal(supervisor, libc::SIGTERM).unwrap());
+}
+
+#[test]
+fn an_end_by_what_switches_the_machine_off_is_not_the_jobs_own() {
+    let fixture = Fixture::new();
+    let (uuid, pid) = (uuid(), fixture.path("pid"));
+    // It takes TERM for a reason to end well.
+    let script = format!(
+        "trap 'exit 0' TERM; echo $$ > {}; while :; do sleep 0.01; done",
+        pid.display()
+    );
+    let supervisor = fixture.start(uuid, 1, &shell(&script));
+    let (job, reaper) = (pid_of(&pid), reaper_of(supervisor));
+    // All get TERM; the job and its reaper are faster.
+    signal(supervisor, libc::SIGSTOP).unwrap();
+    signal(job, libc::SIGTERM).unwrap();
+    eventually("the end of the reaper", || (!alive(reaper)).then_some(()));
+    signal(supervisor, libc::SIGTERM).unwrap();
+    signal(supervisor, libc::SIGCONT).unwrap();
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+    fixture.assert_clean(&[uuid]);
+}
+
+/// Mounts a file system that never answers, for this thread and what it starts; none where that
+/// cannot be done. It is there until the file is closed.
+fn mount_silence(at: &Path) -> Option<std::fs::File> {
+    use nix::mount::{MsFlags, mount};
+    let what = "files that do not answer";
+    if !own_mounts(what) {
+        return None;
+    }
+    let mut options = std::fs::File::options();
+    let Ok(device) = options.read(true).write(true).open("/dev/fuse") else {
+        eprintln!("NOT TESTED: {what}; there is no FUSE here");
+        return None;
+    };
+    let number = device.as_raw_fd();
+    let options = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
+    std::fs::create_dir(at).unwrap();
+    let (kind, flags) = (Some("fuse"), MsFlags::empty());
+    mount(Some("none"), at, kind, flags, Some(&*options)).unwrap();
+    Some(device)
+}
+
+#[test]
+fn a_job_whose_files_do_not_answer_can_be_ended_and_its_time_is_limited() {
+    let fixture = Fixture::new();
+    let (killed, late, silent) = (uuid(), uuid(), fixture.path("silent"));
+    let Some(device) = mount_silence(&silent) else {
+        return;
+    };
+    let mut document = shell("exit 0");
+    document.cwd = Some(silent.to_str().unwrap().into());
+    document.kill_grace_ms = 50;
+    fixture.start(killed, 1, &document);
+    document.time_limit_ms = Some(100);
+    document.cwd = None;
+    document.command = vec![silent.join("program").to_str().unwrap().into()];
+    fixture.start(late, 1, &document);
+    fixture.kill(15, killed, 1);
+    for (uuid, cause) in [(killed, ExitCause::Killed), (late, ExitCause::TimeLimit)] {
+        let exit = fixture.finished(uuid, 1);
+        assert_eq!((exit.cause, exit.started_at), (cause, None));
+    }
+    fixture.assert_clean(&[killed, late]);
+    drop(device);
+    nix::mount::umount(&silent).unwrap();
 }
 
 #[test]
@@ -249,5 +323,35 @@ fn a_supervisor_keeps_nothing_open_that_the_start_command_was_given() {
     let state = fixture.reported(uuid).unwrap().state;
     assert!(matches!(state, ReportedState::Running { .. }), "{state:?}");
     assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn what_a_job_has_mounted_ends_with_it_and_is_not_removed_with_its_files() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("NOT TESTED: what a job mounts; that needs root");
+        return;
+    }
+    let fixture = Fixture::new();
+    let (uuid, shared) = (uuid(), fixture.path("shared"));
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("kept"), "").unwrap();
+    // It goes on below a directory of the job's, as in one that a job makes a root of.
+    let script = format!(
+        "mkdir -p root/dev && mount --bind {} root/dev && ls root/dev",
+        shared.display()
+    );
+    fixture.start(uuid, 1, &shell(&script));
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Exited { code: 0 });
+    assert_eq!(fixture.stdout(uuid, 1), "kept\n");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(uuid.as_str()), "{mounts}");
+
+    fixture.report_with(&["--ack", &format!("{uuid}:1")]);
+    assert!(
+        shared.join("kept").exists(),
+        "a file that was never a job's"
+    );
+    assert!(!fixture.entry(uuid, 1).exists());
     fixture.assert_clean(&[uuid]);
 }

@@ -359,3 +359,78 @@ fn a_result_that_was_cut_off_is_none() {
     assert_eq!(exit.cause, ExitCause::SupervisorLost);
     assert!(exit.started_at.is_some());
 }
+
+#[test]
+fn what_a_start_that_was_killed_has_left_is_removed() {
+    let fixture = Fixture::new();
+    fixture.report();
+    let (empty, used) = (uuid(), uuid());
+    let left = fixture.entry(empty, 1);
+    let left = left.parent().unwrap();
+    std::fs::create_dir(left).unwrap();
+    fixture.start(used, 1, &shell("exit 0"));
+    fixture.finished(used, 1);
+    assert!(!left.exists());
+    assert!(fixture.entry(used, 1).exists());
+    fixture.assert_clean(&[empty, used]);
+}
+
+#[test]
+fn what_cannot_be_removed_is_not_tried_all_the_time() {
+    if !own_mounts("what cannot be removed") {
+        return;
+    }
+    let fixture = Fixture::new();
+    fixture.report();
+    let grave = fixture.root().join(format!("trash/{}.1", uuid()));
+    let mounted = grave.join("work/mounted");
+    std::fs::create_dir_all(&mounted).unwrap();
+    let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+    nix::mount::mount(Some("none"), &mounted, Some("tmpfs"), flags, none).unwrap();
+    let age = || {
+        let mut touch = Command::new("touch");
+        let touched = touch.args(["--date", "2 minutes ago"]).arg(&grave);
+        assert!(touched.status().unwrap().success());
+    };
+    let complains = || {
+        let uuid = uuid();
+        fixture.start(uuid, 1, &shell("exit 0"));
+        fixture.finished(uuid, 1);
+        let output = fixture.run(&["--report", "--ack", &format!("{uuid}:1")]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).contains("cannot remove")
+    };
+    for _ in 0..2 {
+        age();
+        assert!(complains());
+        assert!(!complains());
+    }
+    nix::mount::umount(&mounted).unwrap();
+    age();
+    assert!(!complains());
+    assert!(!grave.exists());
+    fixture.assert_clean(&[]);
+}
+
+#[test]
+fn a_result_of_a_cause_that_only_newer_versions_know_is_one() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    fixture.start(uuid, 1, &shell("echo some"));
+    let exit = fixture.finished(uuid, 1);
+    let state = fixture.entry(uuid, 1).join("state");
+    let text = std::fs::read_to_string(&state).unwrap();
+    let newer = text.replace(
+        r#""cause":"exited","code":0"#,
+        r#""cause":"quota","disk":[1]"#,
+    );
+    assert_ne!(text, newer);
+    std::fs::write(&state, newer).unwrap();
+    let read = fixture.finished(uuid, 1);
+    // Of one that was lost nobody knows when it ended.
+    assert_eq!(
+        (read.cause, read.finished_at),
+        (ExitCause::SupervisorLost, exit.finished_at)
+    );
+    fixture.assert_clean(&[uuid]);
+}

@@ -276,12 +276,12 @@ fn what_it_has_started_leaves_nothing_behind_when_it_has_ended() {
         report = stream.reported(news);
     }
     // Supervisors are children of the stream: it has to wait for them.
-    let runner = stream.runner.id();
+    let runner = i32::try_from(stream.runner.id()).unwrap();
     eventually("all children to be waited for", || {
         let ping = stream.ask(Ask::Ping, &[]);
         stream.done(ping);
-        let children = std::fs::read_to_string(format!("/proc/{runner}/task/{runner}/children"));
-        children.unwrap().trim().is_empty().then_some(())
+        // What is left waits to become one itself.
+        (children(runner) == spares(runner)).then_some(())
     });
     assert_eq!(stream.close(), Some(0));
     fixture.assert_clean(&uuids);
@@ -356,6 +356,126 @@ fn it_ends_when_the_dispatcher_is_silent_and_what_runs_goes_on() {
     );
     std::fs::write(&go, "").unwrap();
     assert_eq!(fixture.cause(uuid, 1), ExitCause::Exited { code: 0 });
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&[uuid]);
+}
+
+/// The processes of a stream that wait to become supervisors: they have no container's name.
+fn spares(runner: i32) -> Vec<i32> {
+    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    let mut spares = children(runner);
+    spares.retain(|pid| alive(*pid) && name(pid).is_ok_and(|name| name.trim() == "longshore-run"));
+    spares
+}
+
+#[test]
+fn a_spare_supervisor_goes_with_the_stream_and_its_death_hinders_nobody() {
+    let fixture = Fixture::new();
+    let uuids = [uuid(), uuid(), uuid()];
+    let mut stream = Stream::open(&fixture);
+    let runner = i32::try_from(stream.runner.id()).unwrap();
+    let spare = || eventually("a spare supervisor", || spares(runner).first().copied());
+
+    let killed = spare();
+    signal(killed, libc::SIGKILL).unwrap();
+    eventually("its death", || (!alive(killed)).then_some(()));
+    let start = stream.start(uuids[0], 1, &shell("exit 0"));
+    assert_eq!(stream.done(start).0, 0);
+    assert_eq!(fixture.cause(uuids[0], 1), ExitCause::Exited { code: 0 });
+
+    // The next one becomes the supervisor of what is started next.
+    let used = spare();
+    let start = stream.start(uuids[1], 1, &shell("sleep 1000"));
+    assert_eq!(stream.done(start).0, 0);
+    let name = std::fs::read_to_string(format!("/proc/{used}/comm")).unwrap();
+    assert!(uuids[1].as_str().ends_with(name.trim()), "{name}");
+    // What is too long for it another process gets.
+    let mut long = shell("exit 0");
+    long.env.insert("LONG".into(), "x".repeat(100 << 10));
+    spare();
+    let start = stream.start(uuids[2], 1, &long);
+    assert_eq!(stream.done(start).0, 0);
+    assert_eq!(fixture.cause(uuids[2], 1), ExitCause::Exited { code: 0 });
+
+    let last = spare();
+    assert_eq!(stream.close(), Some(0));
+    eventually("its end", || (!alive(last)).then_some(()));
+    assert!(alive(used), "a supervisor does not go with the stream");
+    assert_eq!(fixture.kill(9, uuids[1], 1), Some(0));
+    fixture.assert_clean(&uuids);
+}
+
+#[test]
+fn what_takes_long_to_begin_is_told_once_that_is_news() {
+    let mut fixture = Fixture::new();
+    let go = fixture.path("go");
+    let docker = fixture.path("docker");
+    let wait = "[ \"$1\" = create ] || exit 0; until [ -e";
+    let text = format!(
+        "#!/bin/sh\n{wait} {} ]; do sleep 0.01; done; exit 1\n",
+        go.display()
+    );
+    std::fs::write(&docker, text).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&docker, executable).unwrap();
+    let folder = docker.parent().unwrap().display();
+    fixture.set("PATH", format!("{folder}:/usr/bin:/bin").into());
+    let uuid = uuid();
+    let mut document = shell("exit 0");
+    document.engine = longshore_runner_api::Engine::Docker;
+    document.image = Some("busybox".into());
+
+    let mut stream = Stream::open(&fixture);
+    let news = stream.ask_report("", &[]);
+    let empty = stream.reported(news);
+    let news = stream.ask_report(&empty.digest, &[]);
+    let start = stream.start(uuid, 1, &document);
+    assert_eq!(stream.done(start).0, 0);
+    let report = stream.reported(news);
+    let begins = ReportedState::Running { started_at: None };
+    assert_eq!(report.containers[0].state, begins);
+    let news = stream.ask_report(&report.digest, &[]);
+    std::fs::write(&go, "").unwrap();
+    let report = stream.reported(news);
+    assert!(
+        matches!(report.containers[0].state, ReportedState::Finished(_)),
+        "{report:?}"
+    );
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&[uuid]);
+}
+
+/// Notes who has asked it, and removes nothing before it may.
+const PATIENT_DOCKER: &str = r#"#!/bin/sh
+echo $PPID >> "$HOME/asked"
+until [ -e "$HOME/go" ]; do sleep 0.01; done
+"#;
+
+#[test]
+fn what_an_engine_has_to_remove_is_stale_until_then_and_keeps_nobody_waiting() {
+    let mut fixture = Fixture::new();
+    let home = fixture.have_docker(PATIENT_DOCKER);
+    let uuid = uuid();
+    fixture.lose_container(uuid);
+    let mut stream = Stream::open(&fixture);
+    let news = stream.ask_report("", &[]);
+    let report = stream.reported(news);
+    assert_eq!(report.containers[0].state, ReportedState::Stale);
+    eventually("the engine to be asked", || {
+        home.join("asked").exists().then_some(())
+    });
+    let ping = stream.ask(Ask::Ping, &[]);
+    assert_eq!(stream.done(ping), (0, String::new()));
+    let news = stream.ask_report(&report.digest, &[]);
+    std::fs::write(home.join("go"), "").unwrap();
+    let report = stream.reported(news);
+    let ReportedState::Finished(exit) = &report.containers[0].state else {
+        panic!("{report:?}");
+    };
+    assert_eq!(exit.cause, ExitCause::SupervisorLost);
+    let (asked, own) = (line_of(&home.join("asked")), stream.runner.id());
+    let by_itself = asked.lines().any(|pid| pid == own.to_string());
+    assert!(!by_itself, "{own} has asked: {asked}");
     assert_eq!(stream.close(), Some(0));
     fixture.assert_clean(&[uuid]);
 }

@@ -10,6 +10,7 @@ mod floors;
 mod latency;
 mod plan;
 mod session;
+mod stub;
 mod throughput;
 mod usage;
 
@@ -66,6 +67,11 @@ impl Amount {
     }
 }
 
+/// The far side of [`dispatch`] with pretended instances.
+pub fn stub_instances() -> anyhow::Result<Ending> {
+    stub::instances()
+}
+
 /// Measures in a fresh directory beside the state directory `beside`, which is not touched, and
 /// removes it again.
 pub fn dispatch(
@@ -73,6 +79,9 @@ pub fn dispatch(
     beside: &Path,
     log: Option<&str>,
 ) -> anyhow::Result<Ending> {
+    if args.stub {
+        return stub::dispatch(args);
+    }
     let folder = fresh_folder(beside)?;
     logging::start(folder.path(), log)?;
     let state = StateDirectory::open(folder.path())?;
@@ -167,6 +176,8 @@ mod tests {
             samples,
             short,
             by_command: false,
+            stub: false,
+            instances: None,
         })
     }
 

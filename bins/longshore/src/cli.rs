@@ -98,6 +98,9 @@ pub enum Bench {
     Dispatch(BenchDispatchArgs),
     /// Measure what the scheduler costs, up to 100,000 containers and 10,000 instances
     Plan(BenchPlanArgs),
+    /// The far side of `bench dispatch --stub`, which starts it
+    #[command(hide = true)]
+    StubInstances,
 }
 
 /// What `longshore run` is told.
@@ -202,9 +205,10 @@ pub struct SubmitArgs {
     pub name: Option<String>,
     /// How many processors it needs
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "file")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub vcpus: u32,
     /// How much memory it needs
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = some_ram)]
     #[arg(conflicts_with = "file")]
     pub ram: ByteSize,
     /// How much space in files it needs
@@ -216,8 +220,9 @@ pub struct SubmitArgs {
     #[arg(value_parser = clap::value_parser!(i64).range(1..=1000))]
     pub priority: i64,
     /// End it after so long
-    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "file")]
-    pub time_limit: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = crate::jobfile::limit_in_millis)]
+    #[arg(conflicts_with = "file")]
+    pub time_limit: Option<u64>,
     /// Set a variable of its environment; may be repeated
     #[arg(long, short, value_name = "NAME=VALUE", conflicts_with = "file")]
     pub env: Vec<String>,
@@ -364,15 +369,20 @@ fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
+fn some_ram(text: &str) -> Result<ByteSize, String> {
+    let ram = size(text)?;
+    crate::jobfile::too_little_ram(ram).map_or(Ok(ram), Err)
+}
+
 /// What `longshore bench dispatch` is told.
 ///
 /// It works in a fresh directory beside the state directory and removes it at the end.
 #[derive(Clone, Debug, Args)]
 pub struct BenchDispatchArgs {
-    /// How many jobs to run for the figure of jobs per second [default: 1000, or 20 if short]
+    /// How many jobs to run for the figure of jobs per second [default: 1000, or 20 if short; 5000 or 50 with --stub]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub jobs: Option<u32>,
-    /// How many single starts to measure [default: 100, or 5 if short]
+    /// How many single starts to measure [default: 100, or 5 if short; 200 with --stub]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub samples: Option<u32>,
     /// Only see whether it works: few jobs, little time
@@ -381,6 +391,13 @@ pub struct BenchDispatchArgs {
     /// Speak to the runner by a command for each thing, without a watch stream
     #[arg(long)]
     pub by_command: bool,
+    /// Measure the dispatcher alone: a queue in memory, and instances of which only the SSH server
+    /// is real, in a process of its own
+    #[arg(long)]
+    pub stub: bool,
+    /// How many such instances [default: 1000, or 10 if short]
+    #[arg(long, value_name = "N", requires = "stub", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub instances: Option<u32>,
 }
 
 /// What `longshore bench plan` is told.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use longshore_cloud::{CallContext, Instance, InstanceSet};
 use longshore_controller::{Settings, Store};
-use longshore_dispatch::runtime::{Dispatcher, Observer, Parts};
+use longshore_dispatch::runtime::{Dispatcher, Parts};
 use longshore_pool::runtime::{LongshoreRun, RunnerBinary, Shell, random_seed};
 use longshore_queue::Queue as _;
 use longshore_ssh::{PrivateKey, SshExecutor};
@@ -20,6 +20,8 @@ use crate::state::StateDirectory;
 
 /// How long a call to the driver may take when the program asks it itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for destroying: longer than the loopback driver looks for processes that resist.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long ending waits for what is under way.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -28,18 +30,27 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub struct Embedded {
     store: Arc<Store>,
     dispatcher: Dispatcher,
-    types: Vec<InstanceType>,
+    /// How the scheduler chooses, and from which instance types.
+    choice: Arc<longshore_scheduler::Config>,
     instance_set: Arc<dyn InstanceSet>,
     driver_metrics: Metrics,
 }
 
-impl Embedded {
-    /// Starts everything; what an earlier process left in the state directory is taken up again.
-    pub async fn start(
-        state: &StateDirectory,
-        provider: Provider,
-        observer: Option<Observer>,
-    ) -> anyhow::Result<Self> {
+/// An installation of which nothing acts yet: only its store is open.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    store: Arc<Store>,
+    config: longshore_dispatch::Config,
+    parts: Parts,
+    seed: [u8; 32],
+    choice: Arc<longshore_scheduler::Config>,
+    instance_set: Arc<dyn InstanceSet>,
+    driver_metrics: Metrics,
+}
+
+impl Prepared {
+    /// Opens the store, and checks everything that can be wrong.
+    pub(crate) fn new(state: &StateDirectory, provider: Provider) -> anyhow::Result<Self> {
         let store = Arc::new(Store::open(&state.controller(), Settings::default())?);
         let Provider {
             instance_set,
@@ -47,6 +58,7 @@ impl Embedded {
             mut pool,
             ssh,
             watch_streams,
+            observer,
             runner_directory,
         } = provider;
         let (private_key, public_key) = state.ssh_key()?;
@@ -70,7 +82,6 @@ impl Embedded {
         shell.outputs = Some(store.clone());
         shell.secret_path.clone_from(&pool.secret_path);
 
-        let types = pool.types.clone();
         pool.public_key = Some(public_key);
         pool.validate()?;
         let mut scheduler = longshore_scheduler::Config::new(pool.types.clone());
@@ -78,24 +89,43 @@ impl Embedded {
         // would have to be reserved for each.
         scheduler.reserve_extra_ram = ByteSize::ZERO;
         scheduler.keep_buffers_per_vcpu = 0;
-        scheduler.records_placement = store.capabilities().records_placement;
+        let choice = Arc::new(scheduler.clone());
         let config = longshore_dispatch::Config::new(pool, scheduler, store.capabilities());
-        let seed = random_seed().context("no random numbers can be had")?;
         let parts = Parts {
             shell: Arc::new(shell),
             queue: store.clone(),
             observer,
         };
-        let dispatcher = Dispatcher::start(config, parts, seed);
         Ok(Self {
             store,
-            dispatcher,
-            types,
+            config,
+            parts,
+            seed: random_seed().context("no random numbers can be had")?,
+            choice,
             instance_set,
             driver_metrics,
         })
     }
 
+    /// The controller.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Starts the dispatcher; what an earlier process left is taken up again. Must be called
+    /// within a tokio runtime.
+    pub(crate) fn start(self) -> Embedded {
+        Embedded {
+            store: self.store,
+            dispatcher: Dispatcher::start(self.config, self.parts, self.seed),
+            choice: self.choice,
+            instance_set: self.instance_set,
+            driver_metrics: self.driver_metrics,
+        }
+    }
+}
+
+impl Embedded {
     /// The controller.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
@@ -107,12 +137,13 @@ impl Embedded {
     }
 
     pub(crate) fn local(&self) -> Local {
-        Local::new(self.store.clone(), self.dispatcher.handle())
+        let choice = self.choice.clone();
+        Local::new(self.store.clone(), self.dispatcher.handle(), choice)
     }
 
     /// The instance types that it has.
     pub fn types(&self) -> &[InstanceType] {
-        &self.types
+        &self.choice.types
     }
 
     /// Which calls the driver was given.
@@ -125,8 +156,10 @@ impl Embedded {
         &self.dispatcher
     }
 
-    /// Gives every instance back once nothing is left on it, and returns when all are gone.
+    /// Takes no more jobs, gives every instance back once nothing is left on it, and returns when
+    /// all are gone.
     pub async fn wind_down(&self) -> anyhow::Result<()> {
+        self.store.close();
         self.dispatcher.wind_down().await?;
         let mut snapshots = self.dispatcher.snapshots();
         snapshots
@@ -134,6 +167,15 @@ impl Embedded {
             .await
             .context("the dispatcher has ended by itself")?;
         Ok(())
+    }
+
+    /// Returns when the dispatcher has ended by itself, which it never should.
+    pub(crate) async fn failed(&self) -> anyhow::Error {
+        self.dispatcher.ended().await;
+        anyhow::anyhow!(
+            "the dispatcher has ended by itself, which is a bug; what runs goes on, and \
+             longshore.log in the state directory says more"
+        )
     }
 
     /// The instances that the driver lists.
@@ -165,7 +207,8 @@ impl Embedded {
 pub async fn destroy_all(provider: Provider) -> anyhow::Result<Vec<InstanceId>> {
     let instance_set = provider.instance_set;
     let ids = list_ids(&*instance_set).await?;
-    for (id, result) in instance_set.destroy(&context(), &ids).await {
+    let destroying = CallContext::new(DESTROY_TIMEOUT, "req-longshore-program");
+    for (id, result) in instance_set.destroy(&destroying, &ids).await {
         result.with_context(|| format!("cannot destroy {id}"))?;
     }
     let left = list_ids(&*instance_set).await?;

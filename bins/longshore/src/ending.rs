@@ -4,7 +4,9 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::jobfile::Problem;
+use crate::service::client::ClientError;
 use crate::state::StateError;
+use crate::tell;
 use crate::text::clean;
 
 /// How a command ended, for its exit code.
@@ -66,18 +68,27 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// Tells the user and the log about an error, and gives the exit code for it.
+pub fn tell_error(error: &anyhow::Error) -> u8 {
+    let (code, lines) = explain(error);
+    tracing::error!("{lines}");
+    tell!("{lines}");
+    code
+}
+
 /// The exit code for an error, and the lines that tell the user about it: a usage error as it
-/// is, any other with its causes. A state directory that cannot be used is wrong usage, too, but
-/// a full disk is not.
+/// is, any other with its causes. A state directory that cannot be used is wrong usage, too, and so is
+/// what the service does not have; but a full disk is not.
 pub fn explain(error: &anyhow::Error) -> (u8, String) {
     if let Some(usage) = error.downcast_ref::<UsageError>() {
         return (2, usage.to_string());
     }
     let another_would_do = |state: &StateError| !state.is_full();
-    let code = match error.downcast_ref::<StateError>() {
-        Some(state) if another_would_do(state) => 2,
-        _ => 1,
-    };
+    let state = error.downcast_ref::<StateError>();
+    let client = error.downcast_ref::<ClientError>();
+    let is_usage =
+        state.is_some_and(another_would_do) || client.is_some_and(ClientError::is_not_there);
+    let code = if is_usage { 2 } else { 1 };
     let causes: Vec<String> = error
         .chain()
         .map(|cause| clean(&cause.to_string()))

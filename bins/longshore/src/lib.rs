@@ -3,6 +3,8 @@
 //! [`jobfile`] reads what is to be run, [`run`] puts controller, pool and scheduler together,
 //! [`ui`] shows what happens, [`service`] answers other processes, and [`command`] asks it. The rest is the command line and what surrounds it.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr))]
+
 pub mod bench;
 pub mod cli;
 pub mod command;

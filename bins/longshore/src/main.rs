@@ -1,5 +1,7 @@
 //! The `longshore` program: runs batch jobs on machines, this one or rented ones.
 
+#![deny(clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -10,12 +12,7 @@ use longshore::{bench, command, logging, run, service, sim, state_dir};
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
         Ok(ending) => ending.into(),
-        Err(error) => {
-            let (code, lines) = ending::explain(&error);
-            tracing::error!("{lines}");
-            eprintln!("{lines}");
-            code.into()
-        }
+        Err(error) => ending::tell_error(&error).into(),
     }
 }
 
@@ -48,6 +45,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Ending> {
         // It keeps nothing and writes no log.
         Command::Sim(args) => sim::sim(args),
         Command::Bench(Bench::Plan(args)) => bench::plan(args),
+        Command::Bench(Bench::StubInstances) => bench::stub_instances(),
         // It has a directory of its own, with a log of its own.
         Command::Bench(Bench::Dispatch(args)) => bench::dispatch(args, &locate()?, log),
     }

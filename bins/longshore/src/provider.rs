@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use longshore_cloud::{Driver as _, InstanceSet, TagKeys, Tags};
+use longshore_dispatch::runtime::Observer;
 use longshore_driver_loopback::{LoopbackDriver, implicit_type};
 use longshore_pool::runtime::Isolated;
 use longshore_throttle::{Metrics, Stack};
@@ -28,6 +29,8 @@ pub struct Provider {
     pub ssh: longshore_ssh::Settings,
     /// Whether their runners are spoken to over a watch stream.
     pub watch_streams: bool,
+    /// Who is told of everything that is decided about them; nobody unless it is set.
+    pub observer: Option<Observer>,
     /// Absolute path of the directory on them that the runner is put into.
     pub(crate) runner_directory: String,
 }
@@ -58,6 +61,7 @@ impl Provider {
             pool,
             ssh: longshore_ssh::Settings::default(),
             watch_streams: true,
+            observer: None,
             runner_directory,
         }
     }
@@ -79,12 +83,17 @@ pub fn this_machine() -> anyhow::Result<InstanceType> {
     implicit_type(&std::env::temp_dir()).context("cannot measure this machine")
 }
 
+/// Whether a type stands for the machine that a service runs on.
+pub(crate) fn is_this_machine(instance_type: &InstanceType) -> bool {
+    instance_type.name.as_str() == longshore_driver_loopback::TYPE_NAME
+}
+
 /// The tags of every instance of ours.
 pub(crate) fn ours() -> Tags {
     Tags::from([(tag_keys().set_id, INSTANCE_SET_ID.to_owned())])
 }
 
-fn tag_keys() -> TagKeys {
+pub(crate) fn tag_keys() -> TagKeys {
     TagKeys::new("Longshore")
 }
 

@@ -1,6 +1,7 @@
 //! `longshore run`: the jobs of files, one file after the other, to their end.
 
 pub(crate) mod batches;
+mod place;
 pub(crate) mod watch;
 
 use std::io::{self, Write as _};
@@ -8,22 +9,29 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use longshore_types::{InstanceId, InstanceType};
+use longshore_types::InstanceType;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::RunArgs;
-use crate::embedded::{self, Embedded};
+use crate::embedded::{self, Prepared};
 use crate::ending::{Ending, UsageError};
-use crate::jobfile::{JobFile, Limits};
+use crate::jobfile::{JobFile, Limits, Machine};
 use crate::provider::{self, Provider};
-use crate::service::{Client, ClientError, Jobs, Server, ServerSettings, ServiceKind};
+use crate::service::{
+    Bound, Client, ClientError, Jobs, ServerSettings, ServiceKind, USUAL, prune_forever,
+};
 use crate::state::{StateDirectory, StateError};
+use crate::tell;
 use crate::ui;
-use batches::Batches;
+use batches::{Batches, Settled};
+use place::{Place, join};
 use watch::{Watch, Watched};
 
 /// How long a process that has taken the state directory may need until it answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long what blocks a thread is waited for at the end.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the jobs of files on this machine.
 pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
@@ -34,17 +42,24 @@ pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
 /// Runs the jobs of files on the instances of a provider, which is opened when the files are found
 /// to be right, and to fit instances of these types.
 ///
-/// Where another process holds the state directory and answers, they are submitted to it.
+/// Where another process holds the state directory and answers, they are submitted to it, if they
+/// fit instances of the types that it has.
 pub fn run_on(
     args: &RunArgs,
     state_dir: &Path,
     types: &[InstanceType],
     open: impl AsyncFnOnce(&StateDirectory) -> anyhow::Result<Provider>,
 ) -> anyhow::Result<Ending> {
-    let files = load(&args.files, types)?;
-    let mut args = args.clone();
-    runtime()?.block_on(async {
+    block_on(async {
+        // Where they are to run is where they have to fit.
+        let there = match Client::find(state_dir).await {
+            Some(client) => client.instance_types().await.ok(),
+            None => None,
+        };
+        let files = load(&args.files, there.as_deref().unwrap_or(types))?;
         let mut interrupts = Interrupts::listen()?;
+        // What was begun at one service is gone on with at the next.
+        let mut settled = Settled::default();
         let mut service = None;
         loop {
             let client = match service.take() {
@@ -53,14 +68,22 @@ pub fn run_on(
                 None => match hold(state_dir).await? {
                     Holder::Us(state) => {
                         state.check_space()?;
-                        return run_here(&args, files, &state, open, interrupts).await;
+                        return run_here(args, files, &mut settled, &state, open, interrupts).await;
                     }
                     Holder::Another(client) => client,
                 },
             };
-            let followed = follow(&args, files.clone(), &client, &mut interrupts).await;
+            let followed =
+                follow(args, files.clone(), &mut settled, &client, &mut interrupts).await;
             match followed {
                 Err(error) if is_gone(&error) => {}
+                Err(error) if is_ending(&error) => {
+                    tell!("the run that holds the state directory is ending: waiting for that");
+                    tokio::select! {
+                        () = end_of(&client, state_dir) => {}
+                        () = interrupts.next() => return Ok(Ending::Interrupted),
+                    }
+                }
                 ended => return ended,
             }
             match come_back(&client, state_dir, &mut interrupts).await {
@@ -68,8 +91,6 @@ pub fn run_on(
                 Next::OurTurn => {}
                 Next::Interrupted => return Ok(Ending::Interrupted),
             }
-            // What was begun there is gone on with.
-            (args.new, args.resume) = (false, true);
         }
     })
 }
@@ -77,33 +98,40 @@ pub fn run_on(
 async fn run_here(
     args: &RunArgs,
     files: Vec<JobFile>,
+    settled: &mut Settled,
     state: &StateDirectory,
     open: impl AsyncFnOnce(&StateDirectory) -> anyhow::Result<Provider>,
     mut interrupts: Interrupts,
 ) -> anyhow::Result<Ending> {
-    let provider = open(state).await?;
-    let embedded = Embedded::start(state, provider, None).await?;
+    let prepared = Prepared::new(state, open(state).await?)?;
+    // What can be wrong is found before anything acts, and would leave an instance.
+    let batches = Batches::find(args, files, settled, prepared.store()).await?;
     // Others may submit their jobs here as long as this runs.
-    let settings = ServerSettings::default();
-    let server = Server::start(state, &embedded, ServiceKind::Run, &settings).await;
-    let ending = match &server {
-        Ok(_) => {
-            let place = Place {
-                jobs: embedded.jobs(),
-                here: Some((state, &embedded)),
-            };
-            run_files(args, files, &place, &mut interrupts).await
-        }
-        Err(_) => Ok(Ending::Failed),
+    let bound = Bound::new(state, ServiceKind::Run, &ServerSettings::default()).await?;
+    let embedded = prepared.start();
+    let server = bound.serve(&embedded);
+    let place = Place {
+        jobs: embedded.jobs(),
+        here: Some((state, &embedded)),
+    };
+    let ended = tokio::select! {
+        ended = run_batches(batches, args.quiet, &place, &mut interrupts) => ended,
+        error = embedded.failed() => Err(error),
+        never = prune_forever(embedded.store(), USUAL) => match never {},
+    };
+    let ending = match ended {
+        Ok(ending) => Ok(ending),
+        Err(error) => place::tell_what_is_left(&embedded, error).await,
     };
     embedded.stop().await;
-    server?.stop().await;
+    server.stop().await;
     ending
 }
 
 async fn follow(
     args: &RunArgs,
     files: Vec<JobFile>,
+    settled: &mut Settled,
     client: &Client,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Ending> {
@@ -112,17 +140,32 @@ async fn follow(
         ServiceKind::Run => "another run",
     };
     let pid = client.pid();
-    eprintln!("submitting to {what} that holds the state directory (process {pid})");
+    tell!("submitting to {what} that holds the state directory (process {pid})");
     let place = Place {
         jobs: Jobs::There(client.clone()),
         here: None,
     };
-    run_files(args, files, &place, interrupts).await
+    let batches = Batches::find(args, files, settled, &place.jobs).await?;
+    run_batches(batches, args.quiet, &place, interrupts).await
 }
 
 fn is_gone(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<ClientError>();
     error.is_some_and(ClientError::is_gone)
+}
+
+fn is_ending(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<ClientError>();
+    error.is_some_and(ClientError::is_ending)
+}
+
+/// Waits until who held the state directory does not answer any more.
+async fn end_of(client: &Client, state_dir: &Path) {
+    while let Some(found) = Client::find(state_dir).await
+        && found.pid() == client.pid()
+    {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// What follows when who held the state directory does not answer any more.
@@ -138,10 +181,10 @@ enum Next {
 /// Waits for the next service, if it was one.
 async fn come_back(client: &Client, state_dir: &Path, interrupts: &mut Interrupts) -> Next {
     if client.kind() == ServiceKind::Run {
-        eprintln!("the run that held the state directory has ended; going on here");
+        tell!("the run that held the state directory has ended; going on here");
         return Next::OurTurn;
     }
-    eprintln!(
+    tell!(
         "the service does not answer; its jobs are kept: waiting until it is started again (Ctrl-C \
          ends the waiting, not the jobs)"
     );
@@ -189,13 +232,22 @@ async fn hold(state_dir: &Path) -> anyhow::Result<Holder> {
 /// Destroys the instances that earlier runs left in a state directory.
 pub fn cleanup(state_dir: &Path) -> anyhow::Result<Ending> {
     let state = StateDirectory::open(state_dir)?;
-    let destroyed = runtime()?
-        .block_on(async { embedded::destroy_all(Provider::loopback(&state).await?).await })?;
+    let destroyed =
+        block_on(async { embedded::destroy_all(Provider::loopback(&state).await?).await })?;
     match destroyed.len() {
-        0 => eprintln!("no instances were left"),
-        count => eprintln!("destroyed {count}: {}", join(&destroyed)),
+        0 => tell!("no instances were left"),
+        count => tell!("destroyed {count}: {}", join(&destroyed)),
     }
     Ok(Ending::Succeeded)
+}
+
+/// Does work to its end. What it leaves under way on threads that block (an instance that is being
+/// destroyed, an output that is being fetched) is waited for only a moment: it can stop anywhere.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(SHUTDOWN_PATIENCE);
+    done
 }
 
 /// Two threads: one for the event loop and what it waits for, one for SSH servers and files.
@@ -210,7 +262,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Reads every file before anything starts, so that all problems are told at once.
 pub(crate) fn load(paths: &[PathBuf], types: &[InstanceType]) -> anyhow::Result<Vec<JobFile>> {
     let limits = Limits {
-        capacities: types.iter().map(InstanceType::resources).collect(),
+        machines: types.iter().map(machine).collect(),
     };
     let mut files: Vec<JobFile> = Vec::new();
     let mut problems = Vec::new();
@@ -232,22 +284,23 @@ pub(crate) fn load(paths: &[PathBuf], types: &[InstanceType]) -> anyhow::Result<
     Ok(files)
 }
 
-/// Where files are run.
-struct Place<'a> {
-    jobs: Jobs,
-    /// The installation, if it is in this process.
-    here: Option<(&'a StateDirectory, &'a Embedded)>,
+fn machine(instance_type: &InstanceType) -> Machine {
+    let machine = Machine::from(instance_type);
+    if provider::is_this_machine(instance_type) {
+        return Machine::this(machine.room);
+    }
+    machine
 }
 
-async fn run_files(
-    args: &RunArgs,
-    files: Vec<JobFile>,
+/// Runs batches one after the other, up to the first that fails.
+async fn run_batches(
+    mut batches: Batches<'_>,
+    quiet: bool,
     place: &Place<'_>,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Ending> {
     let jobs = &place.jobs;
-    let mut batches = Batches::find(args, files, jobs).await?;
-    let mut progress = ui::progress(args.quiet);
+    let mut progress = ui::progress(quiet);
     for line in batches.notes(jobs).await? {
         progress.note(&line);
     }
@@ -260,13 +313,13 @@ async fn run_files(
         let summary = match watched {
             Watched::Finished { succeeded, summary } => {
                 all_succeeded &= succeeded;
+                batches.finish(n);
                 summary
             }
             Watched::Interrupted => {
                 progress.note("interrupted: ending the jobs; once more to leave them");
                 if let Err(error) = jobs.cancel_batch(id).await {
                     progress.end();
-                    place.leave().await?;
                     return Err(error).context("the jobs cannot be cancelled");
                 }
                 let ended = watch.follow(jobs, &mut *progress, interrupts).await;
@@ -297,71 +350,6 @@ async fn run_files(
         batches.close(jobs).await?;
     }
     Ok(ending)
-}
-
-impl Place<'_> {
-    /// Waits until the instances are gone, if they are of this process.
-    async fn wind_down(
-        &self,
-        interrupts: &mut Interrupts,
-        ending: Ending,
-    ) -> anyhow::Result<Ending> {
-        match self.here {
-            Some((_, embedded)) => wind_down(embedded, interrupts, ending).await,
-            None => Ok(ending),
-        }
-    }
-
-    /// Tells what is left.
-    async fn leave(&self) -> anyhow::Result<Ending> {
-        if let Some((_, embedded)) = self.here {
-            return leave(embedded).await;
-        }
-        eprintln!("left to the service: `longshore list` shows what is there");
-        Ok(Ending::Interrupted)
-    }
-}
-
-async fn wind_down(
-    embedded: &Embedded,
-    interrupts: &mut Interrupts,
-    ending: Ending,
-) -> anyhow::Result<Ending> {
-    let mut patience = tokio::time::interval(Duration::from_secs(10));
-    patience.tick().await;
-    let winding_down = embedded.wind_down();
-    tokio::pin!(winding_down);
-    loop {
-        tokio::select! {
-            done = &mut winding_down => {
-                done?;
-                return Ok(ending);
-            }
-            () = interrupts.next() => return leave(embedded).await,
-            _ = patience.tick() => eprintln!("waiting until the instances are gone"),
-        }
-    }
-}
-
-/// Tells which instances are left.
-async fn leave(embedded: &Embedded) -> anyhow::Result<Ending> {
-    let left = embedded.instances().await?;
-    if left.is_empty() {
-        return Ok(Ending::Interrupted);
-    }
-    eprintln!(
-        "left behind: {}; `longshore cleanup` destroys them, the same command again goes on",
-        join(&left)
-    );
-    Ok(Ending::InstancesLeft)
-}
-
-fn join(instances: &[InstanceId]) -> String {
-    instances
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 fn print(summary: &str) {

@@ -9,12 +9,16 @@ pub mod client;
 mod files;
 mod jobs;
 mod local;
+mod pages;
+mod pruning;
 mod requests;
 pub mod serve;
 mod server;
+mod systemd;
 pub mod view;
 
 pub use client::{Client, ClientError, ServiceKind};
 pub use jobs::Jobs;
 pub use local::Local;
-pub(crate) use server::{Server, ServerSettings};
+pub(crate) use pruning::{USUAL, prune_forever};
+pub(crate) use server::{Bound, ServerSettings};

@@ -11,10 +11,11 @@ mod story;
 mod table;
 mod watch;
 
-use std::io::{self, Write as _};
 use std::path::Path;
 
+use crate::command::print;
 use crate::ending::Ending;
+use crate::tell;
 use args::{SimArgs, SimCommand};
 use setup::Setup;
 use watch::{Ended, Watcher};
@@ -39,9 +40,9 @@ fn once(args: &SimArgs) -> anyhow::Result<Ending> {
         let mut object = json::settings(&setup, &scenario);
         object.extend(json::outcome(&outcome));
         object.insert("interrupted".into(), (ended == Ended::Interrupted).into());
-        print_json(object);
+        print_json(object)?;
     } else {
-        print(&table::table(&setup, &scenario, &outcome, ended));
+        print(&table::table(&setup, &scenario, &outcome, ended))?;
     }
     if outcome.violations.is_empty() {
         return Ok(match ended {
@@ -54,7 +55,7 @@ fn once(args: &SimArgs) -> anyhow::Result<Ending> {
             &scenario,
             &outcome,
             &story::command(args, args.seed),
-        ));
+        ))?;
     }
     Ok(Ending::Failed)
 }
@@ -62,17 +63,12 @@ fn once(args: &SimArgs) -> anyhow::Result<Ending> {
 /// Notes for whoever reads the terminal, beside the figures.
 fn tell(notes: &[String]) {
     for note in notes {
-        eprintln!("note: {note}");
+        tell!("note: {note}");
     }
 }
 
-fn print(text: &str) {
-    // A reader that has gone away does not want it.
-    let _ = io::stdout().write_all(text.as_bytes());
-}
-
-fn print_json(object: serde_json::Map<String, serde_json::Value>) {
-    print(&format!("{:#}\n", serde_json::Value::Object(object)));
+fn print_json(object: serde_json::Map<String, serde_json::Value>) -> anyhow::Result<()> {
+    print(&format!("{:#}\n", serde_json::Value::Object(object)))
 }
 
 /// The name of a file as it is shown.

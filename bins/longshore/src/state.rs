@@ -212,14 +212,22 @@ impl StateDirectory {
             }
             Err(error) => return Err(unusable("reading id_ed25519")(error)),
         };
-        let text = |key: &PrivateKey| -> Result<_, russh::keys::ssh_key::Error> {
-            let private = key.to_openssh(LineEnding::LF)?.to_string();
-            Ok((private, key.public_key().to_openssh()?))
-        };
-        text(&key)
-            .map_err(io::Error::other)
-            .map_err(unusable("writing its key down"))
+        key_text(&key).map_err(unusable("writing its key down"))
     }
+}
+
+/// A key that nobody has.
+pub(crate) fn fresh_key() -> io::Result<PrivateKey> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
+}
+
+/// A key and its public key as OpenSSH writes them.
+pub(crate) fn key_text(key: &PrivateKey) -> io::Result<(String, String)> {
+    let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
+    let public = key.public_key().to_openssh().map_err(io::Error::other)?;
+    Ok((private.to_string(), public))
 }
 
 /// Locks a file, waiting a moment: a process that was killed just now may still be on its way out.
@@ -237,9 +245,7 @@ fn lock_soon(file: &File) -> Result<(), TryLockError> {
 
 /// Makes a key whose file is either complete or not there.
 fn make_key(path: &Path) -> io::Result<PrivateKey> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+    let key = fresh_key()?;
     let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
     let beside = path.with_extension("new");
     let mut options = OpenOptions::new();

@@ -1,11 +1,31 @@
 //! Text from outside, made safe to print.
 
+use std::fmt;
+use std::io;
+
 use unicode_width::UnicodeWidthChar;
 
 /// How many characters of a foreign text a message quotes.
 const EXCERPT: usize = 60;
 /// The widest error in a line, in columns.
 const MAX_ERROR: usize = 160;
+
+/// Writes a line to standard error, in place of `eprintln!`, which panics where nobody reads it any
+/// more: what was to be ended then would go on.
+#[macro_export]
+macro_rules! tell {
+    ($($argument:tt)*) => { $crate::text::tell(format_args!($($argument)*)) };
+}
+
+/// What [`tell!`](crate::tell) does.
+pub fn tell(line: fmt::Arguments<'_>) {
+    tell_to(&mut io::stderr().lock(), line);
+}
+
+fn tell_to(out: &mut impl io::Write, line: fmt::Arguments<'_>) {
+    // In one piece, so that lines of several processes do not mix. Who has gone misses nothing.
+    let _ = out.write_all(format!("{line}\n").as_bytes());
+}
 
 /// `text` without anything that moves a cursor, changes colours, rings a bell or reverses the
 /// direction of writing; such characters are shown as escapes.

@@ -1,5 +1,7 @@
 //! The benchmark runs, tells every figure, and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -34,13 +36,38 @@ const FIGURES: &[&str] = &[
     "runner_size bytes",
 ];
 
+/// Those of the dispatcher alone.
+const STUB_FIGURES: &[&str] = &[
+    "stub_adoption s",
+    "stub_memory_per_worker KiB",
+    "stub_cpu_idle %",
+    "stub_submit_to_start_p50 ms",
+    "stub_submit_to_start_p99 ms",
+    "stub_exit_to_reuse_p50 ms",
+    "stub_exit_to_reuse_p99 ms",
+    "stub_containers_rate /s",
+    "stub_rss_peak MiB",
+];
+
 #[test]
 fn every_figure_is_told_and_nothing_is_left() {
+    tells(&[], FIGURES);
+}
+
+#[test]
+fn every_figure_of_the_dispatcher_alone_is_told() {
+    tells(&["--stub"], STUB_FIGURES);
+    tells(&["--stub", "--by-command"], STUB_FIGURES);
+}
+
+/// Measures little, and wants these figures and nothing left behind.
+fn tells(options: &[&str], figures_expected: &[&str]) {
     let parent = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_longshore"))
         .args(["bench", "dispatch", "--short", "--jobs", "6", "--samples"])
         .args(["3", "--state-dir"])
         .arg(parent.path().join("state"))
+        .args(options)
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -57,7 +84,7 @@ fn every_figure_is_told_and_nothing_is_left() {
         })
         .collect();
     let told: Vec<&String> = figures.keys().collect();
-    let mut expected = FIGURES.to_vec();
+    let mut expected = figures_expected.to_vec();
     expected.sort_unstable();
     assert_eq!(told, expected);
     for (name, value) in &figures {

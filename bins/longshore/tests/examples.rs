@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use longshore::jobfile::{JobFile, Limits, load};
+use longshore::jobfile::{JobFile, Limits, Machine, load};
 use longshore_types::{ByteSize, Resources};
 
 fn example(name: &str) -> PathBuf {
@@ -13,13 +13,14 @@ fn example(name: &str) -> PathBuf {
 
 fn read(path: &Path) -> JobFile {
     // A small machine is enough.
-    let capacities = vec![Resources {
+    let room = Resources {
         vcpus: 2,
         ram: ByteSize::gib(1),
         scratch: ByteSize::gib(1),
         gpus: 0,
-    }];
-    load(path, &Limits { capacities }).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    };
+    let machines = vec![Machine::this(room)];
+    load(path, &Limits { machines }).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
 /// Runs a job as the runner would, but in `cwd` and with its results in `out`.

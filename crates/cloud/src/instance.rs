@@ -1,11 +1,8 @@
 //! Instances as data.
 
-use std::collections::BTreeMap;
-
 use longshore_types::{InstanceId, Timestamp};
 
-/// Tags of an instance: names and values.
-pub type Tags = BTreeMap<String, String>;
+use crate::Tags;
 
 /// Where an instance is in its life, as its provider says.
 ///

@@ -150,6 +150,7 @@ mod extensions;
 mod instance;
 mod pointers;
 mod request;
+mod tags;
 
 use std::fmt;
 
@@ -158,9 +159,10 @@ pub use error::{CloudError, ErrorKind, Operation, Outcome, Scope};
 pub use extensions::{
     ConsoleOutput, Extensions, Interruption, InterruptionNotices, PriceHistory, PricePoint,
 };
-pub use instance::{Instance, InstanceState, TagKeys, Tags};
+pub use instance::{Instance, InstanceState, TagKeys};
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 pub use request::{AddressKind, CallContext, CreateRequest};
+pub use tags::Tags;
 
 /// What came of a call for each of several instances, in any order.
 ///

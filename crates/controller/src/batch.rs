@@ -20,6 +20,8 @@ use crate::{Store, SubmitError};
 pub const MAX_BATCH_JOBS: usize = 250_000;
 /// The longest name of a job in bytes.
 const MAX_NAME_BYTES: usize = 1024;
+/// About what a job takes in the store beside its texts, in bytes: indices, numbers, how it ends.
+const ROW_BYTES: usize = 1024;
 
 /// The number of a batch; later ones are larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,13 +95,23 @@ pub(crate) struct Prepared {
     supervisor: bool,
 }
 
+impl Prepared {
+    /// About how much it takes in the store, in bytes.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        ROW_BYTES + self.name.len() + self.request.len() + self.document.len()
+    }
+}
+
 impl Store {
     /// Stores a batch, all of it or nothing.
     ///
     /// One of which an unfinished batch with the same key is there is refused, so repeating a
     /// submission of which nobody knows the outcome runs nothing twice.
     pub async fn submit_batch(&self, batch: NewBatch) -> Result<BatchId, SubmitError> {
-        let cluster = self.settings.cluster.clone();
+        if self.is_closed() {
+            return Err(SubmitError::Closed);
+        }
+        let (cluster, room) = (self.settings.cluster.clone(), self.room());
         let NewBatch {
             key,
             content_hash,
@@ -120,6 +132,7 @@ impl Store {
                 if let Some(id) = unfinished(tx, &key)? {
                     return Ok(Err(id));
                 }
+                room.check(tx, jobs.iter().map(Prepared::stored_bytes).sum())?;
                 let batch = Inserted {
                     key: &key,
                     content_hash: &content_hash,

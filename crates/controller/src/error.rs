@@ -125,15 +125,26 @@ pub enum SubmitError {
         /// Which.
         id: BatchId,
     },
+    /// The store takes nothing new: see [`crate::Store::close`]. Nothing of it was stored.
+    #[error("{closed}", closed = CLOSED)]
+    Closed,
     /// The store failed.
     #[error("the batch could not be stored")]
     Store(#[from] QueueError),
 }
 
+const CLOSED: &str = "the process that holds the store is ending and takes nothing new; try again \
+                      when it has ended";
+
+/// The error of a request that comes too late.
+pub(crate) fn closed() -> QueueError {
+    QueueError::new(QueueErrorKind::Unavailable, CLOSED)
+}
+
 /// The error of whatever finds no room.
 pub(crate) fn disk_full(what: &str) -> QueueError {
     let what = format!("{what}: its disk is full; make space and try again");
-    QueueError::new(QueueErrorKind::Overloaded, what)
+    QueueError::new(QueueErrorKind::Unavailable, what)
 }
 
 /// The error of a failed statement or commit.
@@ -145,14 +156,14 @@ pub(crate) fn sqlite(what: &'static str, source: rusqlite::Error) -> QueueError 
         Some(ErrorCode::DiskFull) => return disk_full(what),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             let what = format!("{what}: another process has locked it; try again");
-            return QueueError::new(QueueErrorKind::Overloaded, what);
+            return QueueError::new(QueueErrorKind::Unavailable, what);
         }
         Some(
             ErrorCode::ReadOnly
             | ErrorCode::OutOfMemory
             | ErrorCode::CannotOpen
             | ErrorCode::TooBig,
-        ) => QueueErrorKind::Overloaded,
+        ) => QueueErrorKind::Unavailable,
         _ => QueueErrorKind::Unknown,
     };
     QueueError::caused(kind, what, source)

@@ -16,6 +16,7 @@ mod show;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -29,13 +30,17 @@ use longshore_queue::{QueueError, QueueErrorKind};
 use longshore_types::{ContainerUuid, error_chain};
 use serde_json::{Map, Value, json};
 
-use crate::{ContainerRequest, JobFilter, JobStates, Store, Window};
+use crate::listing::{self, Listing, Load, Table};
+use crate::{ContainerRequest, RequestChange, Store, Window};
 use list::Question;
 
 /// The largest body of a request in bytes.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
-/// How many containers are looked at for a list, the newest first.
+/// How many objects are looked at for a list, the newest first, where the database does not know
+/// all that is asked.
 const MAX_LOOKED_AT: usize = 100_000;
+/// For how long at most.
+const MAX_LOOK: Duration = Duration::from_secs(30);
 
 /// Reads what containers wrote, also of those that run.
 #[async_trait]
@@ -99,67 +104,52 @@ impl Api {
     }
 
     async fn container(&self, uuid: ContainerUuid) -> Result<Value, Answer> {
+        let mut listing = Listing::of(&listing::CONTAINERS);
+        listing.narrow("uuid", "=", &uuid.as_str().into());
+        let window = listing::Window {
+            offset: 0,
+            limit: 1,
+            count: false,
+        };
+        let show = |(job, document): listing::Listed| show::container(&job, &document);
+        let found = self.store.list(listing, window, listing::container, show);
         let missing = || errors(StatusCode::NOT_FOUND, "there is no such container");
-        let job = self.store.job(uuid).await.map_err(failed)?;
-        let job = job.ok_or_else(missing)?;
-        let document = longshore_queue::Queue::document(&*self.store, uuid, TIMEOUT).await;
-        let document = document.map_err(failed)?;
-        Ok(show::container(&job, &document))
+        let mut found = found.await.map_err(failed)?;
+        found.rows.pop().ok_or_else(missing)
     }
 
-    async fn shown(&self, request: &ContainerRequest) -> Result<Value, Answer> {
-        let container = match request.container {
-            Some(uuid) => self.store.job(uuid).await.map_err(failed)?,
-            None => None,
-        };
-        Ok(show::request(request, container.as_ref()))
+    /// Answers with a list: asks the database for the part that is wanted, or looks through what
+    /// there is where it does not know all that is asked.
+    async fn list<T: Send + 'static>(
+        &self,
+        mut question: Question,
+        table: &'static Table,
+        load: Load<T>,
+        show: fn(&T) -> Value,
+        kind: &str,
+    ) -> Result<Answer, Answer> {
+        let listing = question.put_to(table);
+        if let Some(window) = question.window() {
+            let select = question.select();
+            let show = move |row| list::only(show(&row), select.as_deref());
+            let listed = self.store.list(listing, window, load, show).await;
+            return Ok(question.answer(listed.map_err(failed)?, kind));
+        }
+        let found = list::Found::new(question);
+        let visit = move |found: &mut list::Found, row: T| found.add(show(&row));
+        let bounds = (MAX_LOOKED_AT, Instant::now() + MAX_LOOK);
+        let looked = self.store.look_through(listing, bounds, load, found, visit);
+        looked.await.map_err(failed)?.answer(kind)
     }
 }
-
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 async fn list_containers(State(api): Shared, request: Request<Body>) -> Answer {
     answer(async {
         let question = Question::read(parameters(request).await?, show::CONTAINER)?;
-        // One that is asked for by UUID is not looked for.
-        if let Some(uuids) = question.uuids() {
-            let mut found = Vec::new();
-            for uuid in uuids.iter().filter_map(|uuid| uuid.parse().ok()) {
-                match api.container(uuid).await {
-                    Ok(container) => found.push(container),
-                    Err(answer) if answer.status() == StatusCode::NOT_FOUND => {}
-                    Err(answer) => return Err(answer),
-                }
-            }
-            return question.answer(found, None, "arvados#containerList");
-        }
-        let filter = JobFilter {
-            states: if question.wants_unfinished() {
-                JobStates::Unfinished
-            } else {
-                JobStates::All
-            },
-            batch: None,
-            limit: MAX_LOOKED_AT,
-        };
-        // Where everything is meant, what is behind the page is only counted.
-        let (enough, available) = match question.whole_page() {
-            Some(end) => {
-                let available = api.store.count_jobs(filter.states).await.map_err(failed)?;
-                (end, Some(available))
-            }
-            None => (usize::MAX, None),
-        };
-        let found = {
-            let question = question.clone();
-            let visit = move |job: &crate::JobStatus, document: &[u8]| {
-                let value = show::container(job, document);
-                question.has(&value).then_some(value)
-            };
-            let visited = api.store.visit_jobs(filter, enough, visit).await;
-            visited.map_err(failed)?
-        };
-        question.answer(found, available, "arvados#containerList")
+        let show = |(job, document): &listing::Listed| show::container(job, document);
+        let (table, load) = (&listing::CONTAINERS, listing::container as _);
+        api.list(question, table, load, show, "arvados#containerList")
+            .await
     })
     .await
 }
@@ -182,25 +172,35 @@ async fn update_container(
         let uuid = container_uuid(&uuid)?;
         let changes = attributes(parameters(request).await?, "container")?;
         api.container(uuid).await?;
-        for (name, value) in &changes {
-            match (name.as_str(), value) {
-                ("state", Value::String(state)) if state == "Cancelled" => {
-                    api.store.cancel(uuid).await.map_err(failed)?;
-                }
-                ("priority", value) => {
-                    let priority = job::priority(value).map_err(unprocessable)?;
-                    let done = api.store.set_priority(uuid, priority).await;
-                    done.map_err(failed)?;
-                }
-                _ => {
-                    let message = format!("{name} of a container cannot be set so");
-                    return Err(unprocessable(message));
-                }
-            }
+        // All of it is understood before any of it is done.
+        let changes = changes.iter().map(ContainerChange::read);
+        let changes = changes.collect::<Result<Vec<_>, _>>();
+        for change in changes.map_err(unprocessable)? {
+            let done = match change {
+                ContainerChange::Cancel => api.store.cancel(uuid).await,
+                ContainerChange::Priority(priority) => api.store.set_priority(uuid, priority).await,
+            };
+            done.map_err(failed)?;
         }
         Ok(json(&api.container(uuid).await?))
     })
     .await
+}
+
+/// What can be changed of a container.
+enum ContainerChange {
+    Cancel,
+    Priority(i64),
+}
+
+impl ContainerChange {
+    fn read((name, value): (&String, &Value)) -> Result<Self, String> {
+        match (name.as_str(), value) {
+            ("state", Value::String(state)) if state == "Cancelled" => Ok(Self::Cancel),
+            ("priority", value) => job::priority(value).map(Self::Priority),
+            _ => Err(format!("{name} of a container cannot be set so")),
+        }
+    }
 }
 
 async fn not_for_others() -> Answer {
@@ -211,33 +211,9 @@ async fn not_for_others() -> Answer {
 async fn list_requests(State(api): Shared, request: Request<Body>) -> Answer {
     answer(async {
         let question = Question::read(parameters(request).await?, show::REQUEST)?;
-        let requests = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let visit = {
-            let (requests, mut looked_at) = (requests.clone(), 0);
-            move |request: ContainerRequest| {
-                let mut requests = requests.lock().unwrap_or_else(|e| e.into_inner());
-                requests.push(request);
-                looked_at += 1;
-                looked_at < MAX_LOOKED_AT
-            }
-        };
-        api.store.visit_requests(visit).await.map_err(failed)?;
-        let requests = std::mem::take(&mut *requests.lock().unwrap_or_else(|e| e.into_inner()));
-        let mut found = Vec::new();
-        for request in requests {
-            // Most questions are answered by what the client itself gave.
-            let without = show::request(&request, None);
-            if question.may_have(&without) {
-                let shown = api.shown(&request).await?;
-                if question.has(&shown) {
-                    found.push(shown);
-                }
-            }
-            if question.is_answered_by(&found) {
-                break;
-            }
-        }
-        question.answer(found, None, "arvados#containerRequestList")
+        let (table, load) = (&listing::REQUESTS, listing::request as _);
+        let kind = "arvados#containerRequestList";
+        api.list(question, table, load, show::request, kind).await
     })
     .await
 }
@@ -248,7 +224,7 @@ async fn create(State(api): Shared, request: Request<Body>) -> Answer {
         let wanted = job::Wanted::read(&given).map_err(unprocessable)?;
         let (job, priority) = (wanted.job, wanted.priority);
         let made = api.store.create_request(given, job, priority).await;
-        Ok(json(&api.shown(&made.map_err(failed)?).await?))
+        Ok(json(&show::request(&made.map_err(not_created)?)))
     })
     .await
 }
@@ -257,7 +233,7 @@ async fn request(State(api): Shared, Path(uuid): Path<String>, request: Request<
     answer(async {
         let select = list::select(&parameters(request).await?)?;
         let found = api.store.request(&uuid).await.map_err(failed)?;
-        let shown = api.shown(&found).await?;
+        let shown = show::request(&found);
         Ok(json(&list::only(shown, select.as_deref())))
     })
     .await
@@ -266,41 +242,53 @@ async fn request(State(api): Shared, Path(uuid): Path<String>, request: Request<
 async fn update(State(api): Shared, Path(uuid): Path<String>, request: Request<Body>) -> Answer {
     answer(async {
         let changes = attributes(parameters(request).await?, "container_request")?;
-        let before = api.store.request(&uuid).await.map_err(failed)?;
-        let committed = before.container.is_some();
-        let changeable = ["priority", "name", "description", "properties", "state"];
-        for (name, value) in &changes {
-            let same = before.attributes.get(name) == Some(value);
-            if committed && !changeable.contains(&name.as_str()) && !same {
-                let message = format!("{name} cannot be changed once a request is committed");
-                return Err(unprocessable(message));
-            }
-        }
-        if committed
-            && changes
-                .get("state")
-                .is_some_and(|state| state != "Committed")
-        {
-            return Err(unprocessable(
-                "a request that was committed stays so".into(),
+        let change = move |before: &ContainerRequest| {
+            let refused = |why| QueueError::new(QueueErrorKind::Refused, why);
+            changed(before, &changes).map_err(refused)
+        };
+        let updated = api.store.update_request(&uuid, change).await;
+        Ok(json(&show::request(&updated.map_err(failed)?)))
+    })
+    .await
+}
+
+/// What becomes of a request with these attributes in place of the ones it had. The error is what
+/// is wrong with them, one line.
+fn changed(
+    before: &ContainerRequest,
+    changes: &Map<String, Value>,
+) -> Result<RequestChange, String> {
+    let committed = before.container.is_some();
+    let changeable = ["priority", "name", "description", "properties", "state"];
+    for (name, value) in changes {
+        let same = before.attributes.get(name) == Some(value);
+        if committed && !changeable.contains(&name.as_str()) && !same {
+            return Err(format!(
+                "{name} cannot be changed once a request is committed"
             ));
         }
-        let priority = changes.get("priority").map(job::priority).transpose();
-        let priority = priority.map_err(unprocessable)?;
-        let mut attributes = before.attributes;
-        attributes.extend(changes);
-        let wanted = job::Wanted::read(&attributes).map_err(unprocessable)?;
-        let priority = if committed {
+    }
+    let stays = |state: &Value| state == "Committed";
+    if committed && !changes.get("state").is_none_or(stays) {
+        return Err("a request that was committed stays so".into());
+    }
+    let priority = changes.get("priority").map(job::priority).transpose()?;
+    let mut attributes = before.attributes.clone();
+    attributes.extend(changes.clone());
+    // What was in it before counts, too.
+    if listing::size_of_map(&attributes) > MAX_REQUEST_BYTES {
+        return Err("the attributes of a request have at most 8 MiB".into());
+    }
+    let wanted = job::Wanted::read(&attributes)?;
+    Ok(RequestChange {
+        attributes,
+        job: wanted.job,
+        priority: if committed {
             priority
         } else {
             Some(wanted.priority)
-        };
-        let updated = api
-            .store
-            .update_request(&uuid, attributes, wanted.job, priority);
-        Ok(json(&api.shown(&updated.await.map_err(failed)?).await?))
+        },
     })
-    .await
 }
 
 async fn authorization(State(api): Shared) -> Answer {
@@ -377,7 +365,25 @@ pub fn failed(error: QueueError) -> Response<Body> {
         QueueErrorKind::NotFound => StatusCode::NOT_FOUND,
         QueueErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
         QueueErrorKind::BadRecord => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        QueueErrorKind::Overloaded | QueueErrorKind::Unavailable | QueueErrorKind::Unknown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     errors(status, error_chain(&error))
 }
+
+/// The answer to a request that makes something anew each time: where nobody knows whether it did,
+/// the status is one with which clients do not repeat it by themselves.
+fn not_created(error: QueueError) -> Answer {
+    if error.kind != QueueErrorKind::Unknown {
+        return failed(error);
+    }
+    let why = error_chain(&error);
+    let message = format!(
+        "nobody knows whether the request was stored; look for it before asking again: {why}"
+    );
+    errors(StatusCode::FAILED_DEPENDENCY, message)
+}
+
+#[cfg(test)]
+mod tests;

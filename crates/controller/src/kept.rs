@@ -17,6 +17,8 @@ const MAX_WINDOW: u64 = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Window {
+    /// Which attempt wrote it; 0 where only one is there.
+    pub attempt: u32,
     /// Where it begins, in bytes from the beginning of what the container wrote. Later than what
     /// was asked for if that was not kept.
     pub from: u64,
@@ -27,7 +29,18 @@ pub struct Window {
 impl Window {
     /// These bytes from here on.
     pub fn new(from: u64, bytes: Vec<u8>) -> Self {
-        Self { from, bytes }
+        Self {
+            attempt: 0,
+            from,
+            bytes,
+        }
+    }
+
+    /// The same, of this attempt.
+    #[must_use]
+    pub fn of_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
     }
 }
 
@@ -48,10 +61,9 @@ impl Store {
         let path = self.output_path(uuid, stream);
         let reading = tokio::task::spawn_blocking(move || match File::open(&path) {
             Ok(file) => read(&file, from, length.min(MAX_WINDOW), cut),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Window {
-                from,
-                bytes: Vec::new(),
-            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Window::new(from, Vec::new()))
+            }
             Err(error) => Err(named(&path, &error)),
         });
         reading
@@ -66,18 +78,18 @@ fn read(file: &File, from: u64, length: u64, cut: Option<Cut>) -> io::Result<Win
     // Where a byte of the stream before the cut is in the file.
     let place = |byte: u64| (byte - dropped).saturating_add(first_line);
     let Some(cut) = cut.filter(|cut| dropped <= cut.from && cut.from < cut.to) else {
-        return read_at(file, place(from), length).map(|bytes| Window { from, bytes });
+        return read_at(file, place(from), length).map(|bytes| Window::new(from, bytes));
     };
     if from < cut.from {
         let bytes = read_at(file, place(from), length.min(cut.from - from))?;
-        return Ok(Window { from, bytes });
+        return Ok(Window::new(from, bytes));
     }
     let from = from.max(cut.to);
     let line = left_out(&peek(file, place(cut.from))?).unwrap_or(0);
     let place = place(cut.from)
         .saturating_add(line)
         .saturating_add(from - cut.to);
-    read_at(file, place, length).map(|bytes| Window { from, bytes })
+    read_at(file, place, length).map(|bytes| Window::new(from, bytes))
 }
 
 /// The first bytes from a place on, enough for any mark.

@@ -46,13 +46,17 @@
 //! ```
 
 mod batch;
+mod drafts;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
 mod kept;
+#[cfg(feature = "http")]
+mod listing;
 mod output;
 mod request;
 mod retention;
+mod room;
 mod row;
 mod schema;
 mod settings;
@@ -64,9 +68,9 @@ mod writer;
 pub use batch::{BatchId, MAX_BATCH_JOBS, NewBatch, NewJob};
 pub use error::{OpenError, SubmitError};
 pub use kept::Window;
-pub use request::{ContainerRequest, RequestAttributes};
+pub use request::{ContainerRequest, RequestAttributes, RequestChange};
 pub use retention::Retention;
 pub use settings::Settings;
-pub use status::{BatchStatus, JobCounts, JobFilter, JobStates, JobStatus};
+pub use status::{BatchStatus, JobCounts, JobFilter, JobPart, JobStates, JobStatus, SHORTEST_END};
 pub use store::Store;
 pub use writer::Stats;

@@ -34,6 +34,7 @@ impl Store {
 impl OutputStore for Store {
     async fn wanted(&self, uuid: ContainerUuid) -> io::Result<Option<u64>> {
         let everything: bool = self
+            .dispatcher_reader
             .read(self.settings.request_timeout, move |connection| {
                 connection
                     .prepare_cached("SELECT keep_output FROM containers WHERE uuid = ?1")
@@ -66,7 +67,7 @@ impl OutputStore for Store {
         }
         let directory = self.output_directory(uuid);
         let newest = Newest {
-            reader: self.reader.clone(),
+            reader: self.dispatcher_reader.clone(),
             timeout: self.settings.request_timeout,
             uuid,
         };
@@ -215,4 +216,37 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    #[tokio::test]
+    async fn output_is_brought_home_while_clients_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Settings::default()).unwrap();
+        let store = std::sync::Arc::new(store);
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let reading = store.clone();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let client = tokio::spawn(async move {
+            let read = move |_: &Connection| {
+                let _ = (begun.send(()), wait.recv());
+                Ok(())
+            };
+            reading.read(Duration::MAX, read).await
+        });
+        has_begun.await.unwrap();
+        let uuid: ContainerUuid = "local-dz642-000000000000000".parse().unwrap();
+        let wanted = store.wanted(uuid).await.unwrap_err();
+        assert_eq!(wanted.kind(), io::ErrorKind::NotFound, "{wanted}");
+        let mut sink = store.begin(uuid, Attempt(1), "stdout", 0).await.unwrap();
+        sink.write(b"said").await.unwrap();
+        sink.finish().await.unwrap();
+        assert!(store.output_path(uuid, "stdout").exists());
+        drop(done);
+        client.await.unwrap().unwrap();
+    }
 }

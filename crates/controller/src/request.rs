@@ -1,13 +1,14 @@
 //! Container requests: what clients of the HTTP API ask for, and the container that each became.
 
 use longshore_queue::{QueueError, QueueErrorKind};
-use longshore_types::{ContainerUuid, Timestamp};
+use longshore_types::{ContainerState, ContainerUuid, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde_json::{Map, Value};
 
 use crate::batch::{Inserted, Prepared, insert, prepare};
-use crate::error::sqlite;
-use crate::row::{Record, not_found};
+use crate::error::{closed, sqlite};
+use crate::room::Room;
+use crate::row::{Record, not_found, state_from_code};
 use crate::store::{change, refused};
 use crate::transition::Refusal;
 use crate::writer::Tx;
@@ -26,13 +27,28 @@ pub struct ContainerRequest {
     pub attributes: RequestAttributes,
     /// What it became.
     pub container: Option<ContainerUuid>,
+    /// Where that is in its life.
+    pub container_state: Option<ContainerState>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When the client changed it last.
     pub modified_at: Timestamp,
 }
 
-const COLUMNS: &str = "r.uuid, r.attributes, c.uuid, r.created_at, r.modified_at \
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a change, all of it")]
+pub struct RequestChange {
+    /// Its attributes, in place of those that it had.
+    pub attributes: RequestAttributes,
+    /// What it runs: it is committed with this, unless it was before.
+    pub job: Option<NewJob>,
+    /// The priority of its container, 0 included; none leaves it as it is.
+    pub priority: Option<i64>,
+}
+
+/// The columns that [`read`] reads, and where they are.
+pub(crate) const COLUMNS: &str = "r.uuid, r.attributes, c.uuid, c.state, r.created_at, r.modified_at \
     FROM requests r LEFT JOIN containers c ON c.id = r.container";
 
 impl Store {
@@ -44,12 +60,17 @@ impl Store {
         job: Option<NewJob>,
         priority: i64,
     ) -> Result<ContainerRequest, QueueError> {
-        let prepared = self.prepared(job, priority)?;
+        if job.is_some() && self.is_closed() {
+            return Err(closed());
+        }
+        let prepared = prepared(job, priority, &self.settings.cluster)?;
         let uuid = self.request_uuid()?;
         let text = Value::Object(attributes).to_string();
+        let room = self.room();
         self.writer
             .write(self.settings.request_timeout, move |tx| {
-                let container = commit(tx, &uuid, prepared.as_ref())?;
+                room.check(tx, text.len())?;
+                let container = commit(tx, &uuid, prepared.as_ref(), room)?;
                 tx.connection
                     .prepare_cached(
                         "INSERT INTO requests (uuid, container, attributes, created_at, \
@@ -62,23 +83,37 @@ impl Store {
             .await
     }
 
-    /// Gives a request these attributes in place of the ones it had; with a job commits it unless
-    /// it was committed; with a priority changes that of its container.
+    /// Changes a request as `change` says when it is given the request as it is. Nothing else
+    /// changes it in between, so of two changes at the same time each sees the other's, or is seen
+    /// by it.
+    ///
+    /// `change` is called anew if what it said could not be stored together with what others
+    /// wanted; its error is the outcome.
     pub async fn update_request(
         &self,
         uuid: &str,
-        attributes: RequestAttributes,
-        job: Option<NewJob>,
-        priority: Option<i64>,
+        mut change: impl FnMut(&ContainerRequest) -> Result<RequestChange, QueueError> + Send + 'static,
     ) -> Result<ContainerRequest, QueueError> {
-        let prepared = self.prepared(job, priority.unwrap_or(0))?;
-        let uuid = uuid.to_owned();
-        let text = Value::Object(attributes).to_string();
+        let cluster = self.settings.cluster.clone();
+        let (uuid, takes_nothing_new) = (uuid.to_owned(), self.is_closed());
+        let room = self.room();
         self.writer
             .write(self.settings.request_timeout, move |tx| {
                 let before = load(tx.connection, &uuid)?;
+                let had = Value::Object(before.attributes.clone()).to_string().len();
+                let RequestChange {
+                    attributes,
+                    job,
+                    priority,
+                } = change(&before)?;
+                let text = Value::Object(attributes).to_string();
+                room.check_change(tx, text.len().saturating_sub(had))?;
                 let committed = match before.container {
-                    None => commit(tx, &uuid, prepared.as_ref())?,
+                    None if job.is_some() && takes_nothing_new => return Err(closed()),
+                    None => {
+                        let prepared = prepared(job, priority.unwrap_or(0), &cluster)?;
+                        commit(tx, &uuid, prepared.as_ref(), room)?
+                    }
                     Some(container) => {
                         if let Some(priority) = priority {
                             set_priority(tx, container, priority)?;
@@ -107,44 +142,6 @@ impl Store {
         .await
     }
 
-    /// Goes through the requests, the newest first, until `visit` says that it is enough.
-    pub async fn visit_requests(
-        &self,
-        mut visit: impl FnMut(ContainerRequest) -> bool + Send + 'static,
-    ) -> Result<(), QueueError> {
-        self.read(self.settings.request_timeout, move |connection| {
-            let failed = |e| sqlite("requests could not be read", e);
-            let sql = format!("SELECT {COLUMNS} ORDER BY r.id DESC");
-            let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
-            let mut rows = statement.query(()).map_err(failed)?;
-            while let Some(row) = rows.next().map_err(failed)? {
-                if !visit(read(row)?) {
-                    break;
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    fn prepared(&self, job: Option<NewJob>, priority: i64) -> Result<Option<Prepared>, QueueError> {
-        let Some(job) = job else { return Ok(None) };
-        // Priority 0 holds it back, which is not how a batch begins.
-        let job = NewJob {
-            priority: priority.max(1),
-            ..job
-        };
-        let prepared = prepare(vec![job], &self.settings.cluster).map_err(|error| {
-            let why = longshore_types::error_chain(&error);
-            QueueError::new(QueueErrorKind::Refused, why)
-        })?;
-        let mut prepared = prepared.into_iter().next();
-        if let Some(prepared) = &mut prepared {
-            prepared.priority = priority;
-        }
-        Ok(prepared)
-    }
-
     fn request_uuid(&self) -> Result<String, QueueError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             let what = "no identifier could be made";
@@ -158,15 +155,39 @@ impl Store {
     }
 }
 
+fn prepared(
+    job: Option<NewJob>,
+    priority: i64,
+    cluster: &str,
+) -> Result<Option<Prepared>, QueueError> {
+    let Some(job) = job else { return Ok(None) };
+    // Priority 0 holds it back, which is not how a batch begins.
+    let job = NewJob {
+        priority: priority.max(1),
+        ..job
+    };
+    let prepared = prepare(vec![job], cluster).map_err(|error| {
+        let why = longshore_types::error_chain(&error);
+        QueueError::new(QueueErrorKind::Refused, why)
+    })?;
+    let mut prepared = prepared.into_iter().next();
+    if let Some(prepared) = &mut prepared {
+        prepared.priority = priority;
+    }
+    Ok(prepared)
+}
+
 /// Makes the container of a request, if there is a job for it, and gives its id.
 fn commit(
     tx: &mut Tx<'_>,
     uuid: &str,
     prepared: Option<&Prepared>,
+    room: Room,
 ) -> Result<Option<i64>, QueueError> {
     let Some(prepared) = prepared else {
         return Ok(None);
     };
+    room.check(tx, prepared.stored_bytes())?;
     let jobs = std::slice::from_ref(prepared);
     let batch = Inserted {
         key: uuid,
@@ -207,19 +228,21 @@ fn load(connection: &Connection, uuid: &str) -> Result<ContainerRequest, QueueEr
     })
 }
 
-fn read(row: &Row<'_>) -> Result<ContainerRequest, QueueError> {
+pub(crate) fn read(row: &Row<'_>) -> Result<ContainerRequest, QueueError> {
     let columns = || -> rusqlite::Result<_> {
         let container: Option<String> = row.get(2)?;
         Ok((
             row.get(0)?,
             row.get::<_, String>(1)?,
             container,
-            row.get(3)?,
+            row.get::<_, Option<i64>>(3)?,
             row.get(4)?,
+            row.get(5)?,
         ))
     };
     let failed = |e| sqlite("a request could not be read", e);
-    let (uuid, attributes, container, created_at, modified_at) = columns().map_err(failed)?;
+    let (uuid, attributes, container, state, created_at, modified_at) =
+        columns().map_err(failed)?;
     let bad = |what: &str| QueueError::new(QueueErrorKind::BadRecord, what);
     Ok(ContainerRequest {
         uuid,
@@ -229,6 +252,7 @@ fn read(row: &Row<'_>) -> Result<ContainerRequest, QueueError> {
             .map(|uuid| uuid.parse())
             .transpose()
             .map_err(|_| bad("the container of a request cannot be read"))?,
+        container_state: state.map(state_from_code).transpose()?,
         created_at: Timestamp(created_at),
         modified_at: Timestamp(modified_at),
     })

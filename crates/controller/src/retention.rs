@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use longshore_queue::{QueueError, QueueErrorKind};
-use longshore_types::Timestamp;
+use longshore_types::{Exit, Timestamp};
 use rusqlite::Connection;
 
 use crate::Store;
@@ -15,14 +15,25 @@ use crate::writer::Tx;
 
 /// The most containers that are removed in one transaction, so that others wait a moment at most.
 const CHUNK: usize = 200;
+/// The most that are removed at once for their age alone, so that a clock which is wrong costs
+/// little before somebody sees it.
+const MOST_FOR_AGE: usize = 200;
 
-/// How much of what ended is kept. What belongs to an unfinished batch is kept in any case.
+/// How much of what ended is kept.
+///
+/// In any case what belongs to an unfinished batch, what ended less than `min_age` ago, and until
+/// `max_age` what belongs to a batch that somebody follows: until that one has given the batch up
+/// ([`Store::abandon_batch`]) nobody is known to have seen its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "settings, all of them")]
 pub struct Retention {
     /// How many containers.
     pub max_finished: u64,
-    /// For how long.
+    /// For how long after the end of its batch a container is kept at least, by the clock of this
+    /// machine.
+    pub min_age: Duration,
+    /// For how long after the end of its batch at most. At most 200 are removed at once for their
+    /// age alone; a caller whose clock may be wrong says [`Duration::MAX`].
     pub max_age: Duration,
     /// With how much output, in bytes.
     pub max_output_bytes: u64,
@@ -37,52 +48,99 @@ struct Old {
 
 impl Store {
     /// Removes the containers of finished batches that are beyond what is kept, the oldest first,
-    /// with their output, and the batches of which nothing is left. Returns how many containers
-    /// that were.
+    /// with their output, and the batches of which nothing is left; and more of them while the store
+    /// has grown to eight tenths of [`crate::Settings::max_store_bytes`]. Returns how many containers
+    /// that were. Of requests that were never committed it removes those that nobody has changed for
+    /// `max_age`, and those beyond the newest 10,000.
+    ///
+    /// Of containers the newest are kept, and of older ones those whose output still fits: one with
+    /// more than that goes for itself. What cannot be removed is logged and left for the next time.
     ///
     /// # Errors
     ///
     /// What was removed before an error stays removed.
     pub async fn prune(&self, retention: &Retention) -> Result<usize, QueueError> {
-        let retention = *retention;
-        let kept = self.settings.kept_output_bytes;
-        let now = Timestamp::from_system(SystemTime::now());
-        let old = self
-            .read(self.settings.request_timeout, move |connection| {
-                find_old(connection, &retention, kept, now)
-                    .map_err(|e| sqlite("what ended could not be read", e))
-            })
-            .await?;
-        for chunk in old.chunks(CHUNK) {
-            self.remove_outputs(chunk).await?;
-            let ids: Vec<i64> = chunk.iter().map(|old| old.id).collect();
-            self.writer
-                .write(self.settings.request_timeout, move |tx| {
-                    remove(tx, &ids).map_err(|e| sqlite("what ended could not be removed", e))
-                })
-                .await?;
+        let mut removed = 0;
+        for chunk in self.old(*retention).await?.chunks(CHUNK) {
+            removed += self.remove(chunk).await?;
         }
-        Ok(old.len())
+        if self.is_crowded().await? {
+            removed += self.make_room(*retention).await?;
+        }
+        self.prune_drafts(retention.max_age).await?;
+        Ok(removed)
     }
 
-    /// Before the records: what is left after a crash is found again by its record.
-    async fn remove_outputs(&self, old: &[Old]) -> Result<(), QueueError> {
-        let logs = self.directory.join("logs");
-        let folders: Vec<PathBuf> = old.iter().map(|old| logs.join(&old.uuid)).collect();
-        let removing = tokio::task::spawn_blocking(move || {
-            for folder in folders {
-                match fs::remove_dir_all(&folder) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+    /// Removes what ended, the oldest first, and then what was never committed, until there is room
+    /// in the store.
+    async fn make_room(&self, retention: Retention) -> Result<usize, QueueError> {
+        let nothing = Retention {
+            max_finished: 0,
+            ..retention
+        };
+        let mut jobs = 0;
+        for chunk in self.old(nothing).await?.chunks(CHUNK) {
+            jobs += self.remove(chunk).await?;
+            if !self.is_crowded().await? {
+                break;
             }
-            Ok(())
+        }
+        while self.is_crowded().await? && self.remove_some_drafts(retention.min_age).await? > 0 {}
+        tracing::warn!(
+            jobs,
+            "the store is nearly as large as it may be; removed so many jobs that ended"
+        );
+        Ok(jobs)
+    }
+
+    /// What is beyond the bounds, the oldest first.
+    async fn old(&self, retention: Retention) -> Result<Vec<Old>, QueueError> {
+        let kept = self.settings.kept_output_bytes;
+        let now = Timestamp::from_system(SystemTime::now());
+        self.read(self.settings.request_timeout, move |connection| {
+            find_old(connection, &retention, kept, now)
+                .map_err(|e| sqlite("what ended could not be read", e))
+        })
+        .await
+    }
+
+    /// Removes containers with their output, as far as they can be. Returns how many that were.
+    async fn remove(&self, old: &[Old]) -> Result<usize, QueueError> {
+        let ids = self.remove_outputs(old).await?;
+        self.writer
+            .write(self.settings.request_timeout, move |tx| {
+                remove_all(tx, &ids)
+            })
+            .await
+    }
+
+    /// Removes the output of containers, and says which of them are without output now.
+    ///
+    /// Before the records: what is left after a crash is found again by its record.
+    async fn remove_outputs(&self, old: &[Old]) -> Result<Vec<i64>, QueueError> {
+        let logs = self.directory.join("logs");
+        let folders = old.iter().map(|old| (old.id, logs.join(&old.uuid)));
+        let folders: Vec<(i64, PathBuf)> = folders.collect();
+        let removing = tokio::task::spawn_blocking(move || {
+            let gone = folders.iter().filter(|(_, folder)| is_removed(folder));
+            gone.map(|(id, _)| *id).collect()
         });
-        let removed = removing.await.unwrap_or_else(|e| Err(io::Error::other(e)));
-        removed.map_err(|error| {
-            let what = "the output of what ended could not be removed";
+        removing.await.map_err(|error| {
+            let what = "removing the output of what ended was broken off";
             QueueError::caused(QueueErrorKind::Unknown, what, error)
         })
+    }
+}
+
+/// Removes a folder; false if that failed.
+fn is_removed(folder: &Path) -> bool {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let folder = folder.display();
+            tracing::warn!(%folder, %error, "the output of what ended cannot be removed");
+            false
+        }
+        _ => true,
     }
 }
 
@@ -93,61 +151,96 @@ fn find_old(
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Old>> {
     let mut statement = connection.prepare_cached(
-        "SELECT c.id, c.uuid, max(c.finished_at, c.created_at) AS ended_at, c.keep_output, \
-         coalesce(json_extract(c.exit, '$.stdout_bytes'), 0) \
-         - coalesce(json_extract(c.exit, '$.stdout_cut.to') \
-         - json_extract(c.exit, '$.stdout_cut.from'), 0), \
-         coalesce(json_extract(c.exit, '$.stderr_bytes'), 0) \
-         - coalesce(json_extract(c.exit, '$.stderr_cut.to') \
-         - json_extract(c.exit, '$.stderr_cut.from'), 0) \
-         FROM containers c JOIN batches b ON b.id = c.batch \
-         WHERE b.open_jobs = 0 ORDER BY ended_at DESC, c.id DESC",
+        "SELECT c.id, c.uuid, c.keep_output, c.exit, b.finished_at, b.followed AND NOT b.abandoned \
+         FROM containers c JOIN batches b ON b.id = c.batch WHERE b.open_jobs = 0 \
+         ORDER BY max(c.finished_at, c.created_at) DESC, c.id DESC",
     )?;
     let mut rows = statement.query(())?;
-    let (mut count, mut bytes, mut old) = (0u64, 0u64, Vec::new());
+    let (mut count, mut bytes) = (0u64, 0u64);
+    let (mut too_many, mut too_old) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
-        let everything: bool = row.get(3)?;
-        let most = if everything { u64::MAX } else { kept };
-        count += 1;
-        for column in [4, 5] {
-            let written = u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0);
-            bytes = bytes.saturating_add(written.min(most));
+        let finished_at = row.get::<_, Option<i64>>(4)?.map_or(now, Timestamp);
+        let is_old = now.since(finished_at) > retention.max_age;
+        let is_unseen = row.get(5)? && !is_old;
+        if is_unseen || is_new(finished_at, now, retention.min_age) {
+            continue;
         }
-        let finished_at = row.get::<_, Option<i64>>(2)?.map_or(now, Timestamp);
-        let stays = count <= retention.max_finished
-            && bytes <= retention.max_output_bytes
-            && now.since(finished_at) <= retention.max_age;
-        if !stays {
-            old.push(Old {
-                id: row.get(0)?,
-                uuid: row.get(1)?,
-            });
+        let most = if row.get(2)? { u64::MAX } else { kept };
+        let with_this = bytes.saturating_add(output_bytes(row.get(3)?, most));
+        let fits = count < retention.max_finished && with_this <= retention.max_output_bytes;
+        if fits {
+            (count, bytes) = (count + 1, with_this);
         }
+        let old = match fits {
+            false => &mut too_many,
+            true if is_old => &mut too_old,
+            true => continue,
+        };
+        old.push(Old {
+            id: row.get(0)?,
+            uuid: row.get(1)?,
+        });
     }
     // The oldest first.
-    old.reverse();
-    Ok(old)
+    let for_age = too_old.into_iter().rev().take(MOST_FOR_AGE);
+    Ok(too_many.into_iter().rev().chain(for_age).collect())
 }
 
-fn remove(tx: &mut Tx<'_>, ids: &[i64]) -> rusqlite::Result<()> {
-    for id in ids {
-        let batch: i64 = tx
-            .connection
-            .prepare_cached("SELECT batch FROM containers WHERE id = ?1")?
-            .query_row([id], |row| row.get(0))?;
-        for sql in [
-            "DELETE FROM requests WHERE container = ?1",
-            "DELETE FROM documents WHERE container = ?1",
-            "DELETE FROM containers WHERE id = ?1",
-        ] {
-            tx.connection.prepare_cached(sql)?.execute([id])?;
+/// Whether something ended less than `min_age` ago, and not in the future of a clock that was wrong.
+fn is_new(finished_at: Timestamp, now: Timestamp, min_age: Duration) -> bool {
+    finished_at <= now && now.since(finished_at) < min_age
+}
+
+/// How much output is there of a container, at most `most` of each stream. What a machine said of
+/// it may be any number; what cannot be read counts as none.
+fn output_bytes(exit: Option<String>, most: u64) -> u64 {
+    let exit = exit.and_then(|exit| serde_json::from_str::<Exit>(&exit).ok());
+    exit.map_or(0, |exit| {
+        let [out, err] = [exit.stdout(), exit.stderr()].map(|stream| stream.kept().min(most));
+        out.saturating_add(err)
+    })
+}
+
+/// Removes containers; those that cannot be removed are logged and stay. Returns how many went.
+fn remove_all(tx: &mut Tx<'_>, ids: &[i64]) -> Result<usize, QueueError> {
+    let mut removed = 0;
+    for &id in ids {
+        let outcome = tx
+            .apart(|tx| remove(tx, id).map_err(|e| sqlite("what ended could not be removed", e)))?;
+        match outcome {
+            Ok(()) => removed += 1,
+            Err(error) => {
+                let cause = error.source.as_deref().map(tracing::field::display);
+                tracing::warn!(id, %error, cause, "a container that ended stays");
+            }
         }
-        tx.connection
-            .prepare_cached(
-                "DELETE FROM batches WHERE id = ?1 \
-                 AND NOT EXISTS (SELECT 1 FROM containers WHERE batch = ?1)",
-            )?
-            .execute([batch])?;
     }
+    Ok(removed)
+}
+
+fn remove(tx: &Tx<'_>, id: i64) -> rusqlite::Result<()> {
+    let batch: i64 = tx
+        .connection
+        .prepare_cached(
+            "UPDATE batches SET \
+             removed_succeeded = removed_succeeded + (state = 3 AND exit_code IS 0), \
+             removed_failed = removed_failed + (state = 3 AND exit_code IS NOT 0), \
+             removed_cancelled = removed_cancelled + (state = 4) \
+             FROM containers c WHERE c.id = ?1 AND batches.id = c.batch RETURNING batches.id",
+        )?
+        .query_row([id], |row| row.get(0))?;
+    for sql in [
+        "DELETE FROM requests WHERE container = ?1",
+        "DELETE FROM documents WHERE container = ?1",
+        "DELETE FROM containers WHERE id = ?1",
+    ] {
+        tx.connection.prepare_cached(sql)?.execute([id])?;
+    }
+    tx.connection
+        .prepare_cached(
+            "DELETE FROM batches WHERE id = ?1 \
+             AND NOT EXISTS (SELECT 1 FROM containers WHERE batch = ?1)",
+        )?
+        .execute([batch])?;
     Ok(())
 }

@@ -25,8 +25,8 @@ pub(crate) struct Record {
 
 /// The columns that [`Record::from_row`] reads.
 const COLUMNS: &str = "id, batch, uuid, created_at, request, supervisor, state, priority, \
-    lock_count, placed_on, retries_left, cancel_requested, exit, error, started_at, finished_at, \
-    revision";
+    lock_count, given_back, placed_on, retries_left, cancel_requested, exit, error, started_at, \
+    finished_at, revision";
 
 impl Record {
     /// The container with this UUID.
@@ -96,7 +96,7 @@ impl Record {
             connection
                 .prepare_cached(
                     "UPDATE containers SET state = :state, priority = :priority, \
-                     lock_count = :lock_count, placed_on = :placed_on, \
+                     lock_count = :lock_count, given_back = :given_back, placed_on = :placed_on, \
                      retries_left = :retries_left, cancel_requested = :cancel_requested, \
                      exit = :exit, exit_code = :exit_code, error = :error, \
                      started_at = :started_at, finished_at = :finished_at, \
@@ -106,6 +106,7 @@ impl Record {
                     ":state": state_code(life.state),
                     ":priority": life.priority,
                     ":lock_count": life.lock_count,
+                    ":given_back": life.given_back,
                     ":placed_on": life.placed_on.as_ref().map(InstanceId::as_str),
                     ":retries_left": life.retries_left,
                     ":cancel_requested": life.cancel_requested,
@@ -132,6 +133,7 @@ impl Record {
             request: self.request,
             supervisor: self.supervisor,
             lock_count: self.life.lock_count,
+            given_back: Some(self.life.given_back),
             locked_by_us: matches!(
                 self.life.state,
                 ContainerState::Locked | ContainerState::Running
@@ -191,6 +193,7 @@ pub(crate) fn read_life(row: &Row<'_>) -> Result<Life, Unreadable> {
         state: state_from_code(row.get("state")?)?,
         priority: row.get("priority")?,
         lock_count: row.get("lock_count")?,
+        given_back: row.get("given_back")?,
         placed_on: row
             .get::<_, Option<String>>("placed_on")?
             .map(InstanceId::from),
@@ -214,7 +217,8 @@ pub(crate) fn state_code(state: ContainerState) -> i64 {
     }
 }
 
-fn state_from_code(code: i64) -> Result<ContainerState, Unreadable> {
+/// The state that has a number in the database.
+pub(crate) fn state_from_code(code: i64) -> Result<ContainerState, Unreadable> {
     ContainerState::ALL
         .into_iter()
         .find(|&state| state_code(state) == code)

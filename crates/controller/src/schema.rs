@@ -12,7 +12,7 @@ use crate::error::{disk_full, sqlite};
 use crate::{OpenError, Settings};
 
 /// The version of the schema that is written; kept in the file as `user_version`.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 /// Marks the file as ours: "Long" in ASCII.
 const APPLICATION_ID: i64 = 0x4c6f_6e67;
 /// How much room there has to be on its disk, in bytes.
@@ -21,7 +21,7 @@ const UNWRITABLE: &str = "the store could not be written";
 /// How long another process is waited for while opening.
 const OPEN_BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// SQLite's page size, its default.
-const PAGE_BYTES: u64 = 4096;
+pub(crate) const PAGE_BYTES: u64 = 4096;
 
 // State 0 to 2 are the unfinished ones, in the order of `ContainerState::ALL`. Documents have
 // their own table so that a change of state does not rewrite them.
@@ -87,10 +87,22 @@ CREATE INDEX requests_by_container ON requests (container);
 /// before that is not known, so that none of them is run again for want of a result.
 const FOLLOWED: &str = "ALTER TABLE batches ADD COLUMN followed INTEGER NOT NULL DEFAULT 1;";
 
+/// What version 4 has beside version 3: how the jobs of a batch ended that were removed, and how
+/// often a container was given back in a row. Until now each lock counted as one of these; what is
+/// there begins anew.
+const COUNTS: &str = "
+ALTER TABLE batches ADD COLUMN removed_succeeded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batches ADD COLUMN removed_failed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batches ADD COLUMN removed_cancelled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The parts of a store that was just opened.
 pub(crate) struct Opened {
     pub(crate) writer: Connection,
     pub(crate) reader: Connection,
+    /// For the dispatcher alone.
+    pub(crate) dispatcher_reader: Connection,
     /// The largest revision in it.
     pub(crate) revision: u64,
     /// Held as long as the store is open.
@@ -138,8 +150,13 @@ fn open_database(path: &Path, settings: &Settings, lock: File) -> Result<Opened,
     if found < 2 {
         transaction.execute_batch(REQUESTS).map_err(failed)?;
     }
-    if found < SCHEMA_VERSION {
+    if found < 3 {
         transaction.execute_batch(FOLLOWED).map_err(failed)?;
+    }
+    if found < 4 {
+        transaction.execute_batch(COUNTS).map_err(failed)?;
+    }
+    if found < SCHEMA_VERSION {
         transaction
             .pragma_update(None, "user_version", SCHEMA_VERSION)
             .map_err(failed)?;
@@ -153,9 +170,11 @@ fn open_database(path: &Path, settings: &Settings, lock: File) -> Result<Opened,
         .map_err(failed)?;
     transaction.commit().map_err(failed)?;
     let reader = open_reader(path).map_err(failed)?;
+    let dispatcher_reader = open_reader(path).map_err(failed)?;
     Ok(Opened {
         writer,
         reader,
+        dispatcher_reader,
         revision,
         lock,
     })
@@ -194,7 +213,7 @@ pub(crate) fn look_for_room(directory: &Path) -> Result<(), QueueError> {
     let _ = std::fs::remove_file(&path);
     written.map_err(|error| match error.kind() {
         std::io::ErrorKind::StorageFull => disk_full(UNWRITABLE),
-        _ => QueueError::caused(QueueErrorKind::Overloaded, UNWRITABLE, error),
+        _ => QueueError::caused(QueueErrorKind::Unavailable, UNWRITABLE, error),
     })
 }
 

@@ -7,11 +7,15 @@ use std::time::Duration;
 pub struct Settings {
     /// The first part of the UUIDs that are made: five characters of `[a-z0-9]`.
     pub cluster: String,
-    /// An unlock of a container that was locked this often cancels it; at least 1.
+    /// A container that is unlocked this often in a row, without having run and without being held
+    /// back at priority 0, is cancelled; at least 1.
     pub max_dispatch_attempts: u32,
-    /// The largest size of the database in bytes. Beyond it submissions fail.
+    /// The largest size of the database in bytes. Above nine tenths of it submissions fail, so that
+    /// the ends of what is there can be recorded; above eight tenths [`crate::Store::prune`] removes
+    /// what ended, however little it is.
     pub max_store_bytes: u64,
-    /// How many requests may wait to be written; more are made to wait before they get in line.
+    /// How many requests of clients may wait to be written, and as many of the dispatcher, which go
+    /// first; more are made to wait before they get in line.
     pub max_waiting_requests: usize,
     /// The time limit of the requests that are not given one of their own.
     pub request_timeout: Duration,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use longshore_queue::{QueueError, QueueErrorKind};
 use longshore_types::{ContainerState, ContainerUuid, Exit, InstanceId, Timestamp};
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::sqlite;
@@ -11,8 +12,8 @@ use crate::row::read_life;
 use crate::transition::exit_code;
 use crate::{BatchId, Store};
 
-/// How many jobs are visited before others may read.
-const VISIT_PAGE: usize = 500;
+/// The shortest end of a UUID that means a job, in bytes.
+pub const SHORTEST_END: usize = 4;
 
 /// A batch and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct BatchStatus {
     pub finished_at: Option<Timestamp>,
     /// Whether it was cancelled before it was finished.
     pub cancelled: bool,
-    /// How many of its jobs are in which state.
+    /// How many of its jobs are in which state, those included that were removed since.
     pub counts: JobCounts,
     /// This is how it was at this revision, or later; see [`Store::watch_batch`].
     pub revision: u64,
@@ -73,6 +74,8 @@ pub struct JobCounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobStatus {
+    /// Its place in the store; of two jobs the one that was submitted later has the larger one.
+    pub place: u64,
     /// The container that it became.
     pub uuid: ContainerUuid,
     /// The batch that it belongs to.
@@ -171,11 +174,23 @@ impl Store {
     /// The jobs of a batch, in the order in which they were submitted; none if there is no such
     /// batch. A damaged record is logged and left out.
     pub async fn job_status(&self, id: BatchId) -> Result<Vec<JobStatus>, QueueError> {
+        let part = self.job_status_after(id, 0, crate::MAX_BATCH_JOBS).await?;
+        Ok(part.jobs)
+    }
+
+    /// A part of them: the first `limit` of those after a place in the store, 0 for the first ones.
+    pub async fn job_status_after(
+        &self,
+        id: BatchId,
+        place: u64,
+        limit: usize,
+    ) -> Result<JobPart, QueueError> {
         let page = Page {
-            condition: "batch = ?1",
+            condition: "batch = ?1 AND id > ?3",
             order: "id",
-            value: id.0,
-            limit: crate::MAX_BATCH_JOBS,
+            value: number(id.0),
+            from: place,
+            limit,
         };
         self.jobs(page).await
     }
@@ -196,110 +211,70 @@ impl Store {
             .await?;
         let Some(id) = id else { return Ok(None) };
         let page = Page {
-            condition: "id = ?1",
+            condition: "id = ?1 AND id >= ?3",
             order: "id",
-            value: id,
+            value: number(id),
+            from: 0,
             limit: 1,
         };
-        Ok(self.jobs(page).await?.pop())
+        Ok(self.jobs(page).await?.jobs.pop())
     }
 
     /// The newest jobs that `wanted` describes, newest first.
-    pub async fn list_jobs(&self, wanted: &JobFilter) -> Result<Vec<JobStatus>, QueueError> {
-        let condition = match (wanted.states, wanted.batch) {
-            (_, Some(_)) => "batch = ?1",
-            (JobStates::All, None) => "id > ?1",
-            (JobStates::Unfinished, None) => "state < 3 AND id > ?1",
+    pub async fn list_jobs(&self, wanted: &JobFilter) -> Result<JobPart, QueueError> {
+        let condition = match (wanted.states, wanted.batch.is_some()) {
+            (JobStates::All, true) => "batch = ?1 AND id < ?3",
+            (JobStates::All, false) => "id > ?1 AND id < ?3",
+            (JobStates::Unfinished, true) => "state < 3 AND batch = ?1 AND id < ?3",
+            (JobStates::Unfinished, false) => "state < 3 AND id > ?1 AND id < ?3",
         };
         let page = Page {
             condition,
             order: "id DESC",
-            value: wanted.batch.map_or(0, |batch| batch.0),
+            value: number(wanted.batch.map_or(0, |batch| batch.0)),
+            from: wanted.before.unwrap_or(u64::MAX),
             limit: wanted.limit,
         };
-        let mut jobs = self.jobs(page).await?;
-        if wanted.states == JobStates::Unfinished {
-            jobs.retain(|job| !job.state.is_final());
-        }
-        Ok(jobs)
+        self.jobs(page).await
     }
 
-    /// Goes through the newest jobs that `wanted` describes, the newest first, with their start
-    /// documents, and gives what `visit` makes of them, until that are `enough`.
-    ///
-    /// Others read between two pages, so that the dispatcher need not wait for the whole of it.
-    pub async fn visit_jobs<T: Send + 'static>(
-        &self,
-        wanted: JobFilter,
-        enough: usize,
-        mut visit: impl FnMut(&JobStatus, &[u8]) -> Option<T> + Send + 'static,
-    ) -> Result<Vec<T>, QueueError> {
-        let (mut found, mut before, mut left) = (Vec::new(), i64::MAX, wanted.limit);
-        while left > 0 && found.len() < enough {
-            let count = left.min(VISIT_PAGE);
-            let states = wanted.states;
-            let read = move |connection: &Connection| {
-                let mut more = Vec::new();
-                let last = visit_page(connection, states, before, count, |job, document| {
-                    more.extend(visit(job, document));
-                })?;
-                Ok((more, last, visit))
-            };
-            let (more, last);
-            (more, last, visit) = self.read(self.settings.request_timeout, read).await?;
-            found.extend(more);
-            left -= count;
-            match last {
-                Some(last) => before = last,
-                None => break,
-            }
-        }
-        found.truncate(enough);
-        Ok(found)
+    /// The newest jobs that a user may mean by a text: those of this name first, then those whose
+    /// UUID ends with it, if it has [`SHORTEST_END`] bytes at least.
+    pub async fn find_jobs(&self, text: &str, limit: usize) -> Result<Vec<JobStatus>, QueueError> {
+        let condition = match text.len() {
+            0..SHORTEST_END => "name = ?1 AND id > ?3",
+            _ => "(name = ?1 OR substr(uuid, -length(?1)) = ?1) AND id > ?3",
+        };
+        let page = Page {
+            condition,
+            order: "name = ?1 DESC, id DESC",
+            value: Value::Text(text.to_owned()),
+            from: 0,
+            limit,
+        };
+        Ok(self.jobs(page).await?.jobs)
     }
 
-    /// How many jobs there are in these states.
-    pub async fn count_jobs(&self, states: JobStates) -> Result<usize, QueueError> {
-        let condition = condition(states);
-        self.read(self.settings.request_timeout, move |connection| {
-            let sql = format!("SELECT count(*) FROM containers WHERE {condition}");
-            let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
-            let count: i64 = statement.query_row((), |row| row.get(0)).map_err(failed)?;
-            Ok(usize::try_from(count).unwrap_or(0))
-        })
-        .await
-    }
-
-    async fn jobs(&self, page: Page) -> Result<Vec<JobStatus>, QueueError> {
-        let mut jobs = self
-            .read(self.settings.request_timeout, move |connection| {
-                let Page {
-                    condition,
-                    order,
-                    value,
-                    limit,
-                } = page;
-                let read = || -> rusqlite::Result<_> {
-                    let mut statement = connection.prepare_cached(&format!(
-                        "SELECT uuid, batch, name, created_at, state, priority, lock_count, \
-                         placed_on, retries_left, cancel_requested, exit, error, started_at, \
-                         finished_at, revision FROM containers WHERE {condition} \
-                         ORDER BY {order} LIMIT ?2"
-                    ))?;
-                    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                    let jobs = statement.query_map((value, limit), |row| Ok(read_job(row)))?;
-                    jobs.collect::<Result<Vec<_>, _>>()
-                };
-                let jobs = read().map_err(failed)?.into_iter();
-                Ok(jobs.filter_map(readable).collect::<Vec<_>>())
-            })
-            .await?;
+    async fn jobs(&self, page: Page) -> Result<JobPart, QueueError> {
+        let read = move |connection: &Connection| read_page(connection, page).map_err(failed);
+        let (found, next) = self.read(self.settings.request_timeout, read).await?;
+        let mut jobs: Vec<JobStatus> = found.into_iter().filter_map(readable).collect();
         for job in &mut jobs {
             job.stdout = self.output_path(job.uuid, "stdout");
             job.stderr = self.output_path(job.uuid, "stderr");
         }
-        Ok(jobs)
+        Ok(JobPart { jobs, next })
     }
+}
+
+/// A part of a list of jobs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JobPart {
+    /// The jobs.
+    pub jobs: Vec<JobStatus>,
+    /// From which place on the list goes on; none if this was the end of it.
+    pub next: Option<u64>,
 }
 
 /// Which jobs [`Store::list_jobs`] gives.
@@ -310,6 +285,8 @@ pub struct JobFilter {
     pub states: JobStates,
     /// Only those of this batch.
     pub batch: Option<BatchId>,
+    /// Only those that are older than the one at this place.
+    pub before: Option<u64>,
     /// At most so many are looked at.
     pub limit: usize,
 }
@@ -325,52 +302,44 @@ pub enum JobStates {
 }
 
 /// One question about several jobs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Page {
     condition: &'static str,
     order: &'static str,
     /// What `?1` stands for in the condition.
-    value: u64,
+    value: Value,
+    /// What `?3` stands for in it.
+    from: u64,
     limit: usize,
 }
 
-fn condition(states: JobStates) -> &'static str {
-    match states {
-        JobStates::All => "TRUE",
-        JobStates::Unfinished => "state < 3",
-    }
+fn number(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// Visits at most `count` jobs that are older than the one with the number `before`; the number of
-/// the last one, if there may be more.
-fn visit_page(
-    connection: &Connection,
-    states: JobStates,
-    before: i64,
-    count: usize,
-    mut visit: impl FnMut(&JobStatus, &[u8]),
-) -> Result<Option<i64>, QueueError> {
-    let condition = condition(states);
-    let mut statement = connection
-        .prepare_cached(&format!(
-            "SELECT id, uuid, batch, name, created_at, state, priority, lock_count, \
-             placed_on, retries_left, cancel_requested, exit, error, started_at, \
-             finished_at, revision, document FROM containers \
-             JOIN documents ON container = id WHERE {condition} AND id < ?1 \
-             ORDER BY id DESC LIMIT ?2"
-        ))
-        .map_err(failed)?;
-    let limit = i64::try_from(count).unwrap_or(i64::MAX);
-    let mut rows = statement.query((before, limit)).map_err(failed)?;
-    let (mut seen, mut last) = (0, None);
-    while let Some(row) = rows.next().map_err(failed)? {
-        (seen, last) = (seen + 1, Some(row.get("id").map_err(failed)?));
-        let document: Vec<u8> = row.get("document").map_err(failed)?;
-        if let Some(job) = readable(read_job(row)) {
-            visit(&job, &document);
-        }
+type Found = (Vec<Result<JobStatus, QueueError>>, Option<u64>);
+
+/// The jobs of a page, readable or not, and where the next one begins.
+fn read_page(connection: &Connection, page: Page) -> rusqlite::Result<Found> {
+    let Page {
+        condition,
+        order,
+        value,
+        from,
+        limit,
+    } = page;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM containers WHERE {condition} ORDER BY {order} LIMIT ?2"
+    ))?;
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query((value, most, number(from)))?;
+    let (mut jobs, mut last) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        last = Some(row.get("id")?);
+        jobs.push(read_job(row));
     }
-    Ok(last.filter(|_| seen == count))
+    let is_full = jobs.len() == limit;
+    Ok((jobs, last.filter(|_| is_full)))
 }
 
 fn batch_status(connection: &Connection, id: BatchId) -> Result<BatchStatus, QueueError> {
@@ -381,9 +350,9 @@ fn batch_status(connection: &Connection, id: BatchId) -> Result<BatchStatus, Que
                 "SELECT key, content_hash, b.name, b.created_at, b.finished_at, cancelled, \
                  count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), \
                  count(*) FILTER (WHERE state = 2), \
-                 count(*) FILTER (WHERE state = 3 AND exit_code = 0), \
-                 count(*) FILTER (WHERE state = 3 AND exit_code <> 0), \
-                 count(*) FILTER (WHERE state = 4), \
+                 removed_succeeded + count(*) FILTER (WHERE state = 3 AND exit_code = 0), \
+                 removed_failed + count(*) FILTER (WHERE state = 3 AND exit_code <> 0), \
+                 removed_cancelled + count(*) FILTER (WHERE state = 4), \
                  (SELECT coalesce(max(revision), 0) FROM containers) \
                  FROM batches b JOIN containers c ON c.batch = b.id WHERE b.id = ?1 GROUP BY b.id",
             )?
@@ -417,9 +386,14 @@ fn read_batch(id: BatchId, row: &Row<'_>) -> rusqlite::Result<BatchStatus> {
     })
 }
 
-fn read_job(row: &Row<'_>) -> Result<JobStatus, QueueError> {
+/// The columns that [`read_job`] reads.
+pub(crate) const COLUMNS: &str = "id, uuid, batch, name, created_at, state, priority, lock_count, \
+    given_back, placed_on, retries_left, cancel_requested, exit, error, started_at, finished_at, revision";
+
+pub(crate) fn read_job(row: &Row<'_>) -> Result<JobStatus, QueueError> {
     let columns = || {
         Ok((
+            row.get("id")?,
             row.get::<_, String>("uuid")?,
             row.get("batch")?,
             row.get("name")?,
@@ -427,13 +401,14 @@ fn read_job(row: &Row<'_>) -> Result<JobStatus, QueueError> {
             row.get("revision")?,
         ))
     };
-    let (uuid, batch, name, created_at, revision) = columns().map_err(failed)?;
+    let (place, uuid, batch, name, created_at, revision) = columns().map_err(failed)?;
     let life = read_life(row)?;
     let unreadable = |e| {
         let what = "the UUID of a container cannot be read";
         QueueError::caused(QueueErrorKind::BadRecord, what, e)
     };
     Ok(JobStatus {
+        place,
         uuid: uuid.parse().map_err(unreadable)?,
         batch: BatchId(batch),
         name,

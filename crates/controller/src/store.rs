@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::error::sqlite;
 use crate::row::{Record, not_found};
 use crate::transition::{Refusal, Verdict};
-use crate::writer::{Stats, Tx, Writer};
+use crate::writer::{Line, Stats, Tx, Writer};
 use crate::{OpenError, Settings, schema};
 
 /// The most records in one answer of [`Queue::changes`], and in one page of a refresh.
@@ -31,15 +32,24 @@ pub struct Store {
     pub(crate) settings: Settings,
     pub(crate) writer: Writer,
     pub(crate) reader: Reader,
+    /// What the dispatcher reads, and what it needs to bring output home, waits for nobody else:
+    /// however many clients ask for lists, changes reach it at once.
+    pub(crate) dispatcher_reader: Reader,
     /// The dispatcher has been told of every change up to this revision.
     told: Mutex<u64>,
+    /// Nothing new is taken.
+    closed: AtomicBool,
 }
 
-/// The reading connection.
+/// A reading connection; who reads waits for those that asked before.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader(Arc<tokio::sync::Mutex<Connection>>);
 
 impl Reader {
+    fn new(connection: Connection) -> Self {
+        Self(Arc::new(tokio::sync::Mutex::new(connection)))
+    }
+
     pub(crate) async fn read<T, F>(&self, timeout: Duration, read: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
@@ -89,9 +99,20 @@ impl Store {
             directory: directory.to_owned(),
             settings,
             writer,
-            reader: Reader(Arc::new(tokio::sync::Mutex::new(opened.reader))),
+            reader: Reader::new(opened.reader),
+            dispatcher_reader: Reader::new(opened.dispatcher_reader),
             told: Mutex::new(opened.revision),
+            closed: AtomicBool::new(false),
         })
+    }
+
+    /// Takes nothing new from now on; what is there goes on as before.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// How much was written since it was opened.
@@ -99,18 +120,30 @@ impl Store {
         self.writer.stats()
     }
 
-    /// Says why nothing can be written, if that is so. Costs nothing while the last write succeeded.
+    /// Says why nothing can be written, or nothing new is taken, if that is so. Costs next to nothing
+    /// while the last write succeeded.
     pub async fn check(&self, timeout: Duration) -> Result<(), QueueError> {
-        self.writer.check(&self.directory, timeout).await
+        self.writer.check(&self.directory, timeout).await?;
+        self.check_room(timeout).await
     }
 
-    /// Reads on the reading connection, outside of the async threads.
+    /// Reads for clients, outside of the async threads.
     pub(crate) async fn read<T, F>(&self, timeout: Duration, read: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
     {
         self.reader.read(timeout, read).await
+    }
+
+    /// What a container is started from, for clients.
+    pub async fn start_document(
+        &self,
+        uuid: ContainerUuid,
+        timeout: Duration,
+    ) -> Result<Arc<[u8]>, QueueError> {
+        self.read(timeout, move |connection| find_document(connection, uuid))
+            .await
     }
 
     fn told(&self) -> u64 {
@@ -134,7 +167,7 @@ impl Store {
                 let read = move |connection: &Connection| {
                     Record::page(connection, "revision > ?1", told, "revision", PAGE)
                 };
-                let (records, last) = self.read(Duration::MAX, read).await?;
+                let (records, last) = self.dispatcher_reader.read(Duration::MAX, read).await?;
                 // Committed later than `latest` is possible; skipped is nothing.
                 self.set_told(last.map_or(latest, |last| last.revision));
                 if !records.is_empty() {
@@ -189,7 +222,7 @@ impl Queue for Store {
                 let read = move |connection: &Connection| {
                     Record::page(connection, "state < 3 AND id > ?1", after, "id", PAGE)
                 };
-                let (records, last) = self.read(Duration::MAX, read).await?;
+                let (records, last) = self.dispatcher_reader.read(Duration::MAX, read).await?;
                 let records = records.into_iter().map(Record::into_container);
                 refresh.containers.extend(records);
                 match last {
@@ -204,6 +237,7 @@ impl Queue for Store {
             for page in asked.chunks(PAGE) {
                 let page = page.to_vec();
                 let (found, missing) = self
+                    .dispatcher_reader
                     .read(Duration::MAX, move |connection| look_up(connection, &page))
                     .await?;
                 refresh.containers.extend(found);
@@ -234,7 +268,7 @@ impl Queue for Store {
         let call = call.clone();
         let max_attempts = self.settings.max_dispatch_attempts;
         self.writer
-            .write(timeout, move |tx| {
+            .write_in(Line::Dispatcher, timeout, move |tx| {
                 let mut record = Record::load(tx.connection, uuid)?;
                 let verdict = record.life.apply(&call, tx.now, max_attempts);
                 if verdict.map_err(|refusal| refused(uuid, refusal))? == Verdict::Changed {
@@ -257,17 +291,13 @@ impl Queue for Store {
         uuid: ContainerUuid,
         timeout: Duration,
     ) -> Result<Arc<[u8]>, QueueError> {
-        self.read(timeout, move |connection| {
-            let record = Record::load(connection, uuid)?;
-            document(connection, record.id, uuid)
-        })
-        .await
+        let read = move |connection: &Connection| find_document(connection, uuid);
+        self.dispatcher_reader.read(timeout, read).await
     }
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             pushes: true,
-            records_placement: true,
             takes_reports: true,
         }
     }
@@ -289,6 +319,11 @@ fn look_up(connection: &Connection, uuids: &[ContainerUuid]) -> Result<LookedUp,
         }
     }
     Ok((found, missing))
+}
+
+fn find_document(connection: &Connection, uuid: ContainerUuid) -> Result<Arc<[u8]>, QueueError> {
+    let record = Record::load(connection, uuid)?;
+    document(connection, record.id, uuid)
 }
 
 fn document(

@@ -9,6 +9,8 @@ pub(crate) struct Life {
     pub(crate) state: ContainerState,
     pub(crate) priority: i64,
     pub(crate) lock_count: u32,
+    /// How often in a row it was given back before its process was started, and not held back.
+    pub(crate) given_back: u32,
     pub(crate) placed_on: Option<InstanceId>,
     /// How often it is still put back after its machine was lost.
     pub(crate) retries_left: u32,
@@ -157,10 +159,11 @@ impl Life {
             return Ok(Verdict::AsItIs);
         }
         self.check_current(attempt)?;
-        let used_up = self.lock_count >= max_attempts;
         match self.state {
             ContainerState::Queued => return Ok(Verdict::AsItIs),
-            ContainerState::Cancelled if used_up || self.cancel_requested => {
+            ContainerState::Cancelled
+                if self.cancel_requested || self.given_back >= max_attempts =>
+            {
                 return Ok(Verdict::AsItIs);
             }
             ContainerState::Locked => {}
@@ -173,11 +176,15 @@ impl Life {
                 Some(CANCELLED_ON_REQUEST.into()),
                 now,
             );
-        } else if used_up {
+            return Ok(Verdict::Changed);
+        }
+        // What its user holds back is given back for no fault of its own.
+        let counts = self.priority > 0;
+        self.given_back = self.given_back.saturating_add(u32::from(counts));
+        if counts && self.given_back >= max_attempts {
             let error = format!(
-                "given up after {} attempts to run it: each time it was given back before its \
-                 process was started",
-                self.lock_count
+                "given up: {} times in a row it was given back before its process was started",
+                self.given_back
             );
             self.finish(ContainerState::Cancelled, Some(error), now);
         } else {
@@ -213,6 +220,7 @@ impl Life {
             return Ok(Verdict::AsItIs);
         }
         self.enter(ContainerState::Running)?;
+        self.given_back = 0;
         self.started_at = Some(started_at);
         Ok(Verdict::Changed)
     }
@@ -229,6 +237,7 @@ impl Life {
         if self.state == ContainerState::Locked {
             self.enter(ContainerState::Running)?;
         }
+        self.given_back = 0;
         self.started_at = exit.started_at.or(self.started_at);
         self.exit = Some(exit.clone());
         // A machine's clock may be off: what ended in the future would be kept until then.

@@ -11,6 +11,7 @@ fn life(state: ContainerState) -> Life {
         state,
         priority: 500,
         lock_count: 2,
+        given_back: 1,
         placed_on: matches!(state, Locked | Running).then(|| "i-1".into()),
         retries_left: 1,
         cancel_requested: false,
@@ -36,7 +37,7 @@ fn rows() -> Vec<(&'static str, Life)> {
         ("unplaced", with(Locked, |life| life.placed_on = None)),
         (
             "lastlock",
-            with(Locked, |life| life.lock_count = MAX_ATTEMPTS),
+            with(Locked, |life| life.given_back = MAX_ATTEMPTS - 1),
         ),
         ("lockcanc", with(Locked, cancelled_on_request)),
         ("running", life(Running)),
@@ -224,12 +225,41 @@ fn locking_and_placing_record_the_instance() {
 #[test]
 fn a_used_up_unlock_says_why() {
     let mut life = life(Locked);
-    life.lock_count = MAX_ATTEMPTS;
+    life.given_back = MAX_ATTEMPTS - 1;
     apply(&mut life, "unlock").unwrap();
     let error = life.error.clone().unwrap();
-    assert!(error.contains("10 attempts"), "{error}");
+    assert!(error.contains("10 times"), "{error}");
     // The reply was lost.
     assert_eq!(apply(&mut life, "unlock"), Ok(Verdict::AsItIs));
+}
+
+#[test]
+fn attempts_that_ran_use_up_no_attempts_to_run_it() {
+    for end in ["inslost", "notrun", "killed"] {
+        let mut life = life(Queued);
+        (life.given_back, life.retries_left) = (MAX_ATTEMPTS - 1, 50);
+        for _ in 0..2 * MAX_ATTEMPTS {
+            apply(&mut life, "lock-on").unwrap();
+            apply(&mut life, end).unwrap();
+        }
+        for given_back in 1..=MAX_ATTEMPTS {
+            apply(&mut life, "lock-on").unwrap();
+            apply(&mut life, "unlock").unwrap();
+            assert_eq!(life.state.is_final(), given_back == MAX_ATTEMPTS, "{end}");
+        }
+    }
+}
+
+#[test]
+fn being_held_back_uses_up_nothing() {
+    let mut life = life(Queued);
+    for _ in 0..2 * MAX_ATTEMPTS {
+        apply(&mut life, "lock-on").unwrap();
+        life.set_priority(0).unwrap();
+        apply(&mut life, "unlock").unwrap();
+        life.set_priority(500).unwrap();
+    }
+    assert_eq!((life.state, life.given_back), (Queued, 1));
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! Requests that arrive while a transaction is being committed go into the next one together: one
 //! sync for all of them. Each has a savepoint of its own, so one that fails takes nothing else
 //! with it, and none is answered before the commit.
+//!
+//! There are two lines. What the dispatcher asks goes first, however many clients wait in theirs;
+//! and these are taken in groups that keep the next request of the dispatcher waiting for a moment
+//! only.
 
 use std::fs::File;
 use std::io;
@@ -15,14 +19,18 @@ use std::time::{Duration, SystemTime};
 use longshore_queue::{QueueError, QueueErrorKind};
 use longshore_types::Timestamp;
 use rusqlite::Connection;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::sqlite;
 use crate::row::Record;
 use crate::schema;
 
-/// The most requests in one transaction, so that the first of them is not kept waiting.
+/// The most requests of the dispatcher in one transaction, so that the first of them is not kept
+/// waiting.
 const MAX_GROUP: usize = 256;
+/// The most requests of clients in one.
+pub(crate) const MAX_CLIENTS: usize = 32;
 
 /// Counts of what was written since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +56,27 @@ impl Tx<'_> {
         *self.revision
     }
 
+    /// Carries out a part so that its failure, which is the inner error, leaves nothing behind. The
+    /// outer error means that the whole transaction is lost.
+    pub(crate) fn apart<T>(
+        &mut self,
+        part: impl FnOnce(&mut Self) -> Result<T, QueueError>,
+    ) -> Result<Result<T, QueueError>, QueueError> {
+        statement(self.connection, "SAVEPOINT part")?;
+        let outcome = part(self);
+        // The database engine gives up the whole transaction after some errors.
+        if self.connection.is_autocommit() {
+            let lost =
+                || QueueError::new(QueueErrorKind::Unavailable, "the transaction was given up");
+            return Err(outcome.err().unwrap_or_else(lost));
+        }
+        if outcome.is_err() {
+            statement(self.connection, "ROLLBACK TO part")?;
+        }
+        statement(self.connection, "RELEASE part")?;
+        Ok(outcome)
+    }
+
     /// Writes a container that was changed. One that is final was not before: nothing changes it
     /// then.
     pub(crate) fn save(&mut self, record: &mut Record) -> Result<(), QueueError> {
@@ -70,10 +99,24 @@ impl Tx<'_> {
 /// The way to the thread that writes. Dropping it lets what is waiting be written, then closes.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    sender: Option<mpsc::Sender<Box<dyn Work>>>,
+    lines: Option<Lines<mpsc::Sender<Box<dyn Work>>>>,
     thread: Option<JoinHandle<()>>,
     counters: Arc<Counters>,
     committed: watch::Sender<u64>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    Dispatcher,
+    Clients,
+}
+
+/// An end of both lines.
+#[derive(Debug)]
+struct Lines<T> {
+    dispatcher: T,
+    clients: T,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +135,12 @@ impl Writer {
         revision: u64,
         max_waiting: usize,
     ) -> io::Result<Self> {
-        let (sender, requests) = mpsc::channel(max_waiting);
+        let (dispatcher, from_dispatcher) = mpsc::channel(max_waiting);
+        let (clients, from_clients) = mpsc::channel(max_waiting);
+        let requests = Lines {
+            dispatcher: from_dispatcher,
+            clients: from_clients,
+        };
         let counters = Arc::new(Counters::default());
         let committed = watch::Sender::new(revision);
         let mut state = WriterThread {
@@ -109,7 +157,10 @@ impl Writer {
                 drop(lock);
             })?;
         Ok(Self {
-            sender: Some(sender),
+            lines: Some(Lines {
+                dispatcher,
+                clients,
+            }),
             thread: Some(thread),
             counters,
             committed,
@@ -137,38 +188,74 @@ impl Writer {
         self.write(timeout, |tx| schema::touch(tx.connection)).await
     }
 
+    /// Carries out a request of a client, as [`Writer::write_in`].
+    pub(crate) async fn write<T, F>(&self, timeout: Duration, request: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, QueueError> + Send + 'static,
+    {
+        self.write_in(Line::Clients, timeout, request).await
+    }
+
     /// Carries out a request in a transaction; when this returns successfully it is on the disk.
     ///
-    /// The request may be carried out more than once, of which all but one are rolled back.
-    pub(crate) async fn write<T, F>(&self, timeout: Duration, request: F) -> Result<T, QueueError>
+    /// The request may be carried out more than once, of which all but one are rolled back. One that
+    /// is given up before it was begun, by the timeout or by dropping this, is never carried out.
+    pub(crate) async fn write_in<T, F>(
+        &self,
+        line: Line,
+        timeout: Duration,
+        request: F,
+    ) -> Result<T, QueueError>
     where
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, QueueError> + Send + 'static,
     {
         let stopped = || QueueError::new(QueueErrorKind::Unknown, "the store has stopped");
         let mut in_line = false;
+        let taken = Arc::new(AtomicBool::new(false));
         let answer = tokio::time::timeout(timeout, async {
-            let sender = self.sender.as_ref().ok_or_else(stopped)?;
+            let lines = self.lines.as_ref().ok_or_else(stopped)?;
+            let sender = match line {
+                Line::Dispatcher => &lines.dispatcher,
+                Line::Clients => &lines.clients,
+            };
             let place = sender.reserve().await.map_err(|_| stopped())?;
             let (reply, answer) = oneshot::channel();
             place.send(Box::new(Request {
                 request,
                 value: None,
                 reply,
+                taken: Arc::clone(&taken),
+                is_ours: false,
             }));
             in_line = true;
+            self.wake();
             answer.await.map_err(|_| stopped())?
         })
         .await;
         answer.unwrap_or_else(|_| {
-            Err(if in_line {
-                let what = "the store did not answer in time";
-                QueueError::new(QueueErrorKind::Unknown, what)
-            } else {
-                let what = "too many requests wait for the store";
-                QueueError::new(QueueErrorKind::Overloaded, what)
-            })
+            // From here on nobody begins with it, if nobody has.
+            let (kind, what) = match (in_line, taken.swap(true, Ordering::SeqCst)) {
+                (_, true) => (QueueErrorKind::Unknown, "the store did not answer in time"),
+                (true, false) => (
+                    QueueErrorKind::Unavailable,
+                    "the store did not come to it in time; try again",
+                ),
+                (false, false) => (
+                    QueueErrorKind::Overloaded,
+                    "too many requests wait for the store",
+                ),
+            };
+            Err(QueueError::new(kind, what))
         })
+    }
+
+    /// Has the thread look at the lines: now, or as soon as it would wait.
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 
     /// Tells of the largest revision that was committed, whenever it grows.
@@ -186,7 +273,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.sender.take());
+        drop(self.lines.take());
+        self.wake();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -199,6 +287,8 @@ impl Drop for Writer {
 trait Work: Send {
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool;
+    /// Takes it, before it is carried out; false if it was given up.
+    fn begin(&mut self) -> bool;
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), QueueError>;
     /// Answers it; called once, after the commit, or after it failed.
     fn finish(self: Box<Self>, outcome: Result<(), QueueError>);
@@ -208,6 +298,10 @@ struct Request<T, F> {
     request: F,
     value: Option<T>,
     reply: oneshot::Sender<Result<T, QueueError>>,
+    /// Whether it was begun, or given up: whichever came first.
+    taken: Arc<AtomicBool>,
+    /// It was begun.
+    is_ours: bool,
 }
 
 impl<T, F> Work for Request<T, F>
@@ -217,6 +311,11 @@ where
 {
     fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
+    }
+
+    fn begin(&mut self) -> bool {
+        self.is_ours = self.is_ours || !self.taken.swap(true, Ordering::SeqCst);
+        self.is_ours && !self.is_abandoned()
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), QueueError> {
@@ -241,13 +340,18 @@ struct WriterThread {
 }
 
 impl WriterThread {
-    fn run(&mut self, mut requests: mpsc::Receiver<Box<dyn Work>>) {
-        while let Some(first) = requests.blocking_recv() {
-            let mut group = vec![first];
-            while group.len() < MAX_GROUP
-                && let Ok(next) = requests.try_recv()
-            {
-                group.push(next);
+    fn run(&mut self, mut requests: Lines<mpsc::Receiver<Box<dyn Work>>>) {
+        loop {
+            let mut group = Vec::new();
+            let mut is_open = take(&mut requests.dispatcher, MAX_GROUP, &mut group);
+            is_open |= take(&mut requests.clients, MAX_CLIENTS, &mut group);
+            match (group.is_empty(), is_open) {
+                (true, true) => {
+                    std::thread::park();
+                    continue;
+                }
+                (true, false) => return,
+                (false, _) => {}
             }
             group.retain(|work| !work.is_abandoned());
             self.counters
@@ -301,7 +405,10 @@ impl WriterThread {
             };
             let outcomes = group
                 .iter_mut()
-                .map(|work| run_apart(work.as_mut(), &mut tx))
+                .map(|work| match work.begin() {
+                    true => tx.apart(|tx| work.run(tx)),
+                    false => Ok(Err(given_up())),
+                })
                 .collect::<Result<Vec<_>, _>>()?;
             statement(connection, "COMMIT")?;
             Ok(outcomes)
@@ -326,21 +433,25 @@ impl WriterThread {
     }
 }
 
-/// Carries out one request so that its failure leaves nothing behind. The outer error means that
-/// the whole transaction is lost.
-fn run_apart(work: &mut dyn Work, tx: &mut Tx<'_>) -> Result<Result<(), QueueError>, QueueError> {
-    statement(tx.connection, "SAVEPOINT request")?;
-    let outcome = work.run(tx);
-    // The database engine gives up the whole transaction after some errors.
-    if tx.connection.is_autocommit() {
-        let lost = || QueueError::new(QueueErrorKind::Overloaded, "the transaction was given up");
-        return Err(outcome.err().unwrap_or_else(lost));
+/// Takes what waits in a line, at most so many; false if nothing more will come.
+fn take(
+    line: &mut mpsc::Receiver<Box<dyn Work>>,
+    most: usize,
+    group: &mut Vec<Box<dyn Work>>,
+) -> bool {
+    for _ in 0..most {
+        match line.try_recv() {
+            Ok(work) => group.push(work),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
+        }
     }
-    if outcome.is_err() {
-        statement(tx.connection, "ROLLBACK TO request")?;
-    }
-    statement(tx.connection, "RELEASE request")?;
-    Ok(outcome)
+    true
+}
+
+/// What becomes of a request of which nobody waits for the answer.
+fn given_up() -> QueueError {
+    QueueError::new(QueueErrorKind::Overloaded, "the request was given up")
 }
 
 fn statement(connection: &Connection, sql: &'static str) -> Result<(), QueueError> {

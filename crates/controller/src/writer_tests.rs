@@ -72,6 +72,41 @@ async fn put_together(
     outcomes
 }
 
+#[tokio::test]
+async fn the_dispatcher_goes_before_clients_that_wait() {
+    const CLIENTS: usize = 3 * MAX_CLIENTS;
+    let directory = tempfile::tempdir().unwrap();
+    let writer = start(directory.path());
+    let other = Connection::open(directory.path().join("db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let served = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ask = |line: Line| {
+        let (writer, served) = (Arc::clone(&writer), Arc::clone(&served));
+        let note = move |_: &mut Tx<'_>| {
+            served.lock().unwrap().push(line);
+            Ok(())
+        };
+        tokio::spawn(async move { writer.write_in(line, LONG, note).await })
+    };
+    let mut requests: Vec<_> = (0..CLIENTS).map(|_| ask(Line::Clients)).collect();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    requests.push(ask(Line::Dispatcher));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    let served = served.lock().unwrap();
+    assert_eq!(served.len(), CLIENTS + 1);
+    // Only a group that was taken before may come before it.
+    let place = served.iter().position(|line| *line == Line::Dispatcher);
+    assert!(place.unwrap() <= MAX_CLIENTS, "{place:?}");
+}
+
 fn all_but_the_third() -> Vec<i64> {
     (0..20).filter(|&n| n != 3).collect()
 }
@@ -100,7 +135,7 @@ async fn a_request_that_is_too_large_fails_alone() {
     assert_eq!(failed.len(), 1);
     assert_eq!(
         outcomes[3].as_ref().unwrap_err().kind,
-        QueueErrorKind::Overloaded
+        QueueErrorKind::Unavailable
     );
     assert_eq!(numbers(directory.path()), all_but_the_third());
 }
@@ -116,7 +151,7 @@ async fn a_transaction_that_cannot_be_committed_answers_nobody_with_success() {
             .map_err(|e| sqlite("no rollback", e))
     });
     let (broken, fine) = tokio::join!(broken, put(Arc::clone(&writer), 1, 10, false));
-    assert_eq!(broken.unwrap_err().kind, QueueErrorKind::Overloaded);
+    assert_eq!(broken.unwrap_err().kind, QueueErrorKind::Unavailable);
     assert_eq!(fine.unwrap(), 1);
     assert_eq!(numbers(directory.path()), [1]);
 }
@@ -147,4 +182,46 @@ async fn dropping_the_writer_writes_what_waits() {
         request.await.unwrap().unwrap();
     }
     assert_eq!(numbers(directory.path()).len(), 50);
+}
+
+#[tokio::test]
+async fn what_is_given_up_before_it_was_begun_is_never_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = start(directory.path());
+    let other = Connection::open(directory.path().join("db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let insert = |tx: &mut Tx<'_>| {
+        let inserted = tx.connection.execute("INSERT INTO t VALUES (1, '')", ());
+        inserted.map_err(|e| sqlite("no row", e))
+    };
+    // In line, and soon in the hands of the thread, which waits for the other one.
+    let short = Duration::from_millis(200);
+    let given_up = writer.write(short, insert).await.unwrap_err();
+    assert_eq!(given_up.kind, QueueErrorKind::Unavailable);
+    let dropped = tokio::time::timeout(short, writer.write(LONG, insert));
+    assert!(dropped.await.is_err());
+    other.execute_batch("COMMIT").unwrap();
+    put(Arc::clone(&writer), 2, 0, false).await.unwrap();
+    assert_eq!(numbers(directory.path()), [2]);
+}
+
+#[tokio::test]
+async fn of_what_was_begun_nobody_knows_the_outcome() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = start(directory.path());
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let hangs = move |_: &mut Tx<'_>| {
+        let _ = (begun.send(()), wait.recv());
+        Ok(())
+    };
+    let mut answer = std::pin::pin!(writer.write(Duration::from_millis(200), hangs));
+    let first = tokio::time::timeout(Duration::ZERO, &mut answer).await;
+    assert!(first.is_err(), "it is in line");
+    tokio::task::spawn_blocking(move || has_begun.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.await.unwrap_err().kind, QueueErrorKind::Unknown);
+    drop(done);
 }

@@ -3,14 +3,13 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{LONG, batch, ended, lock, open, run_through, running, submit, uuids};
-use longshore_controller::{JobFilter, JobStates, JobStatus, NewBatch, SubmitError};
+use longshore_controller::{NewBatch, SubmitError};
 use longshore_queue::{Call, Queue, QueueErrorKind};
 use longshore_runner_api::StartDocument;
-use longshore_types::{Attempt, ContainerState, ExitCause};
+use longshore_types::{Attempt, ContainerState, ContainerUuid, ExitCause};
 
 const EXIT_0: ExitCause = ExitCause::Exited { code: 0 };
 
@@ -251,43 +250,6 @@ async fn ten_thousand_jobs_go_in_at_once() {
 }
 
 #[tokio::test]
-async fn jobs_are_visited_from_the_newest_on_until_there_are_enough() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
-    let batch = submit(&store, "many", 1201).await;
-    let mut expected = uuids(&store, batch).await;
-    expected.reverse();
-    let newest = |limit| JobFilter {
-        states: JobStates::All,
-        batch: None,
-        limit,
-    };
-    let visit = |seen: &Arc<AtomicUsize>| {
-        let seen = seen.clone();
-        move |job: &JobStatus, document: &[u8]| {
-            seen.fetch_add(1, Ordering::Relaxed);
-            assert!(!document.is_empty());
-            Some(job.uuid)
-        }
-    };
-    let seen = Arc::new(AtomicUsize::new(0));
-    let visited = store
-        .visit_jobs(newest(10_000), usize::MAX, visit(&seen))
-        .await;
-    assert_eq!(visited.unwrap(), expected, "each once");
-    let visited = store.visit_jobs(newest(10_000), 10, visit(&seen)).await;
-    assert_eq!(visited.unwrap(), expected[..10]);
-    let further = seen.load(Ordering::Relaxed) - expected.len();
-    assert!(further < 1000, "{further} jobs were looked at for ten");
-    let visited = store.visit_jobs(newest(7), usize::MAX, visit(&seen)).await;
-    assert_eq!(visited.unwrap(), expected[..7]);
-    assert_eq!(store.count_jobs(JobStates::All).await.unwrap(), 1201);
-    store.cancel(expected[0]).await.unwrap();
-    let unfinished = store.count_jobs(JobStates::Unfinished).await;
-    assert_eq!(unfinished.unwrap(), 1200);
-}
-
-#[tokio::test]
 async fn a_hundred_thousand_containers_are_refreshed() {
     let resident = || -> u64 {
         let status = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -327,4 +289,44 @@ async fn a_batch_that_nobody_follows_is_found_only_while_it_is_unfinished() {
     let id = submit(&store, "c", 1).await;
     run_through(&store, uuids(&store, id).await[0], EXIT_0).await;
     assert_eq!(store.find_batch("c").await.unwrap().unwrap().id, id);
+}
+
+#[tokio::test]
+async fn what_a_text_means_is_found_however_many_are_newer() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let old = submit(&store, "old", 1).await;
+    let old = uuids(&store, old).await[0];
+    let name = store.job(old).await.unwrap().unwrap().name;
+    let newer = submit(&store, "newer", 500).await;
+    let found = async |text: &str| -> Vec<ContainerUuid> {
+        let found = store.find_jobs(text, 2).await.unwrap();
+        found.into_iter().map(|job| job.uuid).collect()
+    };
+    let end = |length: usize| &old.as_str()[old.as_str().len() - length..];
+    assert_eq!(found(old.as_str()).await, [old]);
+    assert_eq!(found(end(12)).await, [old]);
+    assert!(found(end(3)).await.is_empty(), "too short to mean one");
+    assert!(found("").await.is_empty());
+    assert!(found("%").await.is_empty());
+    // Both have a job of this name: the newest first.
+    let namesake = uuids(&store, newer).await[0];
+    assert_eq!(found(&name).await, [namesake, old]);
+}
+
+#[tokio::test]
+async fn what_is_closed_takes_nothing_new_and_goes_on_with_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let id = submit(&store, "a", 1).await;
+    store.close();
+    let error = store.submit_batch(batch("b", 1)).await.unwrap_err();
+    assert!(matches!(error, SubmitError::Closed), "{error}");
+    assert!(store.find_batch("b").await.unwrap().is_none());
+    let job = common::job("late".to_owned());
+    let late = store.create_request(serde_json::Map::new(), Some(job), 500);
+    assert_eq!(late.await.unwrap_err().kind, QueueErrorKind::Unavailable);
+    let uuid = uuids(&store, id).await[0];
+    run_through(&store, uuid, EXIT_0).await;
+    assert!(store.batch_status(id).await.unwrap().is_success());
 }

@@ -31,13 +31,13 @@ async fn fill(directory: &Path) {
     }
     let error = store.submit_batch(batch("large", 2000)).await.unwrap_err();
     assert!(
-        matches!(&error, SubmitError::Store(e) if e.kind == QueueErrorKind::Overloaded),
+        matches!(&error, SubmitError::Store(e) if e.kind == QueueErrorKind::Unavailable),
         "{error:?}"
     );
     let mut failed = 0;
     for &uuid in &all[1..] {
         if let Err(error) = lock(&store, uuid).await {
-            assert_eq!(error.kind, QueueErrorKind::Overloaded, "{error:?}");
+            assert_eq!(error.kind, QueueErrorKind::Unavailable, "{error:?}");
             failed += 1;
         }
     }

@@ -341,9 +341,9 @@ async fn calls_are_bounded_while_the_file_is_held_by_others() {
         .await;
     assert_eq!(third.unwrap_err().kind, QueueErrorKind::Overloaded);
     let in_line = second.await.unwrap().unwrap_err();
-    assert_eq!(in_line.kind, QueueErrorKind::Unknown);
+    assert_eq!(in_line.kind, QueueErrorKind::Unavailable);
     let held = first.await.unwrap().unwrap_err();
-    assert_eq!(held.kind, QueueErrorKind::Overloaded);
+    assert_eq!(held.kind, QueueErrorKind::Unavailable);
     // Nothing of all that happened, and the store goes on.
     other.execute_batch("ROLLBACK").unwrap();
     let jobs = store.job_status(id).await.unwrap();
@@ -384,7 +384,7 @@ async fn a_full_store_takes_no_batch_and_loses_nothing() {
         matches!(
             &error,
             longshore_controller::SubmitError::Store(error)
-                if error.kind == QueueErrorKind::Overloaded
+                if error.kind == QueueErrorKind::Unavailable
         ),
         "{error:?}"
     );

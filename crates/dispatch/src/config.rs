@@ -6,9 +6,9 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Of the pool.
+    /// Of the pool; whether it asks about claims follows from what the controller can do.
     pub pool: longshore_pool::Config,
-    /// Of the scheduler.
+    /// Of the scheduler; whether placements are recorded follows from what the controller can do.
     pub scheduler: longshore_scheduler::Config,
     /// What the controller can do.
     pub queue: longshore_queue::Capabilities,

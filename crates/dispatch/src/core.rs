@@ -19,8 +19,8 @@ use longshore_pool::{EffectId, Event, Outcome, Refusal};
 use longshore_queue::{Cache, Call, QueueErrorKind};
 use longshore_scheduler::{Action, Limits};
 use longshore_types::{
-    Attempt, ContainerUuid, Deadline, IdleBehavior, InstanceId, Instant, TypeName, WorkerState,
-    WorkerView,
+    Attempt, ContainerState, ContainerUuid, Deadline, IdleBehavior, InstanceId, Instant, TypeName,
+    WorkerState, WorkerView,
 };
 use refresh::Refreshing;
 
@@ -112,7 +112,9 @@ impl Core {
     /// made from it.
     pub fn new(mut config: Config, seed: [u8; 32], now: Instant) -> Self {
         // Where the records say where attempts were placed, they decide what is claimed.
-        config.pool.asks_about_claims = config.scheduler.records_placement;
+        let records_placement = config.queue.takes_reports;
+        config.scheduler.records_placement = records_placement;
+        config.pool.asks_about_claims = records_placement;
         let mut core = Self {
             pool: longshore_pool::Core::new(config.pool.clone(), seed, now),
             scheduler: longshore_scheduler::Core::new(config.scheduler.clone()),
@@ -461,8 +463,14 @@ impl Core {
         }
     }
 
+    /// How many containers run: those that workers show, or those that the records name, where
+    /// workers have not been asked yet.
     fn running(&self) -> u32 {
-        u32::try_from(self.pool.processes()).unwrap_or(u32::MAX)
+        let recorded = self.cache.containers().filter(|container| {
+            container.state == ContainerState::Running && container.locked_by_us
+        });
+        let running = self.pool.processes().max(recorded.count());
+        u32::try_from(running).unwrap_or(u32::MAX)
     }
 
     fn request(&mut self, timeout: Duration, action: QueueAction, asked: Asked) {
@@ -485,7 +493,8 @@ impl Core {
     }
 
     fn handle_overload(&mut self, kind: QueueErrorKind, now: Instant) {
-        if kind == QueueErrorKind::Overloaded {
+        // What runs is not known before the queue was read once, and nothing is begun until then.
+        if kind == QueueErrorKind::Overloaded && self.is_ready() {
             self.limit.handle_overload(self.running(), now);
         }
     }

@@ -133,6 +133,12 @@ impl Dispatcher {
             .map_err(|_| Ended)
     }
 
+    /// Returns once the dispatcher has ended. Until [`Dispatcher::stop`] it never should: by itself
+    /// it ends only by a bug, and then nobody looks after what runs. Safe to drop at any await.
+    pub async fn ended(&self) {
+        self.messages.closed().await;
+    }
+
     /// Begins nothing new, waits at most `grace` for what is under way, and ends. Containers keep
     /// running on their instances and are found again by the next dispatcher.
     pub async fn stop(self, grace: Duration) -> Stopped {

@@ -35,12 +35,10 @@ fn config() -> Config {
     pool.capabilities.tags_at_birth = true;
     pool.max_instances = 6;
     let mut scheduler = longshore_scheduler::Config::new(vec![small]);
-    scheduler.records_placement = true;
     scheduler.reserve_extra_ram = ByteSize::ZERO;
     scheduler.keep_buffers_per_vcpu = 0;
     let queue = Capabilities {
         pushes: true,
-        records_placement: true,
         takes_reports: true,
     };
     Config::new(pool, scheduler, queue)

@@ -96,11 +96,38 @@ impl ExecError {
         }
     }
 
+    /// Whether the command had no turn because of [`Alone`].
+    ///
+    /// ```
+    /// use longshore_exec::{Alone, ExecError, Phase};
+    /// assert!(ExecError::not_run(Phase::Open, Alone).is_alone());
+    /// assert!(!ExecError::not_run(Phase::Open, "the time is up").is_alone());
+    /// ```
+    pub fn is_alone(&self) -> bool {
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(&*self.source);
+        while let Some(error) = cause {
+            if error.is::<Alone>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// The error and its causes as one line, for logs and for people.
     pub fn chain(&self) -> String {
         error_chain(self)
     }
 }
+
+/// The cause of an error where the host lets one command run at a time, and one runs that has no
+/// end: no other will ever have its turn.
+///
+/// No example: the one of [`ExecError::is_alone`], which finds it, is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the host lets one command run at a time, and one that has no end runs")]
+#[expect(clippy::exhaustive_structs, reason = "it has nothing more to say")]
+pub struct Alone;
 
 #[cfg(test)]
 mod tests {

@@ -211,7 +211,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use collect::{Collected, ExecutorExt};
-pub use error::{ExecError, Phase};
+pub use error::{Alone, ExecError, Phase};
 use longshore_types::InstanceId;
 pub use longshore_types::{HostKey, HostKeyVerdict};
 pub use output_store::{OutputSink, OutputStore};
@@ -261,8 +261,9 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 /// # Concurrency
 ///
 /// Commands on one target run side by side, as far as the host allows; those that cannot, wait in
-/// the order in which they came. Targets with the same instance share a connection. One with
-/// another address or user replaces it.
+/// the order in which they came. Where a host allows one at a time, and one runs that was opened
+/// without a limit of time, an executor that knows so refuses the others at once, with [`Alone`].
+/// Targets with the same instance share a connection. One with another address or user replaces it.
 #[async_trait]
 pub trait Executor: fmt::Debug + Send + Sync {
     /// Starts `command` on `target`, connecting first where there is no connection.

@@ -35,6 +35,11 @@ use longshore_types::{Attempt, ContainerUuid};
 #[async_trait]
 pub trait OutputStore: fmt::Debug + Send + Sync {
     /// How much of an output stream is wanted: its last so many bytes, or all of it if none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](io::ErrorKind::NotFound) where there is no such container: nobody wants any of
+    /// it. Anything else, and it is asked again until there is an answer.
     async fn wanted(&self, uuid: ContainerUuid) -> io::Result<Option<u64>>;
 
     /// Begins to keep one stream (`stdout` or `stderr`) of an attempt, from the start: what was

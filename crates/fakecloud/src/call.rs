@@ -34,7 +34,6 @@ impl fmt::Display for CallId {
     clippy::exhaustive_enums,
     reason = "one for each method of an instance set and its extensions"
 )]
-#[expect(clippy::large_enum_variant, reason = "calls are few and soon done")]
 pub enum Call {
     /// Make an instance.
     Create(CreateRequest),

@@ -1,7 +1,6 @@
 //! Instances as they really are.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use longshore_cloud::{Instance, InstanceState, Tags};
 use longshore_types::{InstanceId, Instant, Market, Price, Timestamp, TypeName};
@@ -50,7 +49,7 @@ pub struct FakeInstance {
     /// Where it answers, once that is known.
     pub address: Option<String>,
     /// Its tags as the provider knows them.
-    pub tags: Arc<Tags>,
+    pub tags: Tags,
     /// The value that the create gave for the tag whose name ends with `InstanceSecret`.
     pub secret: Option<String>,
     /// When it was made.
@@ -72,7 +71,7 @@ pub struct FakeInstance {
     /// What is paid for: from when, if it is running up a bill.
     pub(crate) billed_from: Option<Instant>,
     /// The tags that it gets later, where they do not come at birth.
-    pub(crate) late_tags: Option<Arc<Tags>>,
+    pub(crate) late_tags: Option<Tags>,
     pub(crate) never_boots: bool,
     pub(crate) lingers: bool,
     /// Whether it powered itself off, and nobody has destroyed it since.
@@ -90,7 +89,7 @@ pub(crate) struct Version {
     pub(crate) from: Instant,
     pub(crate) state: InstanceState,
     pub(crate) address: Option<String>,
-    pub(crate) tags: Arc<Tags>,
+    pub(crate) tags: Tags,
 }
 
 impl FakeInstance {
@@ -122,7 +121,7 @@ impl FakeInstance {
             from: now,
             state: self.state,
             address: self.address.clone(),
-            tags: Arc::clone(&self.tags),
+            tags: self.tags.clone(),
         });
     }
 
@@ -141,7 +140,7 @@ impl FakeInstance {
             self.id.clone(),
             self.provider_type.clone(),
             version.state,
-            (*version.tags).clone(),
+            version.tags.clone(),
         );
         instance.address.clone_from(&version.address);
         instance.remote_user = remote_user.cloned();

@@ -5,12 +5,12 @@
 use std::io;
 use std::process::Command;
 
-#[path = "../examples/event_log.rs"]
+#[path = "../examples/cloud_log.rs"]
 #[expect(
     dead_code,
     reason = "the example is a program with a main function of its own"
 )]
-mod event_log;
+mod cloud_log;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<_> = std::env::args().collect();
@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
         && flag == "--print-log"
     {
         let seed = seed.parse().map_err(io::Error::other)?;
-        return event_log::write_log(seed, &mut io::stdout().lock());
+        return cloud_log::write_log(seed, &mut io::stdout().lock());
     }
     two_processes_print_the_same_log()
 }

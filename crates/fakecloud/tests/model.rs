@@ -300,7 +300,7 @@ proptest! {
         };
         let shown: Vec<_> = listed.iter().map(|i| (&i.id, i.state, &i.tags, &i.address)).collect();
         let truth = world.cloud.instances();
-        let truth: Vec<_> = truth.map(|i| (&i.id, i.state, &*i.tags, &i.address)).collect();
+        let truth: Vec<_> = truth.map(|i| (&i.id, i.state, &i.tags, &i.address)).collect();
         prop_assert_eq!(shown, truth);
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,9 +87,11 @@ impl Listener {
         Ok(Self::Tcp(socket.listen(BACKLOG)?, tls))
     }
 
-    /// Listens on a Unix socket, which must not be there.
+    /// Listens on a Unix socket, which must not be there; only its owner can connect.
     pub fn unix(path: &Path) -> io::Result<Self> {
-        Ok(Self::Unix(UnixListener::bind(path)?))
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self::Unix(listener))
     }
 
     /// The address of a TCP listener, with the port that it got.

@@ -127,6 +127,7 @@ fn fail_all(core: &mut Core, count: usize, now: Instant) {
 fn failed() -> Outcome {
     Outcome::Booted(Err(HostFailure {
         unreachable: true,
+        ours: false,
         error: "connection refused".into(),
     }))
 }

@@ -93,6 +93,8 @@ impl Core {
             held: BTreeMap::new(),
             claims: BTreeMap::new(),
             suspect: false,
+            numbers: false,
+            is_twin: false,
             removed: BTreeMap::new(),
             late: BTreeSet::new(),
             duds: Duds::default(),
@@ -116,13 +118,17 @@ impl Core {
             came_at: self.now,
             added: self.hearing.listened(),
             seen,
+            // What was not made by this process was found in a listing.
+            listed: state == WorkerState::Unknown,
             missed_at: None,
             destroy_accepted: None,
             destroy_sent_at: None,
+            destroy_unanswered: false,
             tags_in_flight: false,
             tags_tries: 0,
             tags_seq: 0,
             tags: instance.tags,
+            right: None,
         };
         self.books.add(&worker);
         self.workers.insert(id.clone(), worker);
@@ -174,18 +180,29 @@ impl Core {
             return;
         }
         twins.sort_by_key(|(_, worker)| (worker.is_empty(), worker.launched_at, worker.serial));
-        let others: Vec<(InstanceId, bool)> = twins
-            .iter()
-            .skip(1)
-            .map(|(id, worker)| ((*id).clone(), worker.is_empty()))
-            .collect();
-        for (id, empty) in others {
+        let others = twins.iter().skip(1).map(|(id, _)| (*id).clone());
+        for id in others.collect::<Vec<InstanceId>>() {
+            self.part_with_twin(&id);
+        }
+    }
+
+    /// A worker with the secret of another one goes once nothing is on it, unless somebody holds
+    /// it. One alarm each is enough.
+    fn part_with_twin(&mut self, id: &InstanceId) {
+        const WHY: &str = "it has the secret of another instance";
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
+        let told = std::mem::replace(&mut worker.is_twin, true);
+        let (empty, behavior) = (worker.is_empty(), worker.behavior);
+        if !told {
             self.alarm(format!("instance {id} has the secret of another instance"));
-            if empty {
-                self.condemn(&id, "it has the secret of another instance");
-            } else {
-                self.drain(&id, "it has the secret of another instance");
-            }
+        }
+        match behavior {
+            IdleBehavior::Hold => {}
+            _ if empty => self.condemn(id, WHY),
+            IdleBehavior::Run => self.drain(id, WHY),
+            IdleBehavior::Drain => {}
         }
     }
 }

@@ -77,12 +77,20 @@ impl Core {
         }
     }
 
-    /// What all workers and pending creates of configured types cost in an hour.
+    /// What all workers and pending creates cost in an hour. One whose type is not configured any
+    /// more counts like the dearest one that is.
     pub(crate) fn hourly_price(&self) -> Price {
         let priced = self.books.iter().filter_map(|(name, count)| {
             let price = self.types.get(name)?.price;
-            Some(price.times(count.pending + count.workers))
+            Some((price, count.pending, count.workers))
         });
-        priced.fold(Price::default(), Price::saturating_add)
+        let (mut sum, mut known) = (Price::default(), 0);
+        for (price, pending, workers) in priced {
+            sum = sum.saturating_add(price.times(pending + workers));
+            known += workers;
+        }
+        let dearest = self.types.values().map(|t| t.price).max();
+        let others = self.workers.len().saturating_sub(known);
+        sum.saturating_add(dearest.unwrap_or_default().times(others))
     }
 }

@@ -147,7 +147,8 @@ pub struct Config {
     pub cloud_call_timeout: Duration,
     /// The longest that one short command on an instance may take. Default: 30 s.
     pub command_timeout: Duration,
-    /// The longest that copying the runner or bringing output home may take. Default: 300 s.
+    /// The longest that copying the runner, or bringing a little output home, may take. Output has a
+    /// second more for each 64 KiB of it that the instance keeps, up to six hours. Default: 300 s.
     pub transfer_timeout: Duration,
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Pending {
     unknown: u32,
     /// When its outcome first was unknown.
     unknown_since: Option<Instant>,
+    /// When its outcome last was: an instance may appear for a while after that.
+    last_unknown: Instant,
     /// When the time to look for it was over.
     last_look: Option<Seq>,
     /// The request is not repeated any more; only listings may show what it made.
@@ -64,6 +66,7 @@ impl Core {
             in_flight: false,
             unknown: 0,
             unknown_since: None,
+            last_unknown: Instant::ZERO,
             last_look: None,
             looking: false,
             error: String::new(),
@@ -209,16 +212,17 @@ impl Core {
         if failure.may_have_acted {
             pending.unknown += 1;
             pending.unknown_since.get_or_insert(now);
+            pending.last_unknown = now;
         }
-        let Some(since) = pending.unknown_since else {
+        if pending.unknown_since.is_none() {
             self.fail_pending(id);
             return;
-        };
+        }
         // A refusal of a repeated request says nothing of the first one, unless it was about the
         // rate of requests only; then it is simply repeated later.
         pending.looking |= tired || !(idempotent && (failure.may_have_acted || limited));
         let at = if pending.looking {
-            now + grace.saturating_sub(now.since(since))
+            now.max(pending.last_unknown + grace)
         } else if let ErrorKind::RateLimited {
             retry_after: Some(pause),
         } = failure.kind
@@ -316,6 +320,7 @@ impl Core {
         for (id, pending) in &mut self.pendings {
             if let Some(since) = &mut pending.unknown_since {
                 *since = now;
+                pending.last_unknown = now;
                 if pending.looking {
                     timers.push(*id);
                 }

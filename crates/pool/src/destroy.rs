@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_cloud::ErrorKind;
-use longshore_types::{Exit, ExitCause, IdleBehavior, InstanceId, Instant, WorkerState};
+use longshore_types::{ExitCause, IdleBehavior, InstanceId, Instant, WorkerState};
 
 use crate::core::{Core, FlightAction, MAX_CONDEMNED};
 use crate::effect::{CloudFailure, EffectAction, Outcome};
@@ -194,15 +194,7 @@ impl Core {
             limit => limit.min(MAX_BATCH),
         };
         while !self.destroy_queue.is_empty() {
-            let mut batch = Vec::new();
-            while batch.len() < limit
-                && let Some(id) = self.destroy_queue.pop_first()
-            {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.destroy_sent_at = Some(self.now);
-                    batch.push(id);
-                }
-            }
+            let batch = self.next_destroys(limit);
             if batch.is_empty() {
                 continue;
             }
@@ -210,6 +202,30 @@ impl Core {
             let action = EffectAction::Destroy(batch.clone());
             self.send(timeout, action, FlightAction::Destroy(batch));
         }
+    }
+
+    /// The next ids that go into one call. One whose destroy had no answer goes alone, so that the
+    /// others do not wait for it.
+    fn next_destroys(&mut self, limit: usize) -> Vec<InstanceId> {
+        let mut batch = Vec::new();
+        while batch.len() < limit
+            && let Some(id) = self.destroy_queue.pop_first()
+        {
+            let Some(worker) = self.workers.get_mut(&id) else {
+                continue;
+            };
+            if worker.destroy_unanswered && !batch.is_empty() {
+                self.destroy_queue.insert(id);
+                break;
+            }
+            worker.destroy_sent_at = Some(self.now);
+            let is_alone = worker.destroy_unanswered;
+            batch.push(id);
+            if is_alone {
+                break;
+            }
+        }
+        batch
     }
 
     pub(crate) fn on_destroyed(&mut self, ids: Vec<InstanceId>, outcome: Outcome) {
@@ -230,7 +246,10 @@ impl Core {
             if worker.state != WorkerState::Shutdown {
                 continue;
             }
-            match results.get(&id) {
+            let result = results.get(&id);
+            worker.destroy_unanswered = result
+                .is_none_or(|result| matches!(result, Err(f) if f.kind == ErrorKind::TimedOut));
+            match result {
                 Some(Ok(())) => {
                     worker.destroy_accepted.get_or_insert((seq, now));
                     self.listing_soon(look);
@@ -293,11 +312,12 @@ impl Core {
         for (uuid, held) in worker.held {
             self.timers.clear_container(id, uuid);
             self.forget_place(uuid, id);
+            self.note_freed(uuid);
             let exit = match held.stage {
                 Stage::Ended(_) => continue,
                 // Nobody wants it again: that its instance had to go for it is not a fault.
-                _ if held.kill.is_some() => Exit::unseen(ExitCause::Killed),
-                _ => Exit::unseen(ExitCause::InstanceLost),
+                _ if held.kill.is_some() => held.unseen(ExitCause::Killed),
+                _ => held.unseen(ExitCause::InstanceLost),
             };
             self.event(Event::Ended {
                 uuid,

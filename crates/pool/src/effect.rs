@@ -262,7 +262,8 @@ pub struct CloudFailure {
 ///
 /// ```
 /// use longshore_pool::{HostFailure, Outcome};
-/// let silent = HostFailure { unreachable: true, error: "connection refused".into() };
+/// let error = "connection refused".into();
+/// let silent = HostFailure { unreachable: true, ours: false, error };
 /// # drop(Outcome::Booted(Err(silent)));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,6 +271,9 @@ pub struct CloudFailure {
 pub struct HostFailure {
     /// Whether the host could not be reached at all, as opposed to having answered badly.
     pub unreachable: bool,
+    /// Whether it is our own side that failed: what came from the host could not be kept, say. That
+    /// is tried again until it succeeds, or the instance is gone.
+    pub ours: bool,
     /// The error and its causes as one line, with the end of what the command printed.
     pub error: String,
 }
@@ -284,10 +288,7 @@ impl EffectAction {
             may_have_acted: true,
             error,
         };
-        let host = |error| HostFailure {
-            unreachable: false,
-            error,
-        };
+        let host = HostFailure::answered;
         match self {
             Self::Create(_) => Outcome::Created(Err(cloud(error))),
             Self::List(_) => Outcome::Listed(Err(cloud(error))),
@@ -301,7 +302,11 @@ impl EffectAction {
             Self::Report(..) => Outcome::Reported(Err(host(error))),
             Self::Start { .. } => Outcome::Started(StartOutcome::Unknown { error }),
             Self::Kill { .. } => Outcome::Killed(KillOutcome::Unknown { error }),
-            Self::Collect { .. } => Outcome::Collected(Err(host(error))),
+            // No answer: the instance has not said that it cannot give it.
+            Self::Collect { .. } => Outcome::Collected(Err(HostFailure {
+                unreachable: true,
+                ..host(error)
+            })),
             Self::Console(..) => Outcome::Console(Err(cloud(error))),
             Self::Disconnect(_) => Outcome::Disconnected,
         }
@@ -376,11 +381,17 @@ impl CloudFailure {
 }
 
 impl HostFailure {
-    /// The shell gave an outcome of another kind than the effect's.
-    pub(crate) fn mismatched() -> Self {
+    /// The host was reached and did not do what it was asked to.
+    pub(crate) fn answered(error: String) -> Self {
         Self {
             unreachable: false,
-            error: "the shell gave an outcome that does not fit".into(),
+            ours: false,
+            error,
         }
+    }
+
+    /// The shell gave an outcome of another kind than the effect's.
+    pub(crate) fn mismatched() -> Self {
+        Self::answered("the shell gave an outcome that does not fit".into())
     }
 }

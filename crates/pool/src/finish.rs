@@ -8,15 +8,20 @@ use longshore_types::{
 };
 
 use crate::core::{Core, FlightAction, WorkerFlight};
-use crate::effect::{EffectAction, Outcome};
+use crate::effect::{EffectAction, HostFailure, Outcome};
 use crate::event::Event;
 use crate::holdoff::growing;
 use crate::timers::{ContainerTimer, Timer, WorkerTimer};
 use crate::worker::{Ended, Held, Seq, Stage};
 
 const COLLECT_PAUSE: (u64, u64) = (1, 60);
-/// So often bringing the output of one attempt home may fail.
+/// So often an instance may fail to give the output of one attempt, or both sides together to
+/// bring it home, which must have failed for [`Config::timeout_probe`](crate::Config) then, too.
 const MAX_COLLECTS: u32 = 5;
+/// A transfer has a second more for so many bytes; it ends sooner if none come.
+const LEAST_BYTES_PER_SECOND: u64 = 64 << 10;
+/// Nobody waits longer for one transfer, whatever an instance says that there is.
+const LONGEST_TRANSFER: Duration = Duration::from_secs(6 * 3600);
 /// So often a runner may show a result that it was told to forget.
 const MAX_KEPT: u32 = 3;
 /// Acknowledgements wait this long for others to go with them.
@@ -102,7 +107,7 @@ impl Core {
     }
 
     /// A container has ended: its resources are free at once.
-    pub(crate) fn end(&mut self, id: &InstanceId, uuid: ContainerUuid, exit: Exit) {
+    pub(crate) fn end(&mut self, id: &InstanceId, uuid: ContainerUuid, mut exit: Exit) {
         let seq = self.next_seq();
         let Some(worker) = self.workers.get_mut(id) else {
             return;
@@ -115,11 +120,14 @@ impl Core {
         held.given_up = false;
         held.stale = false;
         // That it is missing from reports is in doubt no more.
-        held.absent = 0;
-        let never_ran = matches!(exit.cause, ExitCause::NotStarted { .. });
-        if let ExitCause::NotStarted { error } = &exit.cause {
-            worker.last_error = Some(error.clone());
+        held.absent = None;
+        exit.started_at = exit.started_at.or(held.started_at);
+        let failed = exit.failed_to_begin();
+        if failed {
+            worker.last_error = Some(exit.cause.to_string());
         }
+        // That it was told to end before it ran says nothing of the machine.
+        let says_nothing = exit.cause == ExitCause::Killed && exit.started_at.is_none();
         let missing = match self.config.collect_output {
             true => streams(&exit),
             false => Vec::new(),
@@ -128,6 +136,9 @@ impl Core {
             exit,
             missing,
             collects: 0,
+            refusals: 0,
+            failing_since: None,
+            alarmed: false,
             collecting: None,
             told: false,
             acked: false,
@@ -136,9 +147,9 @@ impl Core {
         });
         self.timers.clear_container(id, uuid);
         self.note_freed(uuid);
-        if never_ran {
+        if failed {
             self.count_early_end(id, uuid);
-        } else {
+        } else if !says_nothing {
             self.came_to_run(id);
         }
         self.collect(id, uuid);
@@ -147,7 +158,6 @@ impl Core {
 
     /// Brings the next stream home, if there is one to bring; else tells the result.
     pub(crate) fn collect(&mut self, id: &InstanceId, uuid: ContainerUuid) {
-        let timeout = self.config.transfer_timeout;
         let Some(worker) = self.workers.get(id) else {
             return;
         };
@@ -168,18 +178,15 @@ impl Core {
             self.tell_ended(id, uuid, "it is not known where its instance answers");
             return;
         };
-        if ended.collects >= MAX_COLLECTS {
-            let why = format!("it could not be brought home in {MAX_COLLECTS} tries");
-            self.tell_ended(id, uuid, &why);
-            return;
-        }
         let about = FlightAction::OnWorker(id.clone(), worker.serial, WorkerFlight::Collect(uuid));
+        let written = written(&ended.exit, stream);
+        let timeout = self.config.transfer_timeout + time_for(written.kept());
         let action = EffectAction::Collect {
             host,
             uuid,
             attempt: held.attempt,
             stream,
-            written: written(&ended.exit, stream),
+            written,
         };
         let sent = self.send(timeout, action, about).is_some();
         let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
@@ -189,31 +196,62 @@ impl Core {
     }
 
     pub(crate) fn on_collected(&mut self, id: &InstanceId, uuid: ContainerUuid, outcome: Outcome) {
-        let (now, stopping) = (self.now, self.stopping);
+        let now = self.now;
         let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
         let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) else {
             return;
         };
         let stream = ended.collecting.take();
-        if matches!(outcome, Outcome::Collected(Ok(()))) {
-            ended.missing.retain(|missing| Some(*missing) != stream);
-            self.collect(id, uuid);
+        let failure = match outcome {
+            Outcome::Collected(Ok(())) => {
+                ended.missing.retain(|missing| Some(*missing) != stream);
+                ended.failing_since = None;
+                self.collect(id, uuid);
+                self.settle(id);
+                return;
+            }
+            Outcome::Collected(Err(failure)) => failure,
+            _ => HostFailure::mismatched(),
+        };
+        self.set_error(id, &failure.error);
+        let held = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid));
+        let Some(Stage::Ended(ended)) = held.map(|held| &mut held.stage) else {
+            return;
+        };
+        ended.collects = ended.collects.saturating_add(1);
+        // Now it is the other stream's turn: one that cannot be read does not keep that one there.
+        ended.missing.reverse();
+        let tries = ended.collects;
+        // Nobody waits for what was acknowledged.
+        let ours = failure.ours && !ended.acked;
+        let too_often = if ours {
+            // It is there still, and comes home once that is over, however long that takes.
+            ended.failing_since = None;
+            false
+        } else if failure.unreachable {
+            let since = *ended.failing_since.get_or_insert(now);
+            tries >= MAX_COLLECTS && now.since(since) >= self.config.timeout_probe
+        } else {
+            ended.refusals += 1;
+            ended.refusals >= MAX_COLLECTS
+        };
+        let alarms = ours && tries >= MAX_COLLECTS && !std::mem::replace(&mut ended.alarmed, true);
+        if too_often && !self.excused() {
+            let why = format!("it could not be brought home in {tries} tries");
+            self.tell_ended(id, uuid, &why);
             self.settle(id);
             return;
         }
-        ended.collects += 1;
-        // Now it is the other stream's turn: one that cannot be read does not keep that one there.
-        ended.missing.reverse();
-        let collects = ended.collects;
-        if collects >= MAX_COLLECTS {
-            self.collect(id, uuid);
-        } else if !stopping {
+        if alarms {
+            self.alarm(format!(
+                "output of container {uuid} on instance {id} cannot be kept here, so the instance stays until it can: {}",
+                failure.error
+            ));
+        }
+        if !self.stopping {
             let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Collect);
             self.timers
-                .set(timer, now + growing(COLLECT_PAUSE, collects - 1));
-        }
-        if let Outcome::Collected(Err(failure)) = outcome {
-            self.set_error(id, &failure.error);
+                .set(timer, now + growing(COLLECT_PAUSE, tries - 1));
         }
     }
 
@@ -281,6 +319,11 @@ impl Ended {
             }
         }
     }
+}
+
+/// How long so much may be under way.
+fn time_for(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / LEAST_BYTES_PER_SECOND).min(LONGEST_TRANSFER)
 }
 
 fn written(exit: &Exit, stream: OutputStream) -> Written {

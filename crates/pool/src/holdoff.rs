@@ -7,6 +7,7 @@ use std::time::Duration;
 use longshore_cloud::{ErrorKind, Scope};
 use longshore_types::{InstanceType, Instant, TypeName};
 
+use crate::books::Count;
 use crate::core::Core;
 use crate::effect::{CloudFailure, EffectId};
 use crate::event::Changed;
@@ -39,6 +40,18 @@ pub(crate) enum HoldKey {
     BlackHole(TypeName),
 }
 
+impl HoldKey {
+    /// The same, of one type.
+    fn of_type(&self, name: &TypeName) -> Self {
+        let scope = Scope::Type(name.clone());
+        match self {
+            Self::Quota(_) => Self::Quota(scope),
+            Self::Capacity(_) => Self::Capacity(scope),
+            other => other.clone(),
+        }
+    }
+}
+
 impl fmt::Display for HoldKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,8 +75,8 @@ pub(crate) struct HoldOff {
     /// Creates that were under way at the error, for a quota; when the last has ended, the
     /// instances are counted.
     open: BTreeSet<EffectId>,
-    /// That count; a smaller one later ends the hold-off. None while it is not taken yet, and for
-    /// all that is not about a quota: that an instance which did not boot has gone, say, is no
+    /// That count, of the instances that the quota is about; a smaller one later ends the hold-off.
+    /// None while it is not taken yet, and for all that is not about a quota: that an instance which did not boot has gone, say, is no
     /// reason to make the next one at once.
     baseline: Option<usize>,
 }
@@ -122,13 +135,29 @@ impl Core {
             }
             HoldKey::Error(name, _) => self.books.count(name).pending,
             HoldKey::Rate | HoldKey::Quota(_) | HoldKey::Capacity(_) => {
-                let concerned = |name: &TypeName| {
-                    let configured = self.types.get(name);
-                    configured.is_some_and(|t| self.concerns(key, t))
-                };
-                let counts = self.books.iter().filter(|(name, _)| concerned(name));
-                counts.map(|(_, count)| count.pending).sum()
+                self.counts_concerned(key).map(|count| count.pending).sum()
             }
+        }
+    }
+
+    /// The counts of the types that a hold-off is about.
+    fn counts_concerned(&self, key: &HoldKey) -> impl Iterator<Item = Count> {
+        let concerned = |name: &TypeName| {
+            let configured = self.types.get(name);
+            configured.is_some_and(|t| self.concerns(key, t))
+        };
+        let counts = self.books.iter();
+        counts
+            .filter(move |(name, _)| concerned(name))
+            .map(|(_, count)| *count)
+    }
+
+    /// How many instances there are that use up what a hold-off is about.
+    fn instances_concerned(&self, key: &HoldKey) -> usize {
+        match key {
+            // Those of types that are no longer configured, too.
+            HoldKey::Quota(Scope::Everything) => self.workers.len(),
+            key => self.counts_concerned(key).map(|count| count.workers).sum(),
         }
     }
 
@@ -150,17 +179,21 @@ impl Core {
             HoldKey::Error(name, _) | HoldKey::Boot(name) | HoldKey::BlackHole(name) => {
                 *name == instance_type.name
             }
-            HoldKey::Quota(scope) | HoldKey::Capacity(scope) => match scope {
-                Scope::Everything => true,
-                Scope::Type(name) => *name == instance_type.name,
-                Scope::Market(market) => *market == instance_type.market(),
-                Scope::QuotaGroup(group, market) => {
-                    *market == instance_type.market()
-                        && self.config.quota_groups.get(&instance_type.name) == Some(group)
-                }
-                // Nothing in a request chooses a zone; `hold_off_failed_create` holds the type.
-                Scope::Zone(_) => false,
-            },
+            HoldKey::Quota(scope) | HoldKey::Capacity(scope) => self.is_in(scope, instance_type),
+        }
+    }
+
+    fn is_in(&self, scope: &Scope, instance_type: &InstanceType) -> bool {
+        match scope {
+            Scope::Everything => true,
+            Scope::Type(name) => *name == instance_type.name,
+            Scope::Market(market) => *market == instance_type.market(),
+            Scope::QuotaGroup(group, market) => {
+                *market == instance_type.market()
+                    && self.config.quota_groups.get(&instance_type.name) == Some(group)
+            }
+            // Nothing in a request chooses a zone; `hold_off_failed_create` holds the type.
+            Scope::Zone(_) => false,
         }
     }
 
@@ -192,7 +225,11 @@ impl Core {
                 (key, ERROR_PAUSE, None)
             }
         };
-        self.hold_off(key, range, at_least, &failure.error);
+        // A scope without the type in it would let that be asked for again at once.
+        let missed = (!self.concerns(&key, instance_type)).then(|| key.of_type(name));
+        for key in std::iter::once(key).chain(missed) {
+            self.hold_off(key, range, at_least, &failure.error);
+        }
     }
 
     /// Begins a hold-off, or prolongs it; a shorter one never shortens a longer one. `exactly` is
@@ -215,7 +252,7 @@ impl Core {
         let quota = matches!(key, HoldKey::Quota(_));
         let open = quota.then(|| self.creates_in_flight.clone());
         let open: BTreeSet<EffectId> = open.unwrap_or_default();
-        let count = self.workers.len();
+        let count = self.instances_concerned(&key);
         let now = self.now;
         let hold = self.hold_offs.entry(key.clone()).or_insert(HoldOff {
             until: now,
@@ -243,9 +280,15 @@ impl Core {
 
     /// Takes note that a create has ended, well or not.
     pub(crate) fn create_ended(&mut self, id: EffectId) {
-        let count = self.workers.len();
-        for hold in self.hold_offs.values_mut() {
+        let mut settled = Vec::new();
+        for (key, hold) in &mut self.hold_offs {
             if hold.open.remove(&id) && hold.open.is_empty() {
+                settled.push(key.clone());
+            }
+        }
+        for key in settled {
+            let count = self.instances_concerned(&key);
+            if let Some(hold) = self.hold_offs.get_mut(&key) {
                 hold.baseline = Some(count);
             }
         }
@@ -279,12 +322,17 @@ impl Core {
 
     /// Takes note that there are fewer instances.
     pub(crate) fn instances_fell(&mut self) {
-        let (count, now) = (self.workers.len(), self.now);
-        for (key, hold) in &mut self.hold_offs {
-            if hold.baseline.is_some_and(|baseline| count < baseline) && hold.until > now {
+        let now = self.now;
+        let held = self.hold_offs.iter();
+        let held =
+            held.filter_map(|(key, hold)| Some((key, hold.baseline.filter(|_| hold.until > now)?)));
+        let fell = held.filter(|(key, baseline)| self.instances_concerned(key) < *baseline);
+        let fell: Vec<HoldKey> = fell.map(|(key, _)| key.clone()).collect();
+        for key in fell {
+            if let Some(hold) = self.hold_offs.get_mut(&key) {
                 hold.until = now;
                 hold.baseline = None;
-                self.timers.clear(&Timer::HoldOff(key.clone()));
+                self.timers.clear(&Timer::HoldOff(key));
             }
         }
         self.changed(Changed::CreateGate);

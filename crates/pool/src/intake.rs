@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Instance, Scope};
-use longshore_types::{ExitCause, ReportedState, RunnerReport};
+use longshore_types::{Cut, Exit, ExitCause, ReportedState, RunnerReport};
 
 use crate::config::Config;
 use crate::console::MAX_CONSOLE;
@@ -23,6 +23,8 @@ const MAX_USER: usize = 64;
 const MAX_DIGEST: usize = 1024;
 /// The most containers in one report.
 const MAX_CONTAINERS: usize = longshore_runner_api::report::MAX_CONTAINERS;
+/// The most bytes that a stream may have had: what a controller can keep as a number.
+const MAX_WRITTEN: u64 = i64::MAX.unsigned_abs();
 /// The longest that a provider may tell us to wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -135,10 +137,7 @@ impl Outcome {
             | Self::Killed(KillOutcome::Unknown { error }) => cut(error),
             Self::Reported(Ok(report)) => {
                 if let Err(error) = bound_report(report) {
-                    return Self::Reported(Err(HostFailure {
-                        unreachable: false,
-                        error,
-                    }));
+                    return Self::Reported(Err(HostFailure::answered(error)));
                 }
             }
             _ => {}
@@ -170,6 +169,7 @@ fn bound_report(report: &mut RunnerReport) -> Result<(), String> {
         };
         // That is for us to say.
         (exit.stdout_lost, exit.stderr_lost) = (false, false);
+        bound_written(exit);
         if let ExitCause::NotStarted { error } | ExitCause::CannotRun { error, .. } =
             &mut exit.cause
         {
@@ -179,9 +179,60 @@ fn bound_report(report: &mut RunnerReport) -> Result<(), String> {
     Ok(())
 }
 
+/// A job can make its machine say any number: a line that looks like the mark of a cut is enough.
+fn bound_written(exit: &mut Exit) {
+    let bound = |bytes: &mut u64, cut: &mut Option<Cut>| {
+        *bytes = MAX_WRITTEN.min(*bytes);
+        *cut = cut.filter(|cut| cut.from <= cut.to && cut.to <= *bytes);
+    };
+    bound(&mut exit.stdout_bytes, &mut exit.stdout_cut);
+    bound(&mut exit.stderr_bytes, &mut exit.stderr_cut);
+}
+
 #[cfg(test)]
 mod tests {
+    use longshore_types::{Attempt, ContainerReport};
+
     use super::*;
+
+    /// What is taken of an end that a runner reports.
+    fn taken(exit: Exit) -> Exit {
+        let report = RunnerReport {
+            containers: vec![ContainerReport {
+                uuid: "local-dz642-000000000000000".parse().unwrap(),
+                attempt: Attempt(1),
+                state: ReportedState::Finished(exit),
+            }],
+            ..RunnerReport::default()
+        };
+        let Outcome::Reported(Ok(mut report)) = Outcome::Reported(Ok(report)).bound() else {
+            panic!("the report is not taken");
+        };
+        match report.containers.remove(0).state {
+            ReportedState::Finished(exit) => exit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_number_of_bytes_is_too_large_and_no_cut_beyond_them() {
+        let cut = |from, to| Some(Cut { from, to });
+        for (bytes, cut, expected) in [
+            (7, None, (7, None)),
+            (7, cut(2, 7), (7, cut(2, 7))),
+            (7, cut(2, 8), (7, None)),
+            (7, cut(3, 2), (7, None)),
+            (u64::MAX, cut(1, u64::MAX), (MAX_WRITTEN, None)),
+            (u64::MAX, cut(1, 9), (MAX_WRITTEN, cut(1, 9))),
+        ] {
+            let mut exit = Exit::unseen(ExitCause::Killed);
+            (exit.stdout_bytes, exit.stdout_cut) = (bytes, cut);
+            (exit.stderr_bytes, exit.stderr_cut) = (bytes, cut);
+            let exit = taken(exit);
+            assert_eq!((exit.stdout_bytes, exit.stdout_cut), expected);
+            assert_eq!((exit.stderr_bytes, exit.stderr_cut), expected);
+        }
+    }
 
     #[test]
     fn an_address_is_nothing_but_an_address() {

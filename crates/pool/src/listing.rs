@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use longshore_cloud::{ErrorKind, Instance, InstanceState, TagKeys};
+use longshore_cloud::{ErrorKind, Instance, InstanceState};
 use longshore_types::{InstanceId, Instant, WorkerState};
 
+use crate::config::Config;
 use crate::core::{Core, FlightAction};
 use crate::effect::{CloudFailure, EffectAction, Outcome};
 use crate::event::Changed;
@@ -191,10 +192,13 @@ impl Core {
     fn on_complete_listing(&mut self, began: Seq, began_at: Instant, instances: Vec<Instance>) {
         let ours = set_tags(&self.config);
         let mut listed = instances;
-        listed.retain(|instance| instance.has_tags(&ours));
-        let count = listed.len();
-        listed.retain(|instance| is_usable_id(instance.id.as_str()));
-        let unusable = count - listed.len();
+        let mut unusable = 0;
+        listed.retain(|instance| {
+            let is_ours = instance.has_tags(&ours);
+            let usable = is_usable_id(instance.id.as_str());
+            unusable += usize::from(is_ours && !usable);
+            is_ours && usable
+        });
         let listed = one_of_each(listed);
         if unusable > self.listing.unusable {
             self.alarm(format!(
@@ -205,6 +209,9 @@ impl Core {
         // Missing ones first: a worker that this listing adds is not one that it could miss.
         self.mark_missing(&listed, began, began_at);
         for mut instance in listed {
+            if self.shows_as_known(&instance, began) {
+                continue;
+            }
             let problem = tidy(&mut instance, &self.config);
             let id = problem.is_some().then(|| instance.id.clone());
             self.on_listed_instance(instance, began);
@@ -249,7 +256,9 @@ impl Core {
             .filter(|(id, worker)| !shows(id) && worker.seen < began)
             .map(|(id, _)| id.clone())
             .collect();
-        let wanted = |worker: &&Worker| worker.state != WorkerState::Shutdown;
+        // Where nobody has accepted that it goes, one that is to go is missed like any other.
+        let is_expected = |worker: &Worker| worker.destroy_accepted.is_some();
+        let wanted = |worker: &&Worker| !is_expected(worker);
         let known = self
             .workers
             .values()
@@ -263,11 +272,7 @@ impl Core {
             .count();
         let believed = self.is_believed(lost, known, began_at);
         for id in missing {
-            let destroyed = self
-                .workers
-                .get(&id)
-                .is_some_and(|w| w.state == WorkerState::Shutdown);
-            if believed || destroyed {
+            if believed || self.workers.get(&id).is_some_and(is_expected) {
                 self.miss(&id, began, began_at);
             }
         }
@@ -301,25 +306,31 @@ impl Core {
     /// them: listings that follow each other quickly may be wrong for one and the same reason.
     fn miss(&mut self, id: &InstanceId, began: Seq, began_at: Instant) {
         let (now, grace, complete) = (self.now, self.grace(), self.lists_everything());
-        let apart = match self.workers.get(id).map(|worker| worker.state) {
-            Some(WorkerState::Shutdown) if complete => Duration::ZERO,
-            Some(WorkerState::Shutdown) => self.config.timeout_shutdown,
-            _ => grace,
-        };
+        let timeout_shutdown = self.config.timeout_shutdown;
         let Some(worker) = self.workers.get_mut(id) else {
             return;
+        };
+        let down = worker.state == WorkerState::Shutdown;
+        let apart = match (down, worker.destroy_accepted) {
+            (true, Some(_)) if complete => Duration::ZERO,
+            (true, Some(_)) if worker.listed => timeout_shutdown,
+            // It may not have come to be listed yet, nor been known to whoever accepted its end.
+            (true, _) => timeout_shutdown.max(grace),
+            (false, _) => grace,
         };
         let mut last = worker.missed_at;
         let mut enough = last.is_some();
         let mut why = "it disappeared from the listing";
-        if worker.state == WorkerState::Shutdown {
-            let accepted = worker.destroy_accepted.filter(|(seq, _)| *seq <= began);
-            let Some((_, accepted_at)) = accepted else {
-                return;
-            };
-            last = last.or(Some(accepted_at));
-            enough |= complete;
-            why = "it was destroyed";
+        match worker.destroy_accepted {
+            _ if !down => {}
+            Some((accepted, accepted_at)) if accepted <= began => {
+                last = last.or(Some(accepted_at));
+                enough |= complete;
+                why = "it was destroyed";
+            }
+            // Somebody else may have removed it, where we may not.
+            None if worker.listed => {}
+            _ => return,
         }
         if let Some(last) = last
             && began_at.since(last) < apart
@@ -329,9 +340,8 @@ impl Core {
             self.drop_worker(id, why);
         } else {
             worker.missed_at = Some(now);
-            let lives = worker.state != WorkerState::Shutdown;
             self.listing_soon(apart);
-            if lives {
+            if !down {
                 // If it is there it says so before the next listing.
                 self.want_report(id);
             }
@@ -349,15 +359,23 @@ impl Core {
         }
     }
 
+    /// Whether an instance is shown as it is known, so that there is nothing else to do about it:
+    /// found out before anything of it is copied or cut, since it is so with nearly all of them.
+    fn shows_as_known(&mut self, instance: &Instance, began: Seq) -> bool {
+        let Some(worker) = self.workers.get_mut(&instance.id) else {
+            return false;
+        };
+        let same = is_as_known(worker, instance, &self.config);
+        worker.listed |= same;
+        if same && worker.seen < began {
+            worker.seen = began;
+            worker.missed_at = None;
+        }
+        same
+    }
+
     fn on_listed_instance(&mut self, instance: Instance, began: Seq) {
-        let keys = &self.config.tag_keys;
-        if let Some(worker) = self.workers.get_mut(&instance.id)
-            && is_as_known(worker, &instance, keys)
-        {
-            if worker.seen < began {
-                worker.seen = began;
-                worker.missed_at = None;
-            }
+        if self.shows_as_known(&instance, began) {
             return;
         }
         if let Some(worker) = self.workers.get(&instance.id) {
@@ -412,6 +430,7 @@ impl Core {
             return;
         };
         worker.seen = began;
+        worker.listed = true;
         worker.missed_at = None;
         let mut probe = false;
         if instance.address.is_some() && worker.address != instance.address {
@@ -422,7 +441,8 @@ impl Core {
             worker.user = user;
         }
         worker.launched_at = instance.launched_at.or(worker.launched_at);
-        if worker.tags_seq < began {
+        // Equal ones stay the same object: what was found right with them is compared at a glance.
+        if worker.tags_seq < began && worker.tags != instance.tags {
             worker.tags = instance.tags;
         }
         let shutdown = worker.state == WorkerState::Shutdown;
@@ -457,25 +477,29 @@ fn one_of_each(mut listed: Vec<Instance>) -> Vec<Instance> {
 }
 
 /// Whether a listing shows a worker that is wanted as it is known, with the tags that it is to
-/// have: so it is with nearly all of them, nearly always.
-fn is_as_known(worker: &Worker, instance: &Instance, keys: &TagKeys) -> bool {
-    let known = |address| worker.address.as_ref() == Some(address);
-    let secret = instance.tags.get(&keys.secret);
+/// have: so it is with nearly all of them, nearly always. What is shown need not be cut yet.
+fn is_as_known(worker: &mut Worker, instance: &Instance, config: &Config) -> bool {
+    let address = instance.address.as_deref();
+    let user = instance.remote_user.as_ref();
     worker.state != WorkerState::Shutdown
         && worker.tags_tries == 0
         && !matches!(
             instance.state,
             InstanceState::Stopping | InstanceState::Gone
         )
-        && secret == worker.secret.as_ref()
-        && instance.tags == worker.tags
-        && worker.wrong_tags(keys).next().is_none()
-        && instance.address.as_ref().is_none_or(known)
-        && instance
-            .remote_user
-            .as_ref()
-            .is_none_or(|u| *u == worker.user)
+        && address.is_none_or(|shown| is_known_as(shown, worker.address.as_deref(), config))
+        && user.is_none_or(|user| *user == worker.user)
         && (instance.launched_at.is_none() || instance.launched_at == worker.launched_at)
+        && worker.tags_are_right(&instance.tags, &config.tag_keys)
+}
+
+/// Whether an address, which may lack our port, is the known one, which has it.
+fn is_known_as(shown: &str, known: Option<&str>, config: &Config) -> bool {
+    let rest = known.and_then(|known| known.strip_prefix(shown));
+    rest.is_some_and(|rest| {
+        let port = rest.strip_prefix(':').map(str::parse);
+        rest.is_empty() || !shown.contains(':') && port == Some(Ok(config.ssh_port))
+    })
 }
 
 #[cfg(test)]
@@ -483,6 +507,17 @@ mod tests {
     use longshore_cloud::Tags;
 
     use super::*;
+
+    #[test]
+    fn an_address_is_the_known_one_with_or_without_our_port() {
+        let mut config = Config::new("set", vec![]);
+        config.ssh_port = 2222;
+        let known = |shown: &str, known: &str| is_known_as(shown, Some(known), &config);
+        assert!(known("10.0.0.1", "10.0.0.1:2222") && known("10.0.0.1:22", "10.0.0.1:22"));
+        assert!(!known("10.0.0.1", "10.0.0.1:22") && !known("10.0.0.1", "10.0.0.12:2222"));
+        assert!(!known("fe80:", "fe80::2222") && !known("", "10.0.0.1"));
+        assert!(!is_known_as("10.0.0.1", None, &config));
+    }
 
     #[test]
     fn of_what_is_listed_twice_the_later_is_taken() {

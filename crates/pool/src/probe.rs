@@ -11,6 +11,7 @@ use longshore_types::{Attempt, ContainerUuid, InstanceId, Instant, WorkerState};
 
 use crate::core::{Core, FlightAction, WorkerFlight};
 use crate::effect::{EffectAction, HostFailure, Outcome};
+use crate::report::ABSENCE;
 use crate::timers::{Timer, WorkerTimer};
 use crate::worker::{Held, Seq, Step, Worker};
 
@@ -103,7 +104,7 @@ impl Core {
     fn waits(&self, id: &InstanceId) -> bool {
         self.may_wait(id)
             && self.workers.get(id).is_some_and(|worker| {
-                let doubt = worker.held.values().any(|held| held.absent > 0);
+                let doubt = worker.held.values().any(|held| held.absent.is_some());
                 worker.step == Step::Report && !doubt
             })
     }
@@ -348,11 +349,15 @@ impl Core {
         if worker.state == WorkerState::Unknown {
             worker.step = Step::Boot;
         }
-        let pending = worker.held.values().any(|held| held.absent > 0);
+        let absent = worker.held.values().filter_map(|held| held.absent).min();
         // A runner that does not wait although it was asked to is asked at intervals.
-        let at_once = pending || may_wait && (!waited || changed || patient);
-        if worker.state == WorkerState::Unknown || !at_once {
+        let at_once = may_wait && (!waited || changed || patient);
+        if worker.state == WorkerState::Unknown || !at_once && absent.is_none() {
             self.schedule_probe(id, (began_at + interval).max(now));
+            return;
+        }
+        if let Some(since) = absent.filter(|since| now.since(*since) < ABSENCE) {
+            self.schedule_probe(id, since + ABSENCE);
             return;
         }
         if now.since(worker.burst_began) >= BURST_SPAN {

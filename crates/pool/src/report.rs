@@ -4,9 +4,10 @@
 //! it is missing counts only if nothing was done with it since the report began.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use longshore_types::{
-    Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, InstanceId, Instant, ReportedState,
+    Attempt, ContainerReport, ContainerUuid, ExitCause, InstanceId, Instant, ReportedState,
     RunnerReport, Timestamp,
 };
 
@@ -15,8 +16,9 @@ use crate::event::Event;
 use crate::timers::{ContainerTimer, Timer};
 use crate::worker::{Held, Seq, Stage};
 
-/// Reports in a row that must lack a container that ran before it is taken as lost.
-const MIN_ABSENT: u32 = 2;
+/// How long reports must lack a container that ran before it is taken as lost; at least two lack
+/// it then. Two that follow each other at once may be wrong for one and the same reason.
+pub(crate) const ABSENCE: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(crate) fn take_report(
@@ -37,6 +39,9 @@ impl Core {
         }
         let named: BTreeSet<ContainerUuid> = report.containers.iter().map(|c| c.uuid).collect();
         self.drop_claims_but(id, |uuid| named.contains(&uuid));
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.numbers |= report.containers.iter().any(|c| c.attempt != Attempt(0));
+        }
         let mut shown = BTreeSet::new();
         for container in report.containers {
             if self.take_container(id, &container, began) {
@@ -75,14 +80,23 @@ impl Core {
         let earlier = worker.removed.get(&shown.uuid);
         let earlier = earlier.is_some_and(|(_, removed)| began < *removed);
         let unnumbered = shown.attempt == Attempt(0) && !earlier;
-        if unnumbered
-            && held.ended_before(began)
-            && !matches!(shown.state, ReportedState::Finished(_))
-        {
-            // It has ended, so this is another one: a start that was on its way until now.
-            self.remove_held(id, shown.uuid);
-            self.take_claim(id, shown);
-            return true;
+        if held.ended_before(began) && !matches!(shown.state, ReportedState::Finished(_)) {
+            if shown.attempt == Attempt(0) && worker.numbers {
+                // Its runner could not tell which attempt it is. It may be ours.
+                return true;
+            }
+            if unnumbered && held.is_told() {
+                // It has ended, so this is another one: a start that was on its way until now.
+                self.remove_held(id, shown.uuid);
+                self.take_claim(id, shown);
+                return true;
+            }
+            if shown.attempt == held.attempt && held.was_taken_as_lost() {
+                // It was not lost. But it may run elsewhere by now.
+                self.remove_held(id, shown.uuid);
+                self.take_claim(id, shown);
+                return true;
+            }
         }
         if shown.attempt == held.attempt || unnumbered {
             self.show(id, shown, began);
@@ -142,7 +156,7 @@ impl Core {
                 }
             }
         }
-        held.absent = 0;
+        held.absent = None;
         let kill = held.kill.as_mut();
         let not_gone = kill.and_then(|kill| kill.gone.take_if(|gone| began > *gone));
         let timer = Timer::Container(id.clone(), uuid, ContainerTimer::Stale);
@@ -185,6 +199,7 @@ impl Core {
         };
         let (attempt, told) = (held.attempt, held.told_running);
         held.told_running = true;
+        held.started_at = held.started_at.or(started_at);
         if started_at.is_some() {
             self.came_to_run(id);
         }
@@ -215,6 +230,7 @@ impl Core {
 
     /// A report lacks a container that we hold; whether that ended its entry.
     fn take_absence(&mut self, id: &InstanceId, uuid: ContainerUuid, began: Seq) -> bool {
+        let now = self.now;
         let Some(held) = self.workers.get_mut(id).and_then(|w| w.held.get_mut(&uuid)) else {
             return false;
         };
@@ -262,9 +278,10 @@ impl Core {
                 true
             }
             (Stage::Running, _) => {
-                held.absent += 1;
-                if held.absent >= MIN_ABSENT || gone == Some(true) {
-                    self.end(id, uuid, Exit::unseen(ExitCause::SupervisorLost));
+                let since = *held.absent.get_or_insert(now);
+                if now.since(since) >= ABSENCE || gone == Some(true) {
+                    let lost = held.unseen(ExitCause::SupervisorLost);
+                    self.end(id, uuid, lost);
                 }
                 false
             }

@@ -159,8 +159,8 @@ impl Core {
         }
     }
 
-    /// Whether nobody may be given up now; alarms once each time.
-    fn excused(&mut self) -> bool {
+    /// Whether nothing is given up now, since the fault may be ours; alarms once each time.
+    pub(crate) fn excused(&mut self) -> bool {
         let doubt = self.doubt();
         let excused = self.hearing.excuses(doubt, self.patience());
         let count = self.failing.len();

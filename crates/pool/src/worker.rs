@@ -7,8 +7,8 @@ use std::time::Duration;
 use longshore_cloud::Tags;
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{
-    Attempt, ContainerUuid, Exit, HeldContainer, HeldPhase, IdleBehavior, InstanceId, Instant,
-    Resources, Timestamp, TypeName, WorkerState,
+    Attempt, ContainerUuid, Exit, ExitCause, HeldContainer, HeldPhase, IdleBehavior, InstanceId,
+    Instant, Resources, Timestamp, TypeName, WorkerState,
 };
 
 use crate::blackhole::Duds;
@@ -52,6 +52,10 @@ pub(crate) struct Worker {
     pub(crate) claims: BTreeMap<ContainerUuid, Claimed>,
     /// Whether it has claimed what cannot be.
     pub(crate) suspect: bool,
+    /// Whether its runner has shown that it numbers attempts.
+    pub(crate) numbers: bool,
+    /// Whether it was told of that it has the secret of another one.
+    pub(crate) is_twin: bool,
     /// Entries that were removed: what a report that began before that says of them is old.
     pub(crate) removed: BTreeMap<ContainerUuid, (Attempt, Seq)>,
     /// Containers of which an earlier start may yet arrive, where runners do not number attempts:
@@ -92,17 +96,31 @@ pub(crate) struct Worker {
 
     /// The last positive evidence that it exists.
     pub(crate) seen: Seq,
+    /// Whether a listing has shown it.
+    pub(crate) listed: bool,
     /// When the first listing that misses it was answered.
     pub(crate) missed_at: Option<Instant>,
     /// When a destroy was first accepted.
     pub(crate) destroy_accepted: Option<(Seq, Instant)>,
     pub(crate) destroy_sent_at: Option<Instant>,
+    /// Whether the last destroy had no answer in time.
+    pub(crate) destroy_unanswered: bool,
 
     pub(crate) tags_in_flight: bool,
     pub(crate) tags_tries: u32,
     /// When tags were last written, or began to be.
     pub(crate) tags_seq: Seq,
     pub(crate) tags: Tags,
+    pub(crate) right: Option<Right>,
+}
+
+/// Tags with which an instance was listed, and with which there was nothing to do about them: so
+/// that those that a listing shares with the one before it need not be read again.
+#[derive(Clone, Debug)]
+pub(crate) struct Right {
+    pub(crate) shown: Tags,
+    pub(crate) kept: Tags,
+    pub(crate) behavior: IdleBehavior,
 }
 
 impl Worker {
@@ -183,6 +201,17 @@ impl Worker {
         self.behavior == IdleBehavior::Run && self.state != WorkerState::Shutdown
     }
 
+    /// Why it cannot be of use any more, though it may be on hold.
+    pub(crate) fn has_to_go(&self) -> Option<String> {
+        let given_up = self.held.iter().find(|(_, held)| held.given_up);
+        match given_up {
+            Some((uuid, _)) => Some(format!("container {uuid} cannot be ended")),
+            None => self
+                .suspect
+                .then(|| "it is not trusted any more".to_owned()),
+        }
+    }
+
     /// Whether giving it back would lose nothing: no container, no result that the controller does
     /// not have, no claim that may be so.
     pub(crate) fn is_empty(&self) -> bool {
@@ -221,8 +250,10 @@ pub(crate) struct Held {
     pub(crate) acted: Seq,
     /// Whether [`Event::Running`](crate::Event::Running) was told.
     pub(crate) told_running: bool,
-    /// Reports in a row that lack it although it should be in them.
-    pub(crate) absent: u32,
+    /// When its process was started, on the clock of its machine, if that is known.
+    pub(crate) started_at: Option<Timestamp>,
+    /// Since when reports lack it although it should be in them.
+    pub(crate) absent: Option<Instant>,
 }
 
 impl Held {
@@ -239,7 +270,8 @@ impl Held {
             since: acted,
             acted,
             told_running: false,
-            absent: 0,
+            started_at: None,
+            absent: None,
         }
     }
 
@@ -250,6 +282,19 @@ impl Held {
     /// Whether that it has ended was known at a time.
     pub(crate) fn ended_before(&self, at: Seq) -> bool {
         !self.may_run() && self.acted < at
+    }
+
+    /// Whether its end was told.
+    pub(crate) fn is_told(&self) -> bool {
+        matches!(&self.stage, Stage::Ended(ended) if ended.told)
+    }
+
+    /// Whether it was taken as lost, since its runner did not speak of it, and that was told.
+    pub(crate) fn was_taken_as_lost(&self) -> bool {
+        let Stage::Ended(Ended { exit, told, .. }) = &self.stage else {
+            return false;
+        };
+        *told && exit.cause == ExitCause::SupervisorLost && exit.finished_at.is_none()
     }
 
     /// Whether the controller has its result.
@@ -275,6 +320,14 @@ impl Held {
     /// Whether it is known what became of every start of it that was sent.
     pub(crate) fn start_is_settled(&self) -> bool {
         !matches!(self.stage, Stage::Starting(_))
+    }
+
+    /// An end that nobody has seen.
+    pub(crate) fn unseen(&self, cause: ExitCause) -> Exit {
+        Exit {
+            started_at: self.started_at,
+            ..Exit::unseen(cause)
+        }
     }
 
     pub(crate) fn phase(&self) -> HeldPhase {
@@ -349,6 +402,12 @@ pub(crate) struct Ended {
     pub(crate) missing: Vec<OutputStream>,
     /// How often bringing one home failed.
     pub(crate) collects: u32,
+    /// How often of these the instance answered that it cannot give it.
+    pub(crate) refusals: u32,
+    /// Since when bringing them home fails.
+    pub(crate) failing_since: Option<Instant>,
+    /// Whether it was told that our own side cannot keep it.
+    pub(crate) alarmed: bool,
     /// The one that is being brought home.
     pub(crate) collecting: Option<OutputStream>,
     /// Whether [`Event::Ended`](crate::Event::Ended) was told.

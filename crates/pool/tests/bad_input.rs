@@ -221,6 +221,7 @@ fn a_megabyte_of_error_is_one_line_wherever_it_comes_from() {
     rig.adopted("a");
     let host = || HostFailure {
         unreachable: false,
+        ours: false,
         error: megabyte(),
     };
     rig.answer(on("a", is_boot), Outcome::Booted(Err(host())));

@@ -305,6 +305,7 @@ fn of_two_that_both_claim_it_the_second_is_believed_once_the_first_has_ended() {
     }
     assert_eq!(came(&rig), Contested, "it may be so");
     rig.report("b", vec![]);
+    rig.wait(seconds(1));
     rig.report("b", vec![]);
     assert_eq!(rig.ended(1), [ExitCause::SupervisorLost]);
     rig.report("a", vec![running(1, 2)]);
@@ -384,6 +385,21 @@ fn a_report_that_names_a_container_twice_is_no_report() {
 }
 
 #[test]
+fn what_is_contested_is_judged_once_its_rival_is_gone_with_its_machine() {
+    let mut rig = rig(true, false, Found(2));
+    rig.report("a", vec![running(1, 2)]);
+    assert_eq!(came(&rig), Contested);
+    for instance in &mut rig.cloud {
+        if instance.id == "b".into() {
+            instance.state = longshore_cloud::InstanceState::Gone;
+        }
+    }
+    rig.wait(seconds(61));
+    assert_eq!(rig.ended(1), [ExitCause::InstanceLost]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+}
+
+#[test]
 fn thousands_of_claims_are_one_alarm_and_bounded() {
     for asks in [false, true] {
         let mut rig = Rig::ready(asking(asks));
@@ -396,6 +412,7 @@ fn thousands_of_claims_are_one_alarm_and_bounded() {
                 rig.report("own", claims.clone());
             }
             rig.report("old", claims);
+            rig.wait(seconds(1));
         }
         assert_eq!(rig.state("own"), WorkerState::Shutdown);
         let claimed = (0..12_000).filter(|n| rig.core.is_claimed(uuid(*n)));
@@ -419,6 +436,7 @@ fn went_astray(rig: &mut Rig, id: &str) {
 fn is_missed(rig: &mut Rig, id: &str) {
     for _ in 0..4 {
         rig.report(id, vec![]);
+        rig.wait(seconds(1));
     }
     assert!(matches!(rig.phase(id, 1), Some(HeldPhase::Ended(_))));
 }

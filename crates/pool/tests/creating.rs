@@ -89,8 +89,25 @@ fn an_instance_costs_until_it_is_gone() {
     ));
     rig.answer(is_destroy, Outcome::Destroyed(vec![("a".into(), Ok(()))]));
     rig.cloud.clear();
-    rig.wait(seconds(30));
+    rig.wait(seconds(130));
     assert_eq!(refused(&rig, "small"), None);
+}
+
+#[test]
+fn machines_of_a_type_that_is_not_configured_any_more_are_not_free() {
+    let mut config = config();
+    config.types[0].price = price(1.0);
+    config.types[1].price = price(2.0);
+    config.max_price_per_hour = Some(price(2.5));
+    let mut rig = Rig::ready(config);
+    assert_eq!(refused(&rig, "small"), None);
+    rig.cloud.push(listed("a", "removed", "secret", "run"));
+    rig.wait(seconds(61));
+    let spent = price(2.0);
+    assert!(
+        matches!(refused(&rig, "small"), Some(Refusal::PriceCeiling { spent: s, .. }) if s == spent),
+        "it counts like the dearest"
+    );
 }
 
 #[test]
@@ -138,6 +155,30 @@ fn a_quota_pause_is_1_min_doubling_to_15() {
         assert_eq!(remaining(&rig, "small"), pause);
         rig.wait(seconds(pause));
     }
+}
+
+#[test]
+fn a_quota_waits_for_instances_that_use_it_up_to_go_and_for_no_others() {
+    let mut config = config();
+    config.consistency_grace = seconds(10);
+    let mut rig = Rig::ready(config);
+    rig.idle("a");
+    rig.core.create(&"big".into(), rig.now).unwrap();
+    rig.drain();
+    let scope = Scope::Type("big".into());
+    let over = failure(ErrorKind::QuotaExceeded(scope), false);
+    rig.answer(is_create, Outcome::Created(Err(over)));
+    refuse(&mut rig, ErrorKind::QuotaExceeded(Scope::Everything));
+    assert!(is_held_off(&rig, "big") && is_held_off(&rig, "small"));
+
+    rig.core.shut_down(&"a".into(), "test", rig.now).unwrap();
+    rig.drain();
+    rig.answer(is_destroy, Outcome::Destroyed(vec![("a".into(), Ok(()))]));
+    rig.cloud.clear();
+    rig.wait(seconds(30));
+    assert_eq!(rig.view("a"), None);
+    assert_eq!(refused(&rig, "small"), None, "there is one fewer of all");
+    assert!(is_held_off(&rig, "big"), "there are not fewer of its type");
 }
 
 #[test]
@@ -384,6 +425,25 @@ fn three_different_containers_that_never_run_drain_a_worker_and_one_does_not() {
 }
 
 #[test]
+fn supervisors_that_die_before_anything_ran_are_failures_of_the_worker() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    let mut end = |n: usize, cause: ExitCause| {
+        rig.run("a", n);
+        let mut entry = finished(n, 1);
+        entry.state = ReportedState::Finished(Exit::unseen(cause));
+        rig.report("a", vec![entry]);
+        rig.acknowledge("a", n, 1);
+        rig.behavior("a")
+    };
+    assert_eq!(end(1, ExitCause::SupervisorLost), IdleBehavior::Run);
+    assert_eq!(end(2, ExitCause::SupervisorLost), IdleBehavior::Run);
+    // That it was told to end before it ran says nothing of the worker.
+    assert_eq!(end(3, ExitCause::Killed), IdleBehavior::Run);
+    assert_eq!(end(4, ExitCause::SupervisorLost), IdleBehavior::Drain);
+}
+
+#[test]
 fn three_black_holes_of_a_type_in_ten_minutes_hold_off_creating_it() {
     let mut rig = Rig::ready(config());
     for (n, id) in ["a", "b", "c"].into_iter().enumerate() {
@@ -444,7 +504,7 @@ fn an_instance_that_was_given_up_and_turns_up_again_is_destroyed_again() {
     rig.drain();
     rig.answer(is_destroy, Outcome::Destroyed(vec![("a".into(), Ok(()))]));
     rig.cloud.clear();
-    rig.wait(seconds(30));
+    rig.wait(seconds(130));
     assert!(rig.view("a").is_none());
     rig.cloud.push(again);
     rig.wait(seconds(61));
@@ -491,8 +551,12 @@ fn a_create_of_which_nobody_says_what_became_of_it_fails_after_its_grace() {
     rig.pass(grace, unknown);
     assert!(!rig.has_event(failed));
     assert_eq!(refused(&rig, "small"), None);
-    // It is repeated once more, and found held off then; a last listing shows that nothing was made.
+    // It is repeated once more, and found held off then. What the last request made is looked for
+    // as long as what the first one did; then a last listing shows that nothing was made.
     rig.pass(seconds(60), unknown);
+    assert!(!rig.has_event(failed));
+    assert_eq!(rig.core.pendings().count(), 1);
+    rig.pass(grace, unknown);
     assert!(rig.has_event(failed));
     assert_eq!(rig.core.pendings().count(), 0);
 }

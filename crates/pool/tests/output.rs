@@ -93,6 +93,102 @@ fn output_that_cannot_be_had_is_given_up_after_five_tries() {
     assert_eq!(rig.alarms(), 1);
 }
 
+/// Each collect fails so.
+fn failing(failure: &HostFailure) -> impl Fn(&EffectAction) -> Option<Outcome> {
+    let failure = failure.clone();
+    move |action| is_collect(action).then(|| Outcome::Collected(Err(failure.clone())))
+}
+
+#[test]
+fn output_that_is_there_still_is_not_given_up_for_a_short_outage() {
+    let mut rig = ended(config());
+    rig.pass(seconds(550), failing(&unreachable()));
+    assert_eq!(lost(&rig), []);
+    rig.pass(seconds(120), failing(&unreachable()));
+    assert_eq!(lost(&rig), [Some("stdout and stderr")], "not for ever");
+
+    let mut rig = ended(config());
+    rig.pass(seconds(550), failing(&unreachable()));
+    rig.pass(seconds(120), |action| is_collect(action).then(home));
+    assert_eq!(lost(&rig), [None]);
+}
+
+#[test]
+fn output_that_we_cannot_keep_is_not_given_up_at_all() {
+    let not_kept = HostFailure {
+        ours: true,
+        ..badly()
+    };
+    let mut rig = ended(config());
+    rig.pass(seconds(5 * 3600), failing(&not_kept));
+    assert_eq!(lost(&rig), []);
+    assert_eq!(rig.alarms(), 1, "the disk is to be seen to");
+    // An outage of the host after that has all of its own time.
+    rig.pass(seconds(500), failing(&unreachable()));
+    assert_eq!(lost(&rig), []);
+    rig.pass(seconds(120), |action| is_collect(action).then(home));
+    assert_eq!(lost(&rig), [None]);
+}
+
+#[test]
+fn an_alarm_says_that_we_cannot_keep_it_whichever_try_fails_for_our_sake() {
+    let not_kept = HostFailure {
+        ours: true,
+        ..badly()
+    };
+    let mut rig = ended(config());
+    let mut tries = 0;
+    rig.pass(seconds(500), |action| {
+        is_collect(action).then(|| {
+            tries += 1;
+            let ours = tries / 2 != 5;
+            Outcome::Collected(Err(HostFailure {
+                ours,
+                unreachable: !ours,
+                ..not_kept.clone()
+            }))
+        })
+    });
+    assert_eq!((rig.alarms(), lost(&rig)), (1, vec![]));
+}
+
+#[test]
+fn what_nobody_waits_for_keeps_no_instance_because_we_cannot_keep_it() {
+    let not_kept = HostFailure {
+        ours: true,
+        ..badly()
+    };
+    let mut rig = ended(config());
+    // Nobody has a record of it.
+    rig.acknowledge("a", 1, 1);
+    rig.core
+        .set_idle_behavior(&"a".into(), IdleBehavior::Drain, rig.now)
+        .unwrap();
+    rig.pass(seconds(600), |action| match action {
+        EffectAction::Report(..) => Some(report(vec![])),
+        action => failing(&not_kept)(action),
+    });
+    assert_eq!(rig.state("a"), WorkerState::Shutdown);
+}
+
+#[test]
+fn a_transfer_has_the_time_that_so_much_may_take_and_one_that_is_cut_off_is_no_answer() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![written(1 << 30, 8)]);
+    let stdout = rig.take(of_stream(OutputStream::Stdout));
+    assert_eq!(stdout.timeout, seconds(300 + (1 << 30) / (64 << 10)));
+    let cut_off = stdout.action.lost("no answer in time");
+    rig.outcome(&stdout, cut_off.clone());
+    rig.pass(seconds(550), |action| {
+        is_collect(action).then(|| cut_off.clone())
+    });
+    assert_eq!(lost(&rig), []);
+    rig.pass(seconds(120), |action| is_collect(action).then(home));
+    assert_eq!(lost(&rig), [None]);
+}
+
 #[test]
 fn what_had_not_come_home_when_its_machine_went_is_said_to_be_lost() {
     let mut rig = ended(config());

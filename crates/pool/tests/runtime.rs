@@ -17,7 +17,9 @@ use longshore_exec::{
     Process, Target,
 };
 use longshore_pool::runtime::*;
-use longshore_pool::{Effect, EffectAction, EffectId, Host, KillOutcome, Outcome, StartOutcome};
+use longshore_pool::{
+    Effect, EffectAction, EffectId, Host, HostFailure, KillOutcome, Outcome, StartOutcome,
+};
 use longshore_runner_api::command::{GuardOptions, OutputStream, ReportOptions};
 use longshore_types::*;
 
@@ -26,6 +28,8 @@ use longshore_types::*;
 enum Reply {
     Says(&'static str, &'static str, Option<ExitStatus>),
     Bytes(Vec<Vec<u8>>),
+    /// A few bytes, and then nothing more.
+    Stalls,
     Refuses(Phase, bool),
     Hangs,
     Panics,
@@ -68,6 +72,7 @@ impl Executor for FakeHost {
             // Its runner is older than that.
             return Ok(Box::new(FakeProcess {
                 outputs: vec![Output::Stderr(b"unknown option".to_vec())],
+                stalls: false,
                 status: Some(ExitStatus::Code(2)),
                 stdin: Arc::default(),
             }));
@@ -86,6 +91,7 @@ impl Executor for FakeHost {
             );
             replies.remove(0)
         };
+        let stalls = matches!(reply, Reply::Stalls);
         let (stdout, stderr, status) = match reply {
             Reply::Says(stdout, stderr, status) => (
                 vec![stdout.as_bytes().to_vec()],
@@ -93,6 +99,7 @@ impl Executor for FakeHost {
                 status,
             ),
             Reply::Bytes(chunks) => (chunks, Vec::new(), Some(ExitStatus::Code(0))),
+            Reply::Stalls => (vec![b"a".to_vec()], Vec::new(), None),
             Reply::Refuses(phase, true) => return Err(ExecError::may_have_run(phase, "cut off")),
             Reply::Refuses(phase, false) => return Err(ExecError::not_run(phase, "refused")),
             Reply::Hangs => std::future::pending().await,
@@ -110,6 +117,7 @@ impl Executor for FakeHost {
         let stdin = self.stdin.clone();
         Ok(Box::new(FakeProcess {
             outputs,
+            stalls,
             status,
             stdin,
         }))
@@ -121,6 +129,7 @@ impl Executor for FakeHost {
 #[derive(Debug)]
 struct FakeProcess {
     outputs: Vec<Output>,
+    stalls: bool,
     status: Option<ExitStatus>,
     stdin: Arc<Mutex<Vec<u8>>>,
 }
@@ -135,6 +144,9 @@ impl Process for FakeProcess {
         Ok(())
     }
     async fn output(&mut self) -> Result<Option<Output>, ExecError> {
+        if self.stalls && self.outputs.is_empty() {
+            std::future::pending::<()>().await;
+        }
         Ok(self.outputs.pop())
     }
     async fn wait(&mut self) -> Result<Option<ExitStatus>, ExecError> {
@@ -204,9 +216,21 @@ impl InstanceSet for FakeCloud {
 /// Stream, skipped bytes, and what was kept.
 type Kept = (String, u64, Vec<u8>);
 
+/// What a store does that does not just keep everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// It knows of no such container.
+    Unknown,
+    /// It cannot be asked.
+    Unread,
+    /// Its disk does not answer.
+    Hangs,
+}
+
 #[derive(Debug, Default)]
 struct FakeStore {
     wanted: Option<u64>,
+    trouble: Option<Trouble>,
     kept: Arc<Mutex<Vec<Kept>>>,
 }
 
@@ -215,13 +239,18 @@ struct FakeSink {
     stream: &'static str,
     skipped: u64,
     bytes: Vec<u8>,
+    hangs: bool,
     kept: Arc<Mutex<Vec<Kept>>>,
 }
 
 #[async_trait]
 impl OutputStore for FakeStore {
     async fn wanted(&self, _: ContainerUuid) -> io::Result<Option<u64>> {
-        Ok(self.wanted)
+        match self.trouble {
+            Some(Trouble::Unknown) => Err(io::ErrorKind::NotFound.into()),
+            Some(Trouble::Unread) => Err(io::Error::other("busy")),
+            _ => Ok(self.wanted),
+        }
     }
     async fn begin(
         &self,
@@ -235,6 +264,7 @@ impl OutputStore for FakeStore {
             stream,
             skipped,
             bytes: Vec::new(),
+            hangs: self.trouble == Some(Trouble::Hangs),
             kept,
         }))
     }
@@ -243,6 +273,9 @@ impl OutputStore for FakeStore {
 #[async_trait]
 impl OutputSink for FakeSink {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -729,6 +762,55 @@ async fn output_comes_home_as_far_as_it_is_wanted() {
     );
 }
 
+/// How bringing output home fails, and after how long.
+async fn failed_collect(reply: Option<Reply>, trouble: Option<Trouble>) -> (HostFailure, u64) {
+    let mut shell = shell(FakeHost::replies(reply.into_iter().collect()));
+    let store = FakeStore {
+        trouble,
+        ..FakeStore::default()
+    };
+    shell.outputs = Some(Arc::new(store));
+    let began = tokio::time::Instant::now();
+    let mut effect = effect(1, collect(OutputStream::Stdout, 3));
+    effect.timeout = seconds(3600);
+    match shell.perform(&effect).await {
+        Outcome::Collected(Err(failure)) => (failure, began.elapsed().as_secs()),
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_fault_it_is_that_output_does_not_come_home() {
+    let cut_off = Reply::Refuses(Phase::Command, true);
+    let refused = Reply::Says("", "no such attempt", Some(ExitStatus::Code(1)));
+    let whole = Reply::Bytes(vec![b"abc".to_vec()]);
+    let (ours, theirs, nobodys) = ((true, false), (false, false), (false, true));
+    for (reply, trouble, fault, after) in [
+        (Some(refused), None, theirs, 0),
+        (Some(cut_off), None, nobodys, 0),
+        (Some(Reply::Stalls), None, nobodys, 60),
+        (Some(whole), Some(Trouble::Hangs), ours, 60),
+        (None, Some(Trouble::Unread), ours, 0),
+    ] {
+        let (failure, took) = failed_collect(reply, trouble).await;
+        let HostFailure {
+            ours, unreachable, ..
+        } = failure;
+        assert_eq!(((ours, unreachable), took), (fault, after), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn output_of_what_the_store_does_not_know_is_left() {
+    let mut shell = shell(FakeHost::replies(Vec::new()));
+    shell.outputs = Some(Arc::new(FakeStore {
+        trouble: Some(Trouble::Unknown),
+        ..FakeStore::default()
+    }));
+    let effect = effect(1, collect(OutputStream::Stdout, 3));
+    assert_eq!(shell.perform(&effect).await, Outcome::Collected(Ok(())));
+}
+
 #[tokio::test]
 async fn output_without_a_good_end_is_not_kept() {
     let fake = FakeHost::replies(vec![Reply::Says("abc", "", None)]);
@@ -778,20 +860,6 @@ async fn each_effect_has_one_outcome_though_its_task_breaks_or_is_abandoned() {
 
 #[tokio::test(start_paused = true)]
 async fn so_many_of_a_kind_run_at_a_time_and_the_others_follow() {
-    struct Slow(Mutex<(usize, usize)>);
-    #[async_trait]
-    impl Perform for Slow {
-        async fn perform(&self, effect: &Effect) -> Outcome {
-            {
-                let mut counts = self.0.lock().unwrap();
-                counts.0 += 1;
-                counts.1 = counts.1.max(counts.0);
-            }
-            tokio::time::sleep(SECOND).await;
-            self.0.lock().unwrap().0 -= 1;
-            effect.action.lost("slow")
-        }
-    }
     let slow = Arc::new(Slow(Mutex::new((0, 0))));
     let mut performer = Performer::new(slow.clone());
     for id in 0..100 {
@@ -802,7 +870,64 @@ async fn so_many_of_a_kind_run_at_a_time_and_the_others_follow() {
         count += 1;
     }
     assert_eq!(count, 100);
-    assert_eq!(slow.0.lock().unwrap().1, 16);
+    assert_eq!(slow.0.lock().unwrap().1, 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_machine_with_much_output_does_not_hold_up_that_of_others() {
+    let slow = Arc::new(Slow(Mutex::new((0, 0))));
+    let mut performer = Performer::new(slow.clone());
+    let began = tokio::time::Instant::now();
+    for id in 0..100 {
+        performer.spawn(effect(id, collect(OutputStream::Stdout, 3)));
+    }
+    let EffectAction::Collect {
+        mut host,
+        uuid,
+        attempt,
+        stream,
+        written,
+    } = collect(OutputStream::Stdout, 3)
+    else {
+        unreachable!()
+    };
+    host.instance = "other".into();
+    let others = EffectAction::Collect {
+        host,
+        uuid,
+        attempt,
+        stream,
+        written,
+    };
+    performer.spawn(effect(200, others));
+    let mut last = EffectId(0);
+    while began.elapsed() < SECOND + SECOND / 2 && last != EffectId(200) {
+        last = performer.next().await.unwrap().0;
+    }
+    assert_eq!(last, EffectId(200), "it did not wait for its turn");
+    let mut count = 1;
+    while performer.next().await.is_some() {
+        count += 1;
+    }
+    assert!(count > 95, "{count}");
+    assert_eq!(slow.0.lock().unwrap().1, 3);
+}
+
+/// Takes a second for each effect, and counts those under way, and the most of them.
+struct Slow(Mutex<(usize, usize)>);
+
+#[async_trait]
+impl Perform for Slow {
+    async fn perform(&self, effect: &Effect) -> Outcome {
+        {
+            let mut counts = self.0.lock().unwrap();
+            counts.0 += 1;
+            counts.1 = counts.1.max(counts.0);
+        }
+        tokio::time::sleep(SECOND).await;
+        self.0.lock().unwrap().0 -= 1;
+        effect.action.lost("slow")
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,16 +14,21 @@ mod stub {
     }
 }
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_exec::{Command, ExecError, Executor, ExitStatus, Output, Phase, Process, Target};
+use longshore_exec::{
+    Alone, Command, ExecError, Executor, ExitStatus, Output, Phase, Process, Target,
+};
 use longshore_pool::runtime::{LongshoreRun, Shell};
 use longshore_pool::{Effect, EffectAction, EffectId, Host, KillOutcome, Outcome, StartOutcome};
 use longshore_runner_api::command::ReportOptions;
 use longshore_runner_api::report;
-use longshore_runner_api::watch::{Ask, FromRunner, RUNNER_SILENCE, Request, Requests};
+use longshore_runner_api::watch::{
+    Ask, FromRunner, MAX_UNANSWERED, RUNNER_SILENCE, Request, Requests,
+};
 use longshore_types::{Attempt, ContainerUuid, InstanceId, RunnerReport};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
@@ -79,6 +84,9 @@ struct Far {
     streams: UnboundedSender<(String, Runner)>,
     /// How the command for a stream fails, if it is to.
     refuses: Mutex<Option<Phase>>,
+    /// Whether nothing runs beside a stream.
+    runs_one: AtomicBool,
+    open_streams: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -96,6 +104,9 @@ impl Executor for Far {
         _: Duration,
     ) -> Result<Box<dyn Process>, ExecError> {
         if !command.line.ends_with(" --watch") {
+            if self.runs_one.load(SeqCst) && self.open_streams.load(SeqCst) > 0 {
+                return Err(ExecError::not_run(Phase::Open, Alone));
+            }
             self.commands.lock().unwrap().push(command.line.clone());
             let report = report::format(&RunnerReport::default());
             return Ok(Box::new(Ran(vec![Output::Stdout(report.into_bytes())])));
@@ -113,7 +124,13 @@ impl Executor for Far {
         };
         let stream = (target.address.clone(), runner);
         self.streams.send(stream).unwrap();
-        Ok(Box::new(Channel { hears, said }))
+        self.open_streams.fetch_add(1, SeqCst);
+        let open_streams = self.open_streams.clone();
+        Ok(Box::new(Channel {
+            hears,
+            said,
+            open_streams,
+        }))
     }
 
     async fn disconnect(&self, _: &InstanceId) {}
@@ -142,6 +159,13 @@ impl Process for Ran {
 struct Channel {
     hears: UnboundedSender<Vec<u8>>,
     said: UnboundedReceiver<Output>,
+    open_streams: Arc<AtomicUsize>,
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.open_streams.fetch_sub(1, SeqCst);
+    }
 }
 
 #[async_trait]
@@ -175,6 +199,8 @@ impl Fixture {
             commands: Mutex::default(),
             streams: sender,
             refuses: Mutex::default(),
+            runs_one: AtomicBool::default(),
+            open_streams: Arc::default(),
         });
         let path = "/run".into();
         let protocol = Arc::new(LongshoreRun { path });
@@ -325,6 +351,54 @@ async fn a_large_document_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_gives_way_on_a_host_that_runs_one_command_at_a_time() {
+    let mut fixture = Fixture::new();
+    let mut runner = fixture.open().await;
+    fixture.far.runs_one.store(true, SeqCst);
+    // A report that waits for news, and a start that the runner is at work on.
+    let options = ReportOptions {
+        wait: Duration::from_secs(20),
+        ..ReportOptions::default()
+    };
+    let waits = fixture.perform(EffectAction::Report(host("a"), options));
+    runner.asked().await;
+    let started = fixture.perform(start(3));
+    let (request, _) = runner.asked().await;
+    let boot = fixture.perform(EffectAction::Boot(host("a")));
+    settle().await;
+    assert_eq!(fixture.commands(), [""; 0], "the start is not done");
+    runner.done(request.id, 0);
+    let outcome = Outcome::Started(StartOutcome::Started);
+    assert_eq!(started.await.unwrap(), outcome);
+    assert_eq!(boot.await.unwrap(), Outcome::Booted(Ok(())));
+    assert!(matches!(waits.await.unwrap(), Outcome::Reported(Ok(_))));
+    // From then on everything is a command, and none of them waits.
+    assert!(matches!(
+        fixture.perform(report()).await.unwrap(),
+        Outcome::Reported(Ok(_))
+    ));
+    let commands = fixture.commands();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    assert!(
+        !commands.iter().any(|line| line.contains("--wait")),
+        "{commands:?}"
+    );
+    assert!(fixture.streams.is_empty());
+    // Another machine may have its name.
+    let instance = EffectAction::Disconnect("i-1".into());
+    assert_eq!(
+        fixture.perform(instance).await.unwrap(),
+        Outcome::Disconnected
+    );
+    fixture.open().await;
+}
+
+/// Lets everything that can go on go on.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runner_without_a_stream_is_spoken_to_by_commands() {
     let mut fixture = Fixture::new();
     // It complains, and ends without a hello.
@@ -402,6 +476,43 @@ async fn nonsense_and_silence_break_a_stream() {
         }
         fixture.open().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_answers_pings_alone_is_spoken_to_by_commands() {
+    let mut fixture = Fixture::new();
+    let mut runner = fixture.open().await;
+    let asked = |fixture: &Fixture| -> Vec<_> {
+        (0..MAX_UNANSWERED + 40)
+            .map(|_| fixture.perform(kill()))
+            .collect()
+    };
+    let mut first = asked(&fixture);
+    // It is there, and does nothing.
+    while !runner.says.is_closed() {
+        runner.say(&FromRunner::Heartbeat);
+        tokio::time::sleep(RUNNER_SILENCE / 4).await;
+    }
+    for one in first.drain(..) {
+        let outcome = one.await.unwrap();
+        let unknown = matches!(outcome, Outcome::Killed(KillOutcome::Unknown { .. }));
+        assert!(
+            unknown || outcome == Outcome::Killed(KillOutcome::Gone),
+            "{outcome:?}"
+        );
+    }
+    tokio::time::sleep(TIMEOUT).await;
+    let mut heard = 0;
+    while let Some(bytes) = runner.heard.recv().await {
+        runner.requests.push(&bytes);
+        while let Some((request, _)) = runner.requests.next().unwrap() {
+            heard += usize::from(matches!(request.ask, Ask::Kill { .. }));
+        }
+    }
+    assert_eq!(heard, MAX_UNANSWERED, "nothing is asked after its time");
+    fixture.commands();
+    fixture.perform(kill()).await.unwrap();
+    assert_eq!(fixture.commands().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

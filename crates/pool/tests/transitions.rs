@@ -78,10 +78,12 @@ fn expected(from: Before, input: Input, hold: bool) -> Option<WorkerState> {
     Some(match (from, input) {
         (_, Gone) => return None,
         (_, ShutDown | Stopping) | (Shutdown, _) => S::Shutdown,
+        // It was on hold, and is of no use where it is to run again.
+        (RunningGivenUp, _) if !hold => S::Shutdown,
         (Unknown | Booting, ProbesSucceed) => S::Idle,
         (Unknown | UnknownRuns, ProbesSucceedAndShowOne) => S::Running,
         // It shows what nobody placed there, and drains.
-        (Booting | Idle | RunningGivenUp, ProbesSucceedAndShowOne) if !hold => S::Shutdown,
+        (Booting | Idle, ProbesSucceedAndShowOne) if !hold => S::Shutdown,
         (Booting, ProbesSucceedAndShowOne) => S::Idle,
         // Its container was shown before and still is.
         (UnknownRuns, ProbesSucceed) => S::Running,
@@ -92,7 +94,7 @@ fn expected(from: Before, input: Input, hold: bool) -> Option<WorkerState> {
         (Idle | Booting, Drain) => S::Shutdown,
         (RunningGivenUp, Drain) => S::Shutdown,
         (Idle, GiveBack) if !hold => S::Shutdown,
-        (Idle | IdleResult | Running | RunningGivenUp, Silence) if !hold => S::Shutdown,
+        (Idle | IdleResult | Running, Silence) if !hold => S::Shutdown,
         _ => stays,
     })
 }

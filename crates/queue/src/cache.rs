@@ -22,6 +22,7 @@ pub struct Busy(pub ContainerUuid);
 /// What became of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "an entry is there or it is not")]
+#[expect(clippy::large_enum_variant, reason = "nearly all are upserts")]
 pub enum Delta {
     /// It is new, or may differ from what was polled before.
     Upsert(QueueEntry),
@@ -68,6 +69,7 @@ struct InFlight {
 ///     request: ResourceRequest::default(),
 ///     supervisor: false,
 ///     lock_count: 0,
+///     given_back: None,
 ///     locked_by_us: false,
 ///     placed_on: None,
 ///     revision: 1,

@@ -16,6 +16,9 @@ pub enum QueueErrorKind {
     Refused,
     /// The controller has too much to do (503). Nothing was changed.
     Overloaded,
+    /// The controller cannot do it now, however little it has to do: its disk is full, its store
+    /// is locked. Nothing was changed.
+    Unavailable,
     /// The record of this container cannot be understood. Nothing was changed.
     BadRecord,
     /// No answer, or one that cannot be understood. The change may have been made.

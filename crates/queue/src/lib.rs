@@ -70,16 +70,14 @@ pub trait Queue: fmt::Debug + Send + Sync {
 pub struct Capabilities {
     /// It tells of changes by itself: [`Queue::changes`] works, nothing needs to be polled.
     pub pushes: bool,
-    /// It records where an attempt will be started before it is: [`Container::placed_on`] is
-    /// always true for locked and running containers.
-    pub records_placement: bool,
-    /// The dispatcher tells it how containers end ([`Call::Running`], [`Call::Ended`]). Otherwise
-    /// the runner does that, and neither is ever called: of an attempt that was lost a locked
-    /// container is unlocked, and a running one cancelled.
+    /// The dispatcher tells it where an attempt will be started, before it is ([`Call::Place`]:
+    /// [`Container::placed_on`] is always true for locked and running containers), and how
+    /// containers end ([`Call::Running`], [`Call::Ended`]).
     ///
-    /// Where placements are not recorded, only a controller that lets one runner alone run a
-    /// locked container keeps it from running twice after a restart: one that takes reports has to
-    /// record placements.
+    /// Otherwise the runner tells of ends, and none of the three is ever called: of an attempt that
+    /// was lost a locked container is unlocked, and a running one cancelled. Such a controller has
+    /// to let one runner alone run a locked container; nothing else keeps it from running twice
+    /// after a restart.
     pub takes_reports: bool,
 }
 

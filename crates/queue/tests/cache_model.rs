@@ -136,6 +136,7 @@ impl World {
             request: ResourceRequest::default(),
             supervisor: false,
             lock_count: self.version,
+            given_back: None,
             locked_by_us: false,
             placed_on: None,
             revision: if self.numbered {

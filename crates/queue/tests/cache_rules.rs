@@ -24,6 +24,7 @@ fn record(n: usize, state: ContainerState, revision: u64) -> Container {
         request: ResourceRequest::default(),
         supervisor: false,
         lock_count: 0,
+        given_back: None,
         locked_by_us: false,
         placed_on: None,
         revision,

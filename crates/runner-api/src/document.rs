@@ -52,49 +52,52 @@ pub struct Mount {
     /// Absolute path in the container.
     pub target: String,
     /// Whether the container may change it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub writable: bool,
 }
 
 /// What a container is to run; JSON on the standard input of the start command.
+///
+/// A runner refuses what it does not know. So that an older one takes every document that asks for
+/// nothing new, what has its default is left out, but for numbers whose default could change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartDocument {
     /// [`START_DOCUMENT_VERSION`].
     pub version: u32,
     /// How it is run.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub engine: Engine,
     /// Program and arguments; at least the program, looked up in `PATH`.
     pub command: Vec<String>,
     /// Environment variables beside `PATH`, `HOME`, `LONGSHORE_CONTAINER_UUID` and
     /// `LONGSHORE_ATTEMPT`; these win over the former two.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Absolute path of the working directory; none means a fresh one that is removed with the
     /// result.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// Absolute path of the file that becomes standard input; none means an empty one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// The image of its container; with an engine that has images, and only then.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// What its container sees of the machine; as the image.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
     /// The network of its container; a process without an engine has that of its machine.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub network: Network,
     /// It is ended after this many milliseconds.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_limit_ms: Option<u64>,
     /// How much RAM it may use, swap included; none means no limit.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ram: Option<ByteSize>,
     /// How many processors' time it may use; none means no limit.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
     /// How many processes and threads it may have at once.
     #[serde(default = "default_process_limit")]
@@ -105,6 +108,10 @@ pub struct StartDocument {
     /// How many milliseconds pass between asking it to end (TERM) and ending it (KILL).
     #[serde(default = "default_kill_grace_ms")]
     pub kill_grace_ms: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_process_limit() -> u32 {
@@ -303,6 +310,32 @@ mod tests {
         document.vcpus = Some(5);
         let json = document.to_json().unwrap();
         assert_eq!(StartDocument::from_json(&json).unwrap(), document);
+    }
+
+    #[test]
+    fn an_older_runner_is_told_nothing_that_is_not_asked_for() {
+        let mut document = StartDocument::new(vec!["a".into()]);
+        let told =
+            |document: &StartDocument| String::from_utf8(document.to_json().unwrap()).unwrap();
+        let numbers = r#""process_limit":1,"output_limit":2097152,"kill_grace_ms":3"#;
+        document.process_limit = 1;
+        document.output_limit = ByteSize::mib(2);
+        document.kill_grace_ms = 3;
+        assert_eq!(
+            told(&document),
+            format!(r#"{{"version":1,"command":["a"],{numbers}}}"#)
+        );
+        document.engine = Engine::Docker;
+        document.image = Some("b".into());
+        document.mounts = vec![Mount {
+            source: "/c".into(),
+            target: "/d".into(),
+            writable: false,
+        }];
+        let expected = format!(
+            r#"{{"version":1,"engine":"docker","command":["a"],"image":"b","mounts":[{{"source":"/c","target":"/d"}}],{numbers}}}"#
+        );
+        assert_eq!(told(&document), expected);
     }
 
     #[test]

@@ -24,7 +24,7 @@
 //! |---|---|
 //! | `state` | `running` (from the moment at which it may run), `stale` (what watches it is gone, and it may still run), `finished` |
 //! | `started_at`, `finished_at` | milliseconds since 1970 UTC on the clock of the machine; may be left out |
-//! | `cause` | of what is finished: `exited` with `code`, `signaled` with `signal`, `out_of_memory` with `limit`, `cannot_run` with `code` and `error`, `time_limit`, `killed`, `not_started` with `error`, `supervisor_lost`, `instance_lost` |
+//! | `cause` | of what is finished: `exited` with `code`, `signaled` with `signal`, `out_of_memory` with `limit`, `cannot_run` with `code` and `error`, `time_limit`, `killed`, `not_started` with `error`, `supervisor_lost`, `instance_lost`; any other is read as `supervisor_lost`, for newer runners |
 //! | `stdout_bytes`, `stderr_bytes` | of what is finished: how much it wrote |
 //! | `stdout_cut`, `stderr_cut` | of what is finished: from which byte `from` to which byte `to` its output was left out |
 //! | `limits` | of what is finished: by what means `ram`, `vcpus` and `processes` were limited: `cgroup_v2`, `cgroup_v1`, `rlimit`, `engine`, `nothing`; may be left out |
@@ -405,6 +405,45 @@ mod tests {
             end(0)
         ));
         assert!(parse(newer.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_cause_that_only_newer_runners_know_is_an_end_of_which_no_more_is_known() {
+        let exited = r#""cause":"exited","code":5,"#;
+        let newer = r#""cause":"quota","quota":{"disk":[1,2]},"code":5,"#;
+        let text = |causes: &[&str]| {
+            let lines = causes.iter().enumerate().map(|(i, cause)| {
+                format!(
+                    "{{\"type\":\"container\",\"uuid\":\"zzzzz-dz642-00000000000000{i}\",\"attempt\":1,\
+                     \"state\":\"finished\",{cause}\"started_at\":7,\"stdout_bytes\":3,\"stderr_bytes\":0}}\n"
+                )
+            });
+            let lines: String = lines.collect();
+            let containers = causes.len();
+            format!(
+                "{{\"type\":\"report\",\"version\":1}}\n{lines}\
+                 {{\"type\":\"end\",\"containers\":{containers},\"digest\":\"\"}}\n"
+            )
+        };
+        let report = parse(text(&[newer, exited]).as_bytes()).unwrap();
+        let causes = [ExitCause::SupervisorLost, ExitCause::Exited { code: 5 }];
+        for (container, cause) in report.containers.iter().zip(causes) {
+            let ReportedState::Finished(exit) = &container.state else {
+                panic!("{container:?}");
+            };
+            assert_eq!(exit.cause, cause);
+            assert_eq!(
+                (exit.started_at, exit.stdout_bytes),
+                (Some(Timestamp(7)), 3)
+            );
+        }
+        for bad in [
+            "",
+            r#""cause":"exited","code":"x","#,
+            r#""cause":"exited","#,
+        ] {
+            assert!(parse(text(&[bad, exited]).as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

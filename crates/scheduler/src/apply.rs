@@ -7,8 +7,8 @@ use longshore_types::{ContainerState, HeldContainer, InstanceId, Instant, Resour
 use crate::action::Action;
 use crate::case::{Booking, Case, Counted, Origin, Standing};
 use crate::core::Core;
-use crate::ids::{CaseNo, OrderKey};
-use crate::judge::{World, is_anywhere, verdict};
+use crate::ids::{CaseNo, OrderKey, SlotNo};
+use crate::judge::{World, is_anywhere, is_ours, verdict};
 use crate::shape::Eligible;
 use crate::slots::{Slot, SlotOn};
 
@@ -82,8 +82,13 @@ impl Core {
             ties.cleared_at = None;
         }
         let mut wants = verdict.wants;
-        let paused = case.ties.is_paused(now);
-        wants.retain(|a| !paused && !case.ties.in_flight.iter().any(|doing| doing.covers(a)));
+        wants.retain(|a| !case.ties.in_flight.iter().any(|doing| doing.covers(a)));
+        let wished = wants.len();
+        wants.retain(|a| !case.ties.holds_back(a, now));
+        if wants.len() < wished && case.standing == Standing::Calling {
+            // The call is made once the pause has ended.
+            case.standing = Standing::Paused;
+        }
         if wants != case.ties.wants {
             case.ties.wants = wants;
         }
@@ -107,7 +112,7 @@ impl Core {
         }
         let idle = case.calling.is_none() && case.ties.in_flight.is_empty();
         if case.entry.is_none() && case.ties.claims.is_empty() && idle {
-            if let Some(pause) = &case.ties.pause {
+            for pause in case.ties.pauses.iter() {
                 self.pauses.remove(&(pause.until, key, no));
             }
             self.numbers.remove(&key);
@@ -218,7 +223,7 @@ impl Core {
             spare = self.slots.slot(slot).map(Slot::spare).unwrap_or_default();
         }
         let fits = shape.need.fits_in(&spare);
-        let again = entry.lock_count < self.config.max_dispatch_attempts;
+        let again = entry.tries < self.config.max_dispatch_attempts;
         let unasked = entry.state == ContainerState::Locked && !case.ties.own_lock && again;
         if fits || unasked {
             self.slots.book(slot, no, shape.need);
@@ -228,6 +233,19 @@ impl Core {
                 over: !fits,
                 need: shape.need,
             });
+        }
+        if holds && fits {
+            // Those beside it have waited for what did not fit.
+            self.touch_holders(slot);
+        }
+    }
+
+    /// Those that have room on a slot are judged again.
+    fn touch_holders(&mut self, slot: SlotNo) {
+        let holders = self.slots.slot(slot).map(|slot| &slot.holders);
+        let holders: Vec<CaseNo> = holders.into_iter().flatten().map(|(no, _)| *no).collect();
+        for no in holders {
+            self.touch(no);
         }
     }
 
@@ -291,11 +309,7 @@ impl Core {
         // Somebody else may use that room now.
         self.dirty |= booking.hard && !shown;
         if booking.over {
-            let waiting = self.slots.slot(booking.slot).map(|slot| &slot.holders);
-            let waiting: Vec<CaseNo> = waiting.into_iter().flatten().map(|(no, _)| *no).collect();
-            for no in waiting {
-                self.touch(no);
-            }
+            self.touch_holders(booking.slot);
         }
     }
 
@@ -417,7 +431,8 @@ pub(crate) fn merge<K: Ord>(set: &mut BTreeSet<K>, keys: Vec<K>) {
 }
 
 fn counted(case: &Case) -> Counted {
-    let Some(entry) = &case.entry else {
+    // What another installation runs is neither in our line nor at our expense.
+    let Some(entry) = case.entry.as_ref().filter(|entry| is_ours(entry)) else {
         return Counted::default();
     };
     let claimed = case.ties.claims.iter().any(|c| c.phase.may_run());

@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) locked_by_us: bool,
     pub(crate) call_in_flight: bool,
     pub(crate) lock_count: u32,
+    /// How many of the tries that it is allowed it has used up, with this one.
+    pub(crate) tries: u32,
     pub(crate) priority: i64,
     pub(crate) created_at: Timestamp,
     pub(crate) placed_on: Option<Box<InstanceId>>,
@@ -28,6 +30,7 @@ impl Record {
     pub(crate) fn of(entry: QueueEntry) -> Self {
         let container = entry.container;
         Self {
+            tries: container.tries(),
             state: container.state,
             supervisor: container.supervisor,
             locked_by_us: container.locked_by_us,
@@ -113,6 +116,64 @@ pub(crate) struct Pause {
     pub(crate) failures: u32,
     pub(crate) until: Instant,
     pub(crate) error: String,
+}
+
+/// Of what there are pauses: what has failed does not hold back the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paused {
+    /// What the controller is asked for.
+    Calls,
+    /// What an instance is told to do.
+    Commands,
+}
+
+impl Paused {
+    pub(crate) const ALL: [Self; 2] = [Self::Calls, Self::Commands];
+
+    pub(crate) fn of(action: &Action) -> Self {
+        match Call::of(action) {
+            Some(_) => Self::Calls,
+            None => Self::Commands,
+        }
+    }
+}
+
+/// The last pause of each kind, which may be over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pauses([Option<Pause>; Paused::ALL.len()]);
+
+impl Pauses {
+    const NONE: Self = Self([None, None]);
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pause> {
+        self.0.iter().flatten()
+    }
+
+    pub(crate) fn get_mut(&mut self, what: Paused) -> &mut Option<Pause> {
+        &mut self.0[what as usize]
+    }
+
+    /// The one that ends last of those that are not over.
+    pub(crate) fn last(&self, now: Instant) -> Option<&Pause> {
+        let open = self.iter().filter(|pause| pause.until > now);
+        open.max_by_key(|pause| pause.until)
+    }
+
+    fn holds_back(&self, action: &Action, now: Instant) -> bool {
+        let pause = &self.0[Paused::of(action) as usize];
+        pause.as_ref().is_some_and(|pause| pause.until > now)
+    }
+
+    /// How often in a row something has failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.iter().map(|pause| pause.failures).max().unwrap_or(0)
+    }
+
+    pub(crate) fn forget_failures(&mut self) {
+        for pause in self.0.iter_mut().flatten() {
+            pause.failures = 0;
+        }
+    }
 }
 
 /// Room promised to a container.
@@ -230,7 +291,7 @@ pub(crate) struct Ties {
     /// The instance where its last start failed.
     pub(crate) avoid: Option<InstanceId>,
     pub(crate) in_flight: Vec<Doing>,
-    pub(crate) pause: Option<Pause>,
+    pub(crate) pauses: Pauses,
     pub(crate) wants: Vec<Action>,
     /// The instance whose next delta may change the verdict; of one that is bound, the instance
     /// that it is bound to.
@@ -251,7 +312,7 @@ impl Ties {
             kill: None,
             avoid: None,
             in_flight: Vec::new(),
-            pause: None,
+            pauses: Pauses::NONE,
             wants: Vec::new(),
             watch: None,
             interruptions: 0,
@@ -259,7 +320,12 @@ impl Ties {
     }
 
     pub(crate) fn is_paused(&self, now: Instant) -> bool {
-        self.pause.as_ref().is_some_and(|pause| pause.until > now)
+        self.pauses.last(now).is_some()
+    }
+
+    /// Whether an action has to wait for the end of a pause.
+    pub(crate) fn holds_back(&self, action: &Action, now: Instant) -> bool {
+        self.pauses.holds_back(action, now)
     }
 
     /// Forgets what was known of an earlier attempt.

@@ -74,7 +74,8 @@ pub struct Config {
     pub records_placement: bool,
     /// The part of the containers at once that may be supervisors, 0 to 1; one always may.
     pub supervisor_fraction: f64,
-    /// A lock that is given up for our convenience never makes `lock_count` reach this.
+    /// No lock is given up for our convenience if its container has used up so many tries
+    /// ([`Container::tries`](longshore_types::Container::tries)).
     pub max_dispatch_attempts: u32,
     /// How instances are filled.
     pub packing: Packing,

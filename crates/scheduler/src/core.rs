@@ -10,7 +10,7 @@ use longshore_types::{
 };
 
 use crate::action::Action;
-use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Pause, Record};
+use crate::case::{Call, Case, Claim, ClaimPhase, Doing, Origin, Pause, Paused, Record};
 use crate::gone::Gone;
 use crate::history::Log;
 use crate::ids::{CaseNo, OrderKey, Slab, SlotNo, UuidKey, WorkerNo};
@@ -21,6 +21,9 @@ use crate::slots::Slots;
 use crate::type_choice::eligible_indexes;
 use crate::workers::Workers;
 use crate::{Config, Limits};
+
+/// The longest pause before a call is made again that ends something: others wait for that.
+const LONGEST_END_PAUSE: Duration = Duration::from_secs(30);
 
 /// The scheduler: deltas in, actions out, reasons on demand.
 ///
@@ -348,7 +351,7 @@ impl Core {
                     self.creating[index] = self.creating[index].saturating_sub(1);
                     self.dirty_types.insert(index);
                     let old = self.type_pauses.remove(&index);
-                    let pause = self.longer_pause(old.as_ref(), error, now);
+                    let pause = longer_pause(old.as_ref(), self.pauses_of(action), error, now);
                     self.type_wakes.insert((pause.until, index));
                     self.type_pauses.insert(index, pause);
                 }
@@ -377,41 +380,52 @@ impl Core {
             Action::Kill { .. } => case.ties.kill = None,
             Action::Start { instance, .. } => {
                 case.ties.avoid = Some(instance.clone());
+                let locked = case.entry.as_ref().map(|e| e.state) == Some(ContainerState::Locked);
                 if case.ties.origin == Origin::On(instance.clone()) && !case.ties.ran {
-                    case.ties.origin = Origin::Nowhere;
+                    // What runs without a start of ours was started before.
+                    case.ties.origin = match locked {
+                        true => Origin::Nowhere,
+                        false => Origin::Unknown,
+                    };
                 }
             }
             _ => {}
         }
-        self.pause_case(no, error, now);
+        let lengths = self.pauses_of(action);
+        self.pause_case(no, Paused::of(action), lengths, error, now);
         self.touch(no);
     }
 
-    pub(crate) fn pause_case(&mut self, no: CaseNo, error: &str, now: Instant) {
+    /// The first and the longest pause after a failure.
+    fn pauses_of(&self, action: &Action) -> (Duration, Duration) {
+        let longest = self.config.longest_pause;
+        let longest = match Call::of(action) {
+            Some(Call::End) => longest.min(LONGEST_END_PAUSE),
+            _ => longest,
+        };
+        (self.config.first_pause, longest)
+    }
+
+    fn pause_case(
+        &mut self,
+        no: CaseNo,
+        what: Paused,
+        lengths: (Duration, Duration),
+        error: &str,
+        now: Instant,
+    ) {
         let Some(case) = self.cases.get_mut(no) else {
             return;
         };
-        let (key, old) = (case.key, case.ties.pause.take());
+        let key = case.key;
+        let pauses = &mut case.ties.pauses;
+        let old = pauses.get_mut(what).take();
         if let Some(old) = &old {
             self.pauses.remove(&(old.until, key, no));
         }
-        let pause = self.longer_pause(old.as_ref(), error, now);
-        self.pauses.insert((pause.until, key, no));
-        if let Some(case) = self.cases.get_mut(no) {
-            case.ties.pause = Some(pause);
-        }
-    }
-
-    fn longer_pause(&self, old: Option<&Pause>, error: &str, now: Instant) -> Pause {
-        let failures = old.map_or(1, |p| p.failures.saturating_add(1));
-        let doublings = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-        let length = self.config.first_pause.saturating_mul(doublings);
-        let length: Duration = length.min(self.config.longest_pause);
-        Pause {
-            failures,
-            until: (now + length).max(old.map_or(now, |p| p.until)),
-            error: error.to_owned(),
-        }
+        *pauses.get_mut(what) = Some(longer_pause(old.as_ref(), lengths, error, now));
+        let open = pauses.iter().filter(|pause| pause.until > now);
+        self.pauses.extend(open.map(|pause| (pause.until, key, no)));
     }
 
     pub(crate) fn type_index(&self, name: &TypeName) -> Option<usize> {
@@ -542,11 +556,17 @@ impl Core {
         }
         if let HeldPhase::Ended(exit) = &held.phase
             && newly_ended
-            && let ExitCause::NotStarted { error } = &exit.cause
+            && exit.failed_to_begin()
         {
             case.ties.avoid = Some(id.clone());
-            let error = error.clone();
-            self.pause_case(no, &error, now);
+            let error = match &exit.cause {
+                ExitCause::NotStarted { error } => error.clone(),
+                cause => cause.to_string(),
+            };
+            let lengths = (self.config.first_pause, self.config.longest_pause);
+            for what in Paused::ALL {
+                self.pause_case(no, what, lengths, &error, now);
+            }
         }
         self.touch(no);
     }
@@ -563,6 +583,23 @@ impl Core {
             }
             self.touch(no);
         }
+    }
+}
+
+/// The pause after another failure: twice as long as the one before.
+fn longer_pause(
+    old: Option<&Pause>,
+    (first, longest): (Duration, Duration),
+    error: &str,
+    now: Instant,
+) -> Pause {
+    let failures = old.map_or(1, |p| p.failures.saturating_add(1));
+    let doublings = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
+    let length = first.saturating_mul(doublings).min(longest);
+    Pause {
+        failures,
+        until: (now + length).max(old.map_or(now, |p| p.until)),
+        error: error.to_owned(),
     }
 }
 
@@ -618,13 +655,15 @@ fn note_progress(case: &mut Case, new: &Record) {
         case.seen_as_of = new.as_of;
         if let Some(ties) = case.ties.touched_mut() {
             ties.cleared_at = None;
+            if ties.origin == Origin::Nowhere {
+                // A start of an earlier attempt, whose runner numbers none, was let run.
+                ties.origin = Origin::Unknown;
+            }
         }
     }
     let began = container.state == ContainerState::Running || container.state.is_final();
     if let (true, Some(ties)) = (began, case.ties.touched_mut()) {
         ties.avoid = None;
-        if let Some(pause) = &mut ties.pause {
-            pause.failures = 0;
-        }
+        ties.pauses.forget_failures();
     }
 }

@@ -115,7 +115,7 @@ impl Core {
 }
 
 pub(crate) fn pausing(case: &Case, now: Instant) -> Reason {
-    match &case.ties.pause {
+    match case.ties.pauses.last(now) {
         Some(pause) => Reason::Pausing {
             remaining: pause.until.since(now),
             error: pause.error.clone(),

@@ -90,7 +90,7 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
     verdict
 }
 
-fn is_ours(entry: &Record) -> bool {
+pub(crate) fn is_ours(entry: &Record) -> bool {
     let taken = matches!(
         entry.state,
         ContainerState::Locked | ContainerState::Running
@@ -457,7 +457,7 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
             "that instance has to take containers again, or to go: no further attempt is allowed",
         );
     }
-    Verdict::settled(Reason::Stopping {
+    let verdict = Verdict::settled(Reason::Stopping {
         instance: instance.clone(),
     })
     .watching(instance)
@@ -472,7 +472,12 @@ fn placed(case: &Case, entry: &Record, instance: &InstanceId, world: &World<'_>)
         } else {
             "its priority is 0".into()
         },
-    })
+    });
+    match convenience {
+        // From the wish on, so that nobody is promised that room in the meantime.
+        true => verdict.with_room_on(instance),
+        false => verdict,
+    }
 }
 
 /// Whether no start of the latest attempt was ever sent, and none will be.
@@ -488,7 +493,7 @@ fn is_idle_lock(case: &Case, entry: &Record, worker: Option<&WorkerView>) -> boo
 
 /// Whether an attempt that is given up for our convenience is not the last one.
 fn may_try_again(entry: &Record, world: &World<'_>) -> bool {
-    entry.lock_count < world.config.max_dispatch_attempts
+    entry.tries < world.config.max_dispatch_attempts
 }
 
 /// No process is there; decides whether what is known is new enough to say that it is lost.

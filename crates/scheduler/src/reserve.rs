@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_types::{ContainerUuid, IdleBehavior, InstanceId, Instant};
+use longshore_types::{
+    ContainerState, ContainerUuid, IdleBehavior, InstanceId, Instant, WorkerState,
+};
 
 use crate::case::Case;
 use crate::core::Core;
 use crate::ids::{OrderKey, SlotNo};
+use crate::judge::is_ours;
 use crate::pass::Planned;
 use crate::shape::{Shape, Stop};
 use crate::slots::{Slot, SlotOn, Tier};
+
+/// Something is kept free for a container that has failed fewer times in a row than this.
+const PATIENCE: u32 = 4;
 
 /// Those whose best type is the same stand in one line; each such line is a scope.
 pub(crate) type ScopeNo = usize;
@@ -20,7 +26,11 @@ pub(crate) type ScopeNo = usize;
 struct Reservation {
     head: ContainerUuid,
     since: Instant,
+    /// When an instance is looked for again, if there was none to be had.
+    again: Instant,
     instance: Option<InstanceId>,
+    /// Whether the limit on containers is reached, so that nobody knows whether there is room.
+    limited: bool,
 }
 
 /// One reservation for each scope in which somebody waits.
@@ -36,17 +46,24 @@ impl Reservations {
 
     /// When the next instance is to be reserved, none if nobody waits for that.
     pub(crate) fn due(&self, after: Duration) -> Option<Instant> {
-        let open = self.scopes.values().filter(|r| r.instance.is_none());
-        open.map(|r| r.since + after).min()
+        let due = |r: &&Reservation| r.instance.is_none() && !r.limited;
+        let open = self.scopes.values().filter(due);
+        open.map(|r| (r.since + after).max(r.again)).min()
     }
 
     pub(crate) fn worker_gone(&mut self, id: &InstanceId, now: Instant) {
         for reservation in self.scopes.values_mut() {
-            if reservation.instance.as_ref() == Some(id) {
-                reservation.instance = None;
+            if reservation.instance.take_if(|kept| kept == id).is_some() {
                 // What it freed is given time to become an instance for the head.
                 reservation.since = now;
             }
+        }
+    }
+
+    /// Another one is reserved at once.
+    fn let_go_of(&mut self, id: &InstanceId) {
+        for reservation in self.scopes.values_mut() {
+            reservation.instance.take_if(|kept| kept == id);
         }
     }
 
@@ -84,14 +101,27 @@ impl Core {
     }
 
     pub(crate) fn reserve_and_give_back(&mut self, now: Instant) {
-        self.let_go_of_held();
+        self.let_go_of_held(now);
         let mut heads: BTreeMap<ScopeNo, (OrderKey, usize)> = BTreeMap::new();
+        let mut limited: BTreeSet<ScopeNo> = BTreeSet::new();
         for (id, shape) in self.shapes.iter() {
-            if let (Some((key, Stop::NoRoom(_))), Some(&scope)) =
-                (&shape.stop, shape.types().first())
-            {
-                let head = heads.entry(scope).or_insert((*key, id));
-                *head = (*head).min((*key, id));
+            let (Some((key, stop)), Some(&scope)) = (&shape.stop, shape.types().first()) else {
+                continue;
+            };
+            match stop {
+                Stop::NoRoom(_) => {
+                    let mut from_there = shape.queue.range(*key..);
+                    if let Some(key) =
+                        from_there.find(|key| self.cases.get(key.case).is_some_and(may_keep))
+                    {
+                        let head = heads.entry(scope).or_insert((*key, id));
+                        *head = (*head).min((*key, id));
+                    }
+                }
+                Stop::Containers(_) => {
+                    limited.insert(scope);
+                }
+                Stop::Supervisors(_) | Stop::NotAccepting => {}
             }
         }
         let scopes: BTreeSet<ScopeNo> = heads
@@ -100,6 +130,9 @@ impl Core {
             .copied()
             .collect();
         for scope in scopes {
+            if limited.contains(&scope) && self.stays_through_limit(scope) {
+                continue;
+            }
             let head = heads
                 .get(&scope)
                 .and_then(|(key, _)| self.cases.get(key.case));
@@ -112,18 +145,35 @@ impl Core {
         self.give_back();
     }
 
-    /// An instance that was put on hold, or is drained, is kept free for nobody: another one is.
-    fn let_go_of_held(&mut self) {
-        let held = |instance: &InstanceId| {
-            let view = self.workers.get(instance);
-            view.is_some_and(|view| view.idle_behavior != IdleBehavior::Run)
-        };
+    /// Whether whoever is first in a scope still waits: the limit on containers, which is reached
+    /// and left again with each that ends, changes nothing about that.
+    fn stays_through_limit(&mut self, scope: ScopeNo) -> bool {
+        let head = self.reservations.scopes.get(&scope).map(|r| r.head);
+        let waits = head.is_some_and(|head| self.case(head).is_some_and(waits_for_a_place));
+        if let Some(reservation) = self.reservations.scopes.get_mut(&scope) {
+            reservation.limited = waits;
+        }
+        waits
+    }
+
+    /// An instance that was put on hold, is drained or is on its way out is kept free for nobody:
+    /// another one is.
+    fn let_go_of_held(&mut self, now: Instant) {
         let kept = self.reservations.instances().map(|(_, id)| id.clone());
-        let held: Vec<InstanceId> = kept.filter(held).collect();
-        for instance in held {
+        for instance in kept.collect::<Vec<_>>() {
+            let Some(view) = self.workers.get(&instance) else {
+                continue;
+            };
+            let leaves = view.state == WorkerState::Shutdown;
+            let held = view.idle_behavior != IdleBehavior::Run;
+            if !leaves && !held {
+                continue;
+            }
             self.set_reserved(&instance, false);
-            for reservation in self.reservations.scopes.values_mut() {
-                reservation.instance.take_if(|kept| *kept == instance);
+            if leaves {
+                self.reservations.worker_gone(&instance, now);
+            } else {
+                self.reservations.let_go_of(&instance);
             }
         }
     }
@@ -142,7 +192,8 @@ impl Core {
         in_order.sort_unstable();
         for (_, shape, scope) in in_order {
             let waits = self.reservations.scopes.get(&scope);
-            let due = waits.is_some_and(|r| r.instance.is_none() && r.since + after <= now);
+            let due =
+                waits.is_some_and(|r| r.instance.is_none() && !r.limited && r.since + after <= now);
             if due {
                 self.choose_reserved(scope, shape, now);
             }
@@ -151,22 +202,21 @@ impl Core {
 
     /// Starts to count anew when somebody else is first in a scope; lets go of what was kept.
     fn follow_head(&mut self, scope: ScopeNo, head: Option<ContainerUuid>, now: Instant) {
+        if let Some(old) = self.reservations.scopes.get_mut(&scope) {
+            old.limited = false;
+        }
         let old = self.reservations.scopes.get(&scope);
         if old.map(|r| r.head) == head {
             return;
         }
-        // The head that has its place on the reserved instance keeps it.
         if let Some(Reservation {
             head: old,
             instance: Some(instance),
             ..
         }) = old
+            && self.still_comes(*old, instance, now)
         {
-            let slot = self.worker_slot(instance);
-            let placed = self.case(*old).and_then(|c| c.booking);
-            if placed.is_some_and(|b| Some(b.slot) == slot && !b.hard) {
-                return;
-            }
+            return;
         }
         let old = self.reservations.scopes.remove(&scope);
         if let Some(instance) = old.and_then(|r| r.instance) {
@@ -177,9 +227,26 @@ impl Core {
             let reservation = Reservation {
                 head,
                 since: now,
+                again: now,
                 instance: None,
+                limited: false,
             };
             self.reservations.scopes.insert(scope, reservation);
+        }
+    }
+
+    /// Whether a head that is not first in line any more is on its way to what is kept for it: it
+    /// has its place there until the next pass, or the controller is asked for it, or will be
+    /// again after a pause.
+    fn still_comes(&self, head: ContainerUuid, instance: &InstanceId, now: Instant) -> bool {
+        let Some(case) = self.case(head) else {
+            return false;
+        };
+        let there = self.worker_slot(instance);
+        match case.booking {
+            _ if !waits_for_a_place(case) => false,
+            Some(booking) => Some(booking.slot) == there,
+            None => case.calling.is_some() || case.ties.is_paused(now),
         }
     }
 
@@ -222,8 +289,8 @@ impl Core {
         }
         if let Some(reservation) = self.reservations.scopes.get_mut(&scope) {
             if best.is_none() {
-                // Looked for again after another while.
-                reservation.since = now;
+                // With the next one that is due, if that is sooner: it does not go before this one.
+                reservation.again = now + self.config.reserve_after;
             }
             reservation.instance = best;
         }
@@ -242,7 +309,7 @@ impl Core {
             .filter(|(_, s)| matches!(s.stop, Some((_, Stop::NoRoom(_)))))
             .filter(|(_, s)| self.quota_is_short(s.types()))
             .count();
-        let allowed = short.saturating_sub(self.workers.giving_back);
+        let allowed = short.saturating_sub(self.workers.going());
         if allowed == 0 {
             return;
         }
@@ -281,4 +348,20 @@ impl Core {
         let types = |case: &Case| self.shapes.types(case.shape).contains(&type_index);
         self.case(container).is_some_and(types)
     }
+}
+
+/// Whether a container is wanted, has not begun anywhere, and something may be kept free for it.
+fn waits_for_a_place(case: &Case) -> bool {
+    let waits = case.entry.as_ref().is_some_and(|entry| {
+        let before_start = [ContainerState::Queued, ContainerState::Locked];
+        before_start.contains(&entry.state) && is_ours(entry) && entry.priority >= 1
+    });
+    let begun = case.starting_on().is_some() || !case.ties.claims.is_empty();
+    waits && !begun && may_keep(case)
+}
+
+/// Whether something may be kept free for a container: not for one that comes to nothing again and
+/// again, which would keep it from everybody else.
+fn may_keep(case: &Case) -> bool {
+    case.ties.pauses.failures() < PATIENCE
 }

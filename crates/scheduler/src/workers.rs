@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_types::{InstanceId, Instant, WorkerView};
+use longshore_types::{InstanceId, Instant, WorkerState, WorkerView};
 
 use crate::ids::{NameKey, Slab, SlotNo, WorkerNo};
 
@@ -34,10 +34,17 @@ pub(crate) struct Workers {
     probe_dirty: Vec<WorkerNo>,
     /// Those whose books may differ from their views.
     pub(crate) dirty: Vec<WorkerNo>,
-    pub(crate) giving_back: usize,
+    giving_back: usize,
+    /// How many are being destroyed: their places in a quota are not free yet.
+    leaving: usize,
 }
 
 impl Workers {
+    /// How many were told to go, or are to be, and are there still.
+    pub(crate) fn going(&self) -> usize {
+        self.giving_back + self.leaving
+    }
+
     pub(crate) fn no(&self, id: &InstanceId) -> Option<WorkerNo> {
         self.by_name.get(&NameKey::of(id)).copied()
     }
@@ -82,6 +89,8 @@ impl Workers {
         let worker = self.list.get_mut(no)?;
         worker.type_index = type_index;
         let old = std::mem::replace(&mut worker.view, view);
+        self.leaving += usize::from(is_leaving(worker.view.as_ref()));
+        self.leaving -= usize::from(is_leaving(old.as_ref()));
         self.changed(no);
         old
     }
@@ -184,4 +193,8 @@ impl Workers {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerNo, &Worker)> {
         self.list.iter()
     }
+}
+
+fn is_leaving(view: Option<&WorkerView>) -> bool {
+    view.is_some_and(|view| view.state == WorkerState::Shutdown)
 }

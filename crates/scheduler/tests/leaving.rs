@@ -88,8 +88,7 @@ fn a_start_that_was_surely_refused_leaves_the_place_free_to_be_left() {
     assert_eq!(brief(&start), "start 1#1 a");
     core.action_failed(&start, "it is shut down", at(2));
     core.upsert_worker(shut_down(), at(2));
-    assert_eq!(briefs(&mut core, at(2)), QUIET, "after a pause");
-    assert_eq!(briefs(&mut core, at(3)), ["unlock 1"]);
+    assert_eq!(briefs(&mut core, at(2)), ["unlock 1"]);
 }
 
 #[test]

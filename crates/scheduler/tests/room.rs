@@ -328,6 +328,20 @@ fn only_a_quota_gives_back_and_only_what_nobody_in_line_can_use() {
     let mut first = core(std::slice::from_ref(&large), &workers);
     first.set_limits(at_quota(), at(1));
     assert_eq!(briefs(&mut first, at(1)), ["give back a"]);
+    // It uses its place in the quota up until it is gone: no other has to go for the same container.
+    let state = WorkerState::Shutdown;
+    let going = WorkerView {
+        state,
+        ..idle("a", "small")
+    };
+    first.upsert_worker(going, at(2));
+    assert_eq!(briefs(&mut first, at(2)), none);
+    first.remove_worker(&"a".into(), at(3));
+    assert_eq!(
+        briefs(&mut first, at(3)),
+        ["give back b"],
+        "it was not enough"
+    );
     let mut limits = at_quota();
     limits.quota_blocked.clear();
     let mut second = core(std::slice::from_ref(&large), &workers);
@@ -547,6 +561,41 @@ fn each_scope_has_a_reservation_of_its_own_and_half_of_the_instances_stay_free()
 }
 
 #[test]
+fn who_waits_longest_for_one_of_the_few_reservations_is_served_first() {
+    let mut config = config();
+    config.maximum_price_factor = 1.0;
+    let mut core = Core::new(config);
+    core.set_limits(at_quota(), at(0));
+    // Of three instances one is kept free at most.
+    for (id, name, n) in [("a", "medium", 11), ("b", "large", 12), ("c", "small", 13)] {
+        core.upsert_entry(running(n, id), at(0));
+        let view = holding(idle(id, name), n, 1, HeldPhase::Running);
+        core.upsert_worker(view, at(0));
+    }
+    for (n, vcpus) in [(1, 4), (2, 8), (8, 8), (9, 4)] {
+        core.upsert_entry(sized(queued(n), vcpus), at(0));
+    }
+    drain(&mut core, at(0));
+    core.upsert_entry(sized(queued(3), 2), at(285));
+    drain(&mut core, at(285));
+    drain(&mut core, at(300));
+    assert_eq!(kept(&core, 9, 300), ["a for 01"]);
+    core.remove_entry(uuid(11), at(580));
+    core.upsert_worker(probed(idle("a", "medium"), 580), at(580));
+    assert_eq!(briefs(&mut core, at(580)), ["lock 1 a"]);
+    core.upsert_entry(sized(placed(1, "a"), 4), at(581));
+    assert_eq!(briefs(&mut core, at(581)), ["start 1#1 a"]);
+    assert_eq!(core.poll_timeout().unwrap().at, at(585));
+    drain(&mut core, at(585));
+    assert_eq!(kept(&core, 8, 585), ["b for 02"]);
+    assert_eq!(
+        core.poll_timeout().unwrap().at,
+        at(881),
+        "for 9, first since 581"
+    );
+}
+
+#[test]
 fn an_instance_on_hold_is_kept_free_for_nobody() {
     let mut core = Core::new(config());
     core.set_limits(at_quota(), at(0));
@@ -571,6 +620,176 @@ fn an_instance_on_hold_is_kept_free_for_nobody() {
         assert_eq!(kept(&core, 2, 301), ["b for 01"], "{behavior:?}");
     }
     core.check_invariants().unwrap();
+}
+
+/// Two instances of 4 vCPUs, each with a container of 1; "a" is kept free for container 1.
+fn with_reservation() -> Core {
+    let mut core = Core::new(config());
+    core.set_limits(at_quota(), at(0));
+    for (id, n) in [("a", 11), ("b", 12)] {
+        core.upsert_entry(running(n, id), at(0));
+        let view = holding(idle(id, "medium"), n, 1, HeldPhase::Running);
+        core.upsert_worker(view, at(0));
+    }
+    for n in [1, 2] {
+        core.upsert_entry(sized(queued(n), 4), at(0));
+    }
+    drain(&mut core, at(0));
+    drain(&mut core, at(300));
+    assert_eq!(kept(&core, 2, 300), ["a for 01"]);
+    core
+}
+
+/// As at the quota, and no more containers may run than so many.
+fn at_quota_and(max_containers: u32) -> Limits {
+    let mut limits = at_quota();
+    limits.max_containers = Some(max_containers);
+    limits
+}
+
+#[test]
+fn an_instance_stays_reserved_while_the_limit_on_containers_is_reached() {
+    let mut core = with_reservation();
+    core.set_limits(at_quota_and(2), at(305));
+    drain(&mut core, at(305));
+    core.set_limits(at_quota(), at(306));
+    // One that would have room beside what runs there.
+    core.upsert_entry(sized(queued(21), 3), at(306));
+    drain(&mut core, at(306));
+    assert_eq!(kept(&core, 2, 306), ["a for 01"]);
+    core.check_invariants().unwrap();
+}
+
+#[test]
+fn the_limit_on_containers_does_not_make_the_first_in_line_wait_anew() {
+    for (left, reserved) in [(250, 300), (450, 450)] {
+        let mut core = Core::new(config());
+        core.set_limits(at_quota(), at(0));
+        for (id, n) in [("a", 11), ("b", 12)] {
+            core.upsert_entry(running(n, id), at(0));
+            let view = holding(idle(id, "medium"), n, 1, HeldPhase::Running);
+            core.upsert_worker(view, at(0));
+        }
+        for n in [1, 2] {
+            core.upsert_entry(sized(queued(n), 4), at(0));
+        }
+        drain(&mut core, at(0));
+        core.set_limits(at_quota_and(2), at(200));
+        drain(&mut core, at(200));
+        // Nothing is kept free as long as it is not room that lacks, and nobody is woken for that.
+        assert_eq!(core.poll_timeout(), None);
+        drain(&mut core, at(left - 1));
+        assert_eq!(kept(&core, 2, left - 1), Vec::<String>::new());
+        core.set_limits(at_quota(), at(left));
+        drain(&mut core, at(left));
+        drain(&mut core, at(reserved));
+        assert_eq!(kept(&core, 2, reserved), ["a for 01"], "left at {left}");
+    }
+}
+
+#[test]
+fn an_instance_stays_reserved_for_a_head_whose_lock_is_refused() {
+    let mut core = with_reservation();
+    for n in [21, 22] {
+        core.upsert_entry(sized(queued(n), 3), at(305));
+    }
+    drain(&mut core, at(305));
+    core.remove_entry(uuid(11), at(310));
+    core.upsert_worker(probed(idle("a", "medium"), 310), at(310));
+    let lock = core.poll_action(at(310)).unwrap();
+    assert_eq!(brief(&lock), "lock 1 a");
+    let others = |actions: Vec<String>| actions.iter().any(|action| action.ends_with(" a"));
+    assert!(!others(briefs(&mut core, at(310))));
+    core.action_failed(&lock, "the store cannot be written", at(311));
+    assert!(!others(briefs(&mut core, at(311))), "small ones take it");
+    assert_eq!(briefs(&mut core, at(312)), ["lock 1 a"]);
+    assert_eq!(kept(&core, 2, 312), ["a for 01"]);
+    // Once it starts there nothing is kept for it any more.
+    core.upsert_entry(sized(placed(1, "a"), 4), at(313));
+    assert_eq!(briefs(&mut core, at(313)), ["start 1#1 a"]);
+    assert_eq!(kept(&core, 2, 313), Vec::<String>::new());
+}
+
+#[test]
+fn a_head_that_comes_to_nothing_again_and_again_keeps_nothing_from_the_others() {
+    let mut core = with_reservation();
+    core.remove_entry(uuid(11), at(310));
+    core.upsert_worker(probed(idle("a", "medium"), 310), at(310));
+    let mut tries = 0;
+    let mut next = None;
+    for t in 310..900 {
+        while let Some(action) = core.poll_action(at(t)) {
+            match brief(&action).as_str() {
+                "lock 1 a" => {
+                    tries += 1;
+                    core.action_failed(&action, "it has no start document", at(t));
+                }
+                "lock 2 a" => next = Some(t),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((tries, next), (4, Some(317)), "7 s: pauses of 1, 2 and 4");
+    // Another one of its kind that comes after it is the first one for whom something is kept.
+    core.upsert_entry(sized(queued(3), 4), at(900));
+    drain(&mut core, at(900));
+    drain(&mut core, at(1200));
+    assert_eq!(kept(&core, 1, 1200), ["a for 03"]);
+}
+
+#[test]
+fn an_instance_on_its_way_out_is_kept_free_for_nobody() {
+    let mut core = with_reservation();
+    let leaving = WorkerView {
+        state: WorkerState::Shutdown,
+        ..holding(idle("a", "medium"), 11, 1, HeldPhase::Running)
+    };
+    core.upsert_worker(leaving, at(301));
+    drain(&mut core, at(301));
+    assert_eq!(kept(&core, 2, 301), Vec::<String>::new());
+    // It is given time to become another instance.
+    assert_eq!(core.poll_timeout().unwrap().at, at(601));
+    drain(&mut core, at(601));
+    assert_eq!(kept(&core, 2, 601), ["b for 01"]);
+}
+
+#[test]
+fn what_others_run_is_not_at_our_expense() {
+    let mut core = Core::new(config());
+    let limits = Limits {
+        max_containers: Some(2),
+        ..Limits::default()
+    };
+    core.set_limits(limits, at(0));
+    for n in 1..5 {
+        let theirs = with(running(n, "elsewhere"), |c| c.locked_by_us = false);
+        core.upsert_entry(theirs, at(0));
+        core.upsert_entry(with(locked(10 + n), |c| c.locked_by_us = false), at(0));
+    }
+    core.upsert_worker(idle("a", "small"), at(0));
+    core.upsert_entry(queued(21), at(0));
+    assert_eq!(briefs(&mut core, at(0)), ["lock 21 a"]);
+    core.upsert_entry(queued(22), at(0));
+    drain(&mut core, at(0));
+    assert_eq!(core.waiting().count(), 2, "ours alone stand in line");
+}
+
+#[test]
+fn those_that_waited_beside_one_without_room_are_told_when_it_has_room() {
+    let mut core = Core::new(config());
+    // What it is told of a third is that it takes all there is.
+    let mut full = holding(idle("a", "small"), 3, 1, HeldPhase::Running);
+    full.granted = full.capacity;
+    full.containers[0].granted = full.capacity;
+    core.upsert_worker(full, at(0));
+    for n in [1, 2] {
+        core.upsert_entry(sized(placed(n, "a"), 1), at(0));
+    }
+    assert_eq!(briefs(&mut core, at(0)), Vec::<String>::new());
+    core.upsert_worker(probed(idle("a", "small"), 5), at(5));
+    let mut started = briefs(&mut core, at(5));
+    started.sort();
+    assert_eq!(started, ["start 1#1 a", "start 2#1 a"]);
 }
 
 #[test]

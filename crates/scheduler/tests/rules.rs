@@ -354,6 +354,16 @@ fn what_was_started_before_it_was_withdrawn_goes_on_and_can_be_killed() {
     assert_eq!(briefs(&mut core, at(4)), ["kill 1#1 a"]);
 }
 
+#[test]
+fn room_is_kept_for_what_is_withdrawn_from_the_wish_on() {
+    let boots = probed(booting("a", "medium"), 1);
+    scene()
+        .entry(placed(1, "a"))
+        .entry(with(queued(2), |c| c.request = request(4)))
+        .worker(boots)
+        .gives(&["withdraw 1#1 a", "create medium"], "to stop");
+}
+
 /// Two that an earlier process may have started where only one of them fits.
 fn two_for_one_place() -> Scene {
     let whole = |entry| with(entry, |c| c.request = request(2));
@@ -414,6 +424,19 @@ fn the_last_attempt_is_not_given_up_for_our_convenience() {
     start(9, 1).gives(&["withdraw 1#9 a"], "to stop");
     start(10, 1).gives(QUIET, "no further attempt is allowed");
     start(10, 0).gives(&["kill 1#10 a"], "to stop");
+}
+
+#[test]
+fn attempts_whose_machines_were_lost_are_not_tries_where_the_controller_counts_those() {
+    let held = || stopped_taking(idle("a", "small"));
+    let start = |given_back| {
+        let eleventh = with(placed(1, "a"), |c| {
+            (c.lock_count, c.given_back) = (11, Some(given_back));
+        });
+        scene().entry(eleventh).worker(held())
+    };
+    start(8).gives(&["withdraw 1#11 a"], "to stop");
+    start(9).gives(QUIET, "no further attempt is allowed");
 }
 
 #[test]
@@ -684,6 +707,38 @@ fn failures_pause_one_container_longer_and_longer() {
 }
 
 #[test]
+fn what_instances_refuse_does_not_put_off_what_the_controller_is_told() {
+    let mut core = scene()
+        .entry(placed(1, "a"))
+        .worker(idle("a", "small"))
+        .limits(|l| l.absence_is_evidence = true)
+        .core();
+    let mut now = at(1);
+    for _ in 0..9 {
+        let start = drain(&mut core, now).remove(0);
+        assert_eq!(brief(&start), "start 1#1 a");
+        core.action_failed(&start, "refused", now);
+        assert_eq!(briefs(&mut core, now), QUIET);
+        now = core.poll_timeout().unwrap().at;
+    }
+    // It is started once more, and its instance is lost.
+    let start = drain(&mut core, now).remove(0);
+    core.action_failed(&start, "refused", now);
+    core.upsert_worker(holding(idle("a", "small"), 1, 1, HeldPhase::Running), now);
+    drain(&mut core, now);
+    core.remove_worker(&"a".into(), now);
+    let lost = drain(&mut core, now).remove(0);
+    assert_eq!(brief(&lost), "lost 1#1: its instance was lost");
+    core.action_failed(&lost, "503", now);
+    let again = now + std::time::Duration::from_secs(1);
+    assert_eq!(core.poll_timeout().unwrap().at, again);
+    assert_eq!(
+        briefs(&mut core, again),
+        ["lost 1#1: its instance was lost"]
+    );
+}
+
+#[test]
 fn failed_creates_pause_their_type_only() {
     let mut core = scene().entry(queued(1)).core();
     core.upsert_entry(with(queued(2), |c| c.request = request(8)), at(1));
@@ -709,4 +764,77 @@ fn an_answer_as_old_as_the_record_is_no_answer() {
         .worker(probed(idle("a", "small"), 1))
         .worker(stopped_taking(probed(idle("b", "small"), 0)))
         .gives(QUIET, "an earlier attempt may still run on b");
+}
+
+#[test]
+fn a_call_that_failed_does_not_keep_what_is_outdated_from_being_ended() {
+    let mut core = Core::new(config());
+    core.upsert_entry(with(running(1, "a"), |c| c.lock_count = 2), at(0));
+    core.upsert_worker(idle("b", "small"), at(0));
+    core.remove_worker(&"a".into(), at(0));
+    let mut now = 0;
+    for failures in 1..9 {
+        let lost = core.poll_action(at(now)).unwrap();
+        assert_eq!(brief(&lost), "lost 1#2: its instance was lost");
+        core.action_failed(&lost, "the disk is full", at(now));
+        assert_eq!(briefs(&mut core, at(now)), Vec::<String>::new());
+        let Some(Reason::Pausing { error, remaining }) = core.reason(uuid(1), at(now)) else {
+            panic!("{:?}", core.reason(uuid(1), at(now)));
+        };
+        assert_eq!(error, "the disk is full");
+        let pause = (1_u64 << (failures - 1)).min(30);
+        assert_eq!(remaining.as_secs(), pause, "after {failures} failures");
+        now += pause;
+    }
+    let lost = core.poll_action(at(now)).unwrap();
+    core.action_failed(&lost, "the disk is full", at(now));
+    let old = holding(idle("b", "small"), 1, 1, HeldPhase::Running);
+    core.upsert_worker(old, at(now));
+    assert_eq!(briefs(&mut core, at(now)), ["kill 1#1 b"]);
+}
+
+/// Where runners number no attempts, a start of an earlier one may be let run as the latest.
+#[test]
+fn what_runs_though_its_start_was_refused_is_looked_for() {
+    for refused_first in [true, false] {
+        let mut core = Core::new(arvados());
+        let limits = Limits {
+            absence_is_evidence: true,
+            ..Limits::default()
+        };
+        core.set_limits(limits, at(0));
+        core.upsert_entry(queued(1), at(0));
+        core.upsert_worker(idle("a", "small"), at(0));
+        assert_eq!(briefs(&mut core, at(0)), ["lock 1 a"]);
+        core.upsert_entry(locked(1), at(1));
+        let start = core.poll_action(at(1)).unwrap();
+        assert_eq!(brief(&start), "start 1#1 a");
+        let runs = |core: &mut Core| {
+            let seen = QueueEntry {
+                as_of: at(2),
+                ..with(locked(1), |c| c.state = ContainerState::Running)
+            };
+            core.upsert_entry(seen, at(2));
+        };
+        if refused_first {
+            core.action_failed(&start, "refused", at(2));
+            runs(&mut core);
+        } else {
+            runs(&mut core);
+            core.action_failed(&start, "refused", at(2));
+        }
+        drain(&mut core, at(2));
+        core.remove_worker(&"a".into(), at(3));
+        drain(&mut core, at(3));
+        let again = QueueEntry {
+            as_of: at(4),
+            ..with(locked(1), |c| c.state = ContainerState::Running)
+        };
+        core.upsert_entry(again, at(4));
+        assert_eq!(
+            briefs(&mut core, at(4)),
+            ["lost 1#1: its supervisor was lost"],
+            "refused first: {refused_first}"
+        );
+    }
 }

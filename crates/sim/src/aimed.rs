@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
-use longshore_fakecloud::{CallKind, Latency, Spread};
+use longshore_cloud::Scope;
+use longshore_fakecloud::{CallKind, Latency, Quota, Spread};
 
 use crate::random::Random;
-use crate::{Arrivals, ControllerShape, FaultKind, Scenario};
+use crate::{Arrivals, ControllerShape, FaultKind, Job, Scenario};
+
+/// How long small containers keep coming.
+const STREAM: Duration = Duration::from_secs(3 * 3_600);
+/// About how long half of those run.
+const STREAM_RUNTIME: Duration = Duration::from_secs(360);
+/// How many large ones come among them.
+const STREAM_LARGE: usize = 3;
 
 impl Scenario {
     /// Makes a world for one race, of one seed in two.
@@ -18,6 +26,8 @@ impl Scenario {
             6..8 => self.lose_news(random),
             10 => self.start_astray(random),
             8..10 => self.answer_out_of_order(random),
+            11 => self.repeat_starts(random),
+            12 => self.stream(random),
             _ => {}
         }
     }
@@ -73,14 +83,7 @@ impl Scenario {
     /// Machines on which much happens are slow, and what they answer arrives in another order than
     /// it was asked for.
     fn answer_out_of_order(&mut self, random: &mut Random) {
-        if self.controller == ControllerShape::Bare {
-            self.controller = ControllerShape::Outside;
-        }
-        self.arrivals = Arrivals::Steady {
-            containers: 60 + random.index(41),
-            runtime: random.seconds(10, 30),
-        };
-        self.config.pool.max_instances = 3;
+        self.crowd(random);
         for (kind, rate) in [
             (FaultKind::Slow, 80_000),
             (FaultKind::AnswerLost, 60_000),
@@ -89,6 +92,33 @@ impl Scenario {
         ] {
             self.faults.set(kind, rate);
         }
+    }
+
+    /// Starts stand still on machines on which much happens, their repetitions wait behind them, and
+    /// reports from before are long on their way.
+    fn repeat_starts(&mut self, random: &mut Random) {
+        self.crowd(random);
+        // Longer than a start stands still, so that the machine goes on meanwhile.
+        self.config.pool.timeout_term = Duration::from_secs(700);
+        for (kind, rate) in [
+            (FaultKind::DiskStall, 150_000),
+            (FaultKind::StartWaits, 900_000),
+            (FaultKind::OldReport, 400_000),
+        ] {
+            self.faults.set(kind, rate);
+        }
+    }
+
+    /// Many short containers on few machines, of runners that number attempts.
+    fn crowd(&mut self, random: &mut Random) {
+        if self.controller == ControllerShape::Bare {
+            self.controller = ControllerShape::Outside;
+        }
+        self.arrivals = Arrivals::Steady {
+            containers: 60 + random.index(41),
+            runtime: random.seconds(10, 30),
+        };
+        self.config.pool.max_instances = 3;
     }
 
     /// Starts stand still at a controller that keeps states only, and that often does not let their
@@ -107,6 +137,36 @@ impl Scenario {
         ] {
             self.faults.set(kind, rate);
         }
+    }
+
+    /// For hours, most of them without faults, more small containers than there is room for, and now
+    /// and then one that needs an instance for itself: room for it comes about only if it is kept
+    /// free.
+    fn stream(&mut self, random: &mut Random) {
+        let room = 2 + random.below(3);
+        let others = u64::try_from(self.others).unwrap_or_default();
+        self.cloud.quotas = vec![Quota::instances(Scope::Everything, room + others)];
+        // Those of one kind share a small instance by two, those of the other a large one.
+        let vcpus = if random.percent(50) { 1 } else { 3 };
+        let of_two_thirds = STREAM_RUNTIME.as_secs() * 2 / 3;
+        let period = STREAM_RUNTIME / 2 / u32::try_from(room).unwrap_or(1);
+        let count = STREAM.as_secs() / period.as_secs();
+        let small = (0..count).map(|_| {
+            let at = random.between(Duration::ZERO, STREAM);
+            let runtime = random.seconds(of_two_thirds, STREAM_RUNTIME.as_secs() * 2);
+            let mut job = Job::new(at, runtime);
+            job.vcpus = vcpus;
+            job
+        });
+        let mut jobs: Vec<Job> = small.collect();
+        for _ in 0..STREAM_LARGE {
+            let at = random.between(Duration::ZERO, STREAM / 2);
+            let mut job = Job::new(at, random.seconds(60, STREAM_RUNTIME.as_secs()));
+            job.vcpus = 8;
+            job.priority = 600;
+            jobs.push(job);
+        }
+        self.arrivals = Arrivals::Trace(jobs);
     }
 
     /// Dispatchers die, and their heirs find machines with work that do not feel well.

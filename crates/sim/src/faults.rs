@@ -152,6 +152,15 @@ pub enum FaultKind {
     OldAnswer,
     /// A start is refused while an earlier one of the same attempt stands still.
     StartRefused,
+    /// A start waits behind an earlier one of the same attempt that stands still, and goes on right
+    /// after it.
+    StartWaits,
+    /// A machine cannot give an output that it has.
+    OutputRefused,
+    /// An operator puts an instance on hold for a while, drains it, or has it destroyed.
+    Operator,
+    /// An operator stops the dispatcher, or has it wind down, and starts it anew soon after.
+    Stopped,
 }
 
 /// What no dispatcher can survive, and what is therefore in no ready-made set of rates: an
@@ -161,7 +170,7 @@ const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 73] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -231,6 +240,10 @@ impl FaultKind {
         Self::Away,
         Self::OldAnswer,
         Self::NewsLost,
+        Self::StartWaits,
+        Self::OutputRefused,
+        Self::Operator,
+        Self::Stopped,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -261,6 +274,8 @@ impl FaultKind {
                 | Self::OldReport
                 | Self::OldAnswer
                 | Self::StartRefused
+                | Self::StartWaits
+                | Self::OutputRefused
         )
     }
 
@@ -335,6 +350,10 @@ impl FaultKind {
             Self::OldReport => "old report",
             Self::OldAnswer => "old answer",
             Self::StartRefused => "start refused",
+            Self::StartWaits => "start waits",
+            Self::OutputRefused => "output refused",
+            Self::Operator => "operator",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -389,6 +408,7 @@ impl Faults {
             FaultKind::OldReport | FaultKind::OldAnswer => 30_000,
             FaultKind::BootProbeFails | FaultKind::HalfOpen => 12_000,
             FaultKind::StartRefused => 500_000,
+            FaultKind::StartWaits | FaultKind::OutputRefused => 300_000,
             kind if kind.is_per_million() => 10_000,
             FaultKind::Cancel | FaultKind::HoldBack | FaultKind::Reprioritize => 8_000,
             FaultKind::OtherLocks => 20_000,

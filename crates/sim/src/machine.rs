@@ -65,6 +65,19 @@ pub(crate) struct Heard {
     pub(crate) judged: bool,
     /// What it was heard to have run.
     pub(crate) runs: BTreeSet<(ContainerUuid, Attempt)>,
+    /// Starts that were asked for, of which nobody has said yet what came of them.
+    pub(crate) doubts: BTreeMap<ContainerUuid, Doubt>,
+}
+
+/// A start that was asked for, of which nobody has said yet what came of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubt {
+    pub(crate) attempt: Attempt,
+    /// When that was, or, if an answer was lost, when the first one was missed; or when counting
+    /// began anew.
+    pub(crate) since: Instant,
+    /// Whether an answer was lost, so that no later one says that nothing was started.
+    pub(crate) lost: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +108,8 @@ pub(crate) struct Machine {
     pub(crate) clock: i64,
     /// Starts that stand still before they take their lock, and when they go on.
     pub(crate) stalled: BTreeMap<(ContainerUuid, Attempt), Instant>,
+    /// Starts that wait behind one of these, and when they go on.
+    pub(crate) behind: BTreeSet<(ContainerUuid, Attempt, Instant)>,
     /// Those beside which another start of the same attempt was let through.
     pub(crate) overtaken: BTreeSet<(ContainerUuid, Attempt)>,
     pub(crate) heard: Heard,
@@ -141,6 +156,7 @@ impl Machine {
             idle_time: Duration::ZERO,
             clock: 0,
             stalled: BTreeMap::new(),
+            behind: BTreeSet::new(),
             overtaken: BTreeSet::new(),
             heard: Heard::new(born),
             unforeseen: BTreeSet::new(),

@@ -25,6 +25,8 @@ pub enum Rule {
     StartedAfterEnd,
     /// What the controller is told of an end is what happened.
     FalseResult,
+    /// An end is told only when its output is home, or as one whose output is lost.
+    OutputMissing,
     /// An attempt that never ran is not told as one that was lost: that would cost a retry.
     RetryWasted,
     /// Nothing is killed that its owner wants and the controller counts on.
@@ -43,6 +45,13 @@ pub enum Rule {
     /// all runtimes, and four times the longest one: the longest pauses and hold-offs are half an
     /// hour, one instance at least can be had, and what was lost with one runs again.
     NotEnded,
+    /// Whoever waits and is to be served before all others, by priority, age and UUID, starts within
+    /// twice the sum of `reserve_after`, the longest runtime, `timeout_booting`, and five minutes for
+    /// an instance that has to go for another: the first such sum is that of somebody in another
+    /// line for whom an instance is kept free already. That is from an hour after the last fault on,
+    /// if there were any; supervisors, which may wait for others of their kind, are left aside, and
+    /// those come before it that are locked and have lost their place.
+    FirstPassedOver,
     /// With the faults ended and every container ended, each instance is given back within
     /// `timeout_idle` and half an hour, in which those that do not answer are given up.
     NotGivenBack,
@@ -77,11 +86,12 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::RunsTwice,
         Self::StartedTwice,
         Self::StartedAfterEnd,
         Self::FalseResult,
+        Self::OutputMissing,
         Self::RetryWasted,
         Self::KilledWrongly,
         Self::CancelledWrongly,
@@ -90,6 +100,7 @@ impl Rule {
         Self::TooManyCreates,
         Self::OthersTouched,
         Self::NotEnded,
+        Self::FirstPassedOver,
         Self::NotGivenBack,
         Self::IdleTooLong,
         Self::GivenUpEarly,
@@ -111,6 +122,7 @@ impl fmt::Display for Rule {
             Self::StartedTwice => "an attempt is started twice",
             Self::StartedAfterEnd => "an attempt is started after its end was told",
             Self::FalseResult => "the controller is told something that is not so",
+            Self::OutputMissing => "an end is told without its output",
             Self::RetryWasted => "a retry is spent on an attempt that never ran",
             Self::KilledWrongly => "a container is killed that is wanted",
             Self::CancelledWrongly => "a container is cancelled without a reason",
@@ -119,6 +131,7 @@ impl fmt::Display for Rule {
             Self::TooManyCreates => "there are more creates under way than allowed",
             Self::OthersTouched => "what is of others is touched",
             Self::NotEnded => "a container does not end",
+            Self::FirstPassedOver => "the first in line is passed over",
             Self::NotGivenBack => "an instance is not given back",
             Self::IdleTooLong => "an instance is kept with nothing to do",
             Self::GivenUpEarly => "an instance with work is given up too early",

@@ -292,7 +292,8 @@ impl Scenario {
     /// one is made for a race that is seldom met elsewhere: creates that answer late, starts in
     /// doubt that are to be killed, dispatchers that start anew among machines whose boot probes
     /// fail, news of the controller that are lost while older answers are on their way, machines
-    /// that answer in another order than they were asked.
+    /// that answer in another order than they were asked, starts that are repeated while an earlier
+    /// try stands still; or for waiting: small containers for hours, and large ones among them.
     ///
     /// ```
     /// use longshore_sim::Scenario;
@@ -348,6 +349,10 @@ impl Scenario {
         if random.percent(40) {
             scenario.prefer_cheap(&mut random);
         }
+        let mut more = Random::new(seed ^ 0x50be);
+        if more.percent(30) {
+            scenario.supervise(&mut more);
+        }
         scenario.aim(&mut random);
         scenario.cloud.capabilities.rented |= random.percent(50);
         scenario.config.pool.timeout_unattended = random.seconds(600, 3_600);
@@ -372,6 +377,16 @@ impl Scenario {
             containers: 80 + random.index(41),
             runtime: random.seconds(400, 600),
         };
+    }
+
+    /// Has some containers mostly wait for others.
+    fn supervise(&mut self, random: &mut Random) {
+        self.arrivals = Arrivals::drawn(self);
+        if let Arrivals::Trace(jobs) = &mut self.arrivals {
+            for job in jobs {
+                job.supervisor = random.percent(20);
+            }
+        }
     }
 
     /// Adds preemptible types, and has some containers run on those.
@@ -399,12 +414,10 @@ fn config(types: Vec<InstanceType>) -> Config {
     let mut pool = longshore_pool::Config::new("zzzzz", types.clone());
     pool.console_output = true;
     let mut scheduler = longshore_scheduler::Config::new(types);
-    scheduler.records_placement = true;
     scheduler.reserve_extra_ram = ByteSize::ZERO;
     scheduler.keep_buffers_per_vcpu = 0;
     let queue = Capabilities {
         pushes: true,
-        records_placement: true,
         takes_reports: true,
     };
     Config::new(pool, scheduler, queue)

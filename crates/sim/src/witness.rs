@@ -40,6 +40,8 @@ pub(crate) struct Witness {
     /// When the latest attempt was locked.
     locked_at: BTreeMap<ContainerUuid, Instant>,
     locks: Locks,
+    /// Attempts whose output has come home. They write to one stream.
+    brought_home: BTreeSet<(ContainerUuid, Attempt)>,
     /// The newest attempt of which the controller was told that nothing is left.
     closed: BTreeMap<ContainerUuid, Attempt>,
     submitted: BTreeMap<ContainerUuid, Instant>,
@@ -270,8 +272,21 @@ impl Witness {
         }
     }
 
+    /// The output of an attempt has reached the dispatcher, and is kept.
+    pub(crate) fn brought_home(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        self.brought_home.insert((uuid, attempt));
+    }
+
     /// The controller takes the end of the latest attempt of a container.
     pub(crate) fn end_told(&mut self, uuid: ContainerUuid, attempt: Attempt, exit: &Exit) {
+        let home = exit.stdout_bytes == 0 || self.brought_home.contains(&(uuid, attempt));
+        if !home && !exit.stdout_lost {
+            let what = format!(
+                "{uuid} attempt {attempt}, which wrote {} bytes",
+                exit.stdout_bytes
+            );
+            self.find(Rule::OutputMissing, &[uuid.to_string()], what);
+        }
         let process = self.processes.get(&(uuid, attempt));
         // It may be told late, when its machine is there again.
         let went = process.is_some_and(|process| self.times_gone(&process.instance) > process.gone);

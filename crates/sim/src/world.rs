@@ -4,7 +4,9 @@ mod checks;
 mod dispatcher;
 mod hosts;
 mod leading;
+mod line;
 mod misfortune;
+mod operator;
 mod processes;
 mod provider;
 mod queue;
@@ -79,6 +81,8 @@ enum Event {
     Unstall(Box<Arrival>),
     /// The provider is as usual again.
     Ends(FaultKind),
+    /// An operator lets an instance run again.
+    Release(InstanceId),
     /// Somebody holds a container back.
     HoldBack(ContainerUuid),
     /// The provider stops refusing something.
@@ -170,6 +174,12 @@ pub(crate) struct World {
     end: Instant,
     /// When every container was seen to have ended, after the faults.
     ended_at: Option<Instant>,
+    /// Who is first in line, and since when.
+    first: line::First,
+    /// When the last fault had ended, and there was a dispatcher.
+    calm_since: Option<Instant>,
+    /// The longest that a container runs.
+    longest: Duration,
     /// Since when everything has.
     over_since: Option<Instant>,
     events: BTreeMap<(Instant, u64), Event>,
@@ -201,6 +211,8 @@ pub(crate) struct World {
     /// Until when whatever the controller tells by itself is lost.
     news_lost_until: Instant,
     watcher: Option<Watcher>,
+    /// Whether [`Event::WatchDue`] is to come.
+    watch_is_due: bool,
     witness: Witness,
     story: Story,
     jobs: Vec<Job>,
@@ -242,9 +254,7 @@ impl World {
         cloud.events_max = CLOUD_EVENTS_MAX;
         config.pool.capabilities = cloud.capabilities.clone();
         let is_bare = scenario.controller == ControllerShape::Bare;
-        config.queue.records_placement = !is_bare;
         config.queue.takes_reports = !is_bare;
-        config.scheduler.records_placement = !is_bare;
         config.queue.pushes &= !scenario.controller.is_outside();
         let epoch = cloud.epoch;
         let largest = config.pool.types.iter().map(|t| t.vcpus).max().unwrap_or(1);
@@ -265,6 +275,9 @@ impl World {
             served_in_calm: false,
             end: Instant::FAR_FUTURE,
             ended_at: None,
+            first: line::First::default(),
+            calm_since: None,
+            longest: jobs.iter().map(|job| job.runtime).max().unwrap_or_default(),
             over_since: None,
             events: BTreeMap::new(),
             sequence: 0,
@@ -287,6 +300,7 @@ impl World {
             outage_until: now,
             news_lost_until: now,
             watcher: None,
+            watch_is_due: false,
             witness: Witness::default(),
             story: Story::new(),
             to_come: jobs.len(),
@@ -372,6 +386,7 @@ impl World {
         self.take_effects();
         self.take_effects_aside();
         self.wake_watcher();
+        self.note_first();
         self.check_step();
         true
     }
@@ -385,7 +400,7 @@ impl World {
                 self.process_due(&instance, uuid, attempt);
             }
             Event::PollDue(instance) => self.answer_polls(&instance),
-            Event::WatchDue => {}
+            Event::WatchDue => self.watch_due(),
             Event::Recover(instance) => self.recover(&instance),
             Event::Misfortune(kind) => self.befall(kind),
             Event::Die => self.die(),
@@ -400,6 +415,7 @@ impl World {
             Event::SwitchDue(instance) => self.switch_due(&instance),
             Event::Unstall(arrival) => self.unstall(&arrival),
             Event::Ends(kind) => self.end_of(kind),
+            Event::Release(instance) => self.release(instance),
             Event::HoldBack(uuid) => {
                 self.controller.set_priority(uuid, 0, self.now);
                 self.take_transitions();
@@ -455,6 +471,7 @@ impl World {
             request,
             supervisor: job.supervisor,
             lock_count: 0,
+            given_back: None,
             locked_by_us: false,
             placed_on: None,
             revision: 0,

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_exec::Alone;
 use ssh2::{Channel, Session};
 use tokio::time::Instant;
 
@@ -24,7 +25,8 @@ pub(crate) const WINDOW: u32 = 64 * 1024;
 const PACKET: u32 = 32 * 1024;
 /// After a command ends, the server may take a moment until it allows another channel in its place.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often a channel is asked for, with that pause, while there is no other.
+/// How often a channel is asked for, with that pause, while there is no other, or only that of a
+/// command without an end.
 const REFUSALS: u32 = 10;
 /// How long a command waits, while no other runs, for channels that the server leaves half closed.
 const STARVED: Duration = Duration::from_secs(2);
@@ -43,7 +45,7 @@ pub(crate) struct Engine {
     opening: Option<Instant>,
     /// The most channels; fewer after the server refused one.
     limit: usize,
-    /// How often the server refused one while there was none, and when it is asked again.
+    /// How often the server refused one that it may allow soon, and when it is asked again.
     refusals: u32,
     paused_until: Option<Instant>,
     /// Since when a command waits for a channel that the server does not close.
@@ -116,6 +118,12 @@ impl Engine {
             }
             fed = true;
         }
+        if self.is_alone() {
+            for start in starts.drain(..) {
+                let fault = Fault::late(SshError::Alone(Alone)).without_retry();
+                start.pipe.fail(fault);
+            }
+        }
         self.note_starvation(starts);
         let unexplained = self.unexplained();
         if unexplained > self.settings.unexplained_bytes {
@@ -153,6 +161,16 @@ impl Engine {
         };
         let relief = self.starved.map(|starved| starved + patience);
         answer.into_iter().chain(relief).min()
+    }
+
+    /// Whether no other command will ever have a channel.
+    fn is_alone(&self) -> bool {
+        self.limit == 1 && self.has_only_an_endless_job()
+    }
+
+    fn has_only_an_endless_job(&self) -> bool {
+        let jobs_are = |job: &Job| job.is_endless && !job.pipe.is_dropped();
+        self.channels() == 1 && self.jobs.iter().any(jobs_are)
     }
 
     /// Takes notice of commands that wait although fewer run than may: another connection helps.
@@ -311,7 +329,11 @@ impl Engine {
     /// The server allows no more channels than there are.
     fn refused(&mut self, starts: &mut VecDeque<Start>) -> Result<(), SshError> {
         let channels = self.channels();
-        if channels > 0 {
+        if self.has_only_an_endless_job() && self.refusals < REFUSALS {
+            // What was closed before may still count for the server.
+            self.refusals += 1;
+            self.paused_until = Some(Instant::now() + PAUSE);
+        } else if channels > 0 {
             self.limit = channels;
         } else if self.commands == 0 {
             self.ahead = false;

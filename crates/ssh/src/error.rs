@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use longshore_exec::{ExecError, Phase};
+use longshore_exec::{Alone, ExecError, Phase};
 
 /// Why a connection or a command failed; the `source` of an
 /// [`ExecError`](longshore_exec::ExecError).
@@ -48,6 +48,9 @@ pub enum SshError {
     /// The server refused to open a channel or to run the command.
     #[error("the server refused")]
     Refused,
+    /// The server refused a second channel beside that of a command without an end.
+    #[error("the server refused another channel")]
+    Alone(#[source] Alone),
     /// The server sent data that belongs neither to standard output nor to standard error.
     #[error("the server sent data on an unknown stream")]
     UnknownStream,

@@ -182,7 +182,9 @@ impl Executor for SshExecutor {
         check_user(&target.user)
             .map_err(|reason| ExecError::not_run(Phase::Authentication, SshError::User(reason)))?;
         let now = Instant::now();
-        let deadline = now.checked_add(timeout).unwrap_or(now + NEVER);
+        let deadline = now.checked_add(timeout);
+        let is_endless = deadline.is_none();
+        let deadline = deadline.unwrap_or(now + NEVER);
         let wrapped = wrap(&command.line, nonce().map_err(not_run)?)
             .map_err(|reason| not_run(SshError::Line(reason)))?;
         for attempt in 1.. {
@@ -194,7 +196,11 @@ impl Executor for SshExecutor {
             let pipe = Arc::new(Pipe::new(Arc::clone(&connection.wake)));
             let process = SshProcess::new(Arc::clone(&pipe), deadline);
             let wrapped = wrapped.clone();
-            connection.submit(Start { wrapped, pipe });
+            connection.submit(Start {
+                wrapped,
+                pipe,
+                is_endless,
+            });
             match process.started(|| connection.phase()).await {
                 Ok(()) => return Ok(Box::new(process)),
                 Err(NotStarted::Retry(_)) if attempt < ATTEMPTS => {}

@@ -244,7 +244,11 @@ async fn has_secret(
         .map_err(|reason| early(SshError::Line(reason)))?;
     let pipe = Arc::new(Pipe::new(Arc::clone(&connection.wake)));
     let process = SshProcess::new(Arc::clone(&pipe), deadline);
-    let mut starts = VecDeque::from([Start { wrapped, pipe }]);
+    let mut starts = VecDeque::from([Start {
+        wrapped,
+        pipe,
+        is_endless: false,
+    }]);
     tokio::select! {
         fault = serve(engine, &mut starts, connection, Gate::Shut) => {
             Err(Fault { phase: Some(Phase::HostIdentity), retry: false, ..fault })

@@ -25,12 +25,15 @@ const INPUT_PACKET: usize = 32 * 1024;
 pub(crate) struct Start {
     pub(crate) wrapped: Wrapped,
     pub(crate) pipe: Arc<Pipe>,
+    /// Whether it has no limit of time.
+    pub(crate) is_endless: bool,
 }
 
 /// A command that has a channel.
 pub(crate) struct Job {
     pub(crate) channel: Channel,
     pub(crate) pipe: Arc<Pipe>,
+    pub(crate) is_endless: bool,
     line: String,
     scanner: Scanner,
     /// Since when the server owes an answer to the request to run the command.
@@ -75,6 +78,7 @@ impl Job {
         Self {
             channel,
             pipe: start.pipe,
+            is_endless: start.is_endless,
             line: start.wrapped.line,
             scanner: Scanner::new(start.wrapped.mark),
             asking: None,
@@ -113,7 +117,9 @@ impl Job {
     /// Asks the server to run the command, and waits for its answer.
     fn ask(&mut self) -> Result<Round, SshError> {
         if self.asking.is_none() {
-            self.pipe.set_stage(Stage::Sent);
+            if !self.pipe.begin() {
+                return Ok(Round::Done);
+            }
             self.asking = Some(Instant::now());
         }
         match self.channel.exec(&self.line) {

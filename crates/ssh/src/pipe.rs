@@ -105,6 +105,13 @@ impl Pipe {
         self.changed.notified().await;
     }
 
+    /// Gives the command up, and says how far it had come. If it was not sent it never will be.
+    pub(crate) fn give_up(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.dropped = true;
+        state
+    }
+
     pub(crate) fn wake_connection(&self) {
         self.wake.notify_one();
     }
@@ -126,6 +133,16 @@ impl Pipe {
 impl Pipe {
     pub(crate) fn is_dropped(&self) -> bool {
         self.lock().dropped
+    }
+
+    /// Whether the command is to be sent; from then on it counts as sent, perhaps.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.lock();
+        let wanted = !state.dropped && state.fault.is_none();
+        if wanted {
+            state.stage = Stage::Sent;
+        }
+        wanted
     }
 
     pub(crate) fn set_stage(&self, stage: Stage) {
@@ -181,5 +198,22 @@ impl Pipe {
         }
         drop(state);
         self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_unsent_is_never_sent() {
+        let pipe = || Pipe::new(Arc::new(Notify::new()));
+        let given_up = pipe();
+        assert_eq!(given_up.give_up().stage, Stage::Queued);
+        assert!(!given_up.begin());
+        assert_eq!(given_up.lock().stage, Stage::Queued);
+        let sent = pipe();
+        assert!(sent.begin());
+        assert_eq!(sent.give_up().stage, Stage::Sent, "it may run");
     }
 }

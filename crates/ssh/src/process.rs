@@ -56,7 +56,7 @@ impl SshProcess {
                 .is_err()
             {
                 let fault = Fault::early(phase(), SshError::Deadline);
-                let error = explain(&self.pipe.lock(), &fault);
+                let error = explain(&self.pipe.give_up(), &fault);
                 return Err(NotStarted::Failed(error));
             }
         }

@@ -139,6 +139,44 @@ async fn a_server_with_one_channel() {
     assert_eq!(executor.stats().connections_made, 1);
 }
 
+#[tokio::test]
+async fn beside_a_command_without_an_end_a_server_with_one_channel_runs_no_other() {
+    let server = Sshd::start(&[client_key()], "MaxSessions 1");
+    let executor = executor();
+    let target = target("i", &server.address);
+    assert!(run(&executor, &target, "true").await.succeeded());
+    let cat = Command::new("cat");
+    let endless = executor.open(&target, &cat, Duration::MAX).await.unwrap();
+    let line = Command::new("true");
+    for _ in 0..2 {
+        let refused = executor.open(&target, &line, PLENTY).await.unwrap_err();
+        assert!(refused.is_alone(), "{}", refused.chain());
+        assert_eq!((refused.phase, refused.may_have_run), (Phase::Open, false));
+    }
+    drop(endless);
+    assert!(run(&executor, &target, "true").await.succeeded());
+    // One that has an end is waited for.
+    let mut cat = executor.open(&target, &cat, PLENTY).await.unwrap();
+    let waiting = run(&executor, &target, "true");
+    let (done, closed) = tokio::join!(waiting, cat.close_stdin());
+    closed.unwrap();
+    assert!(done.succeeded());
+    assert_eq!(executor.stats().connections_made, 1, "{}", server.log());
+}
+
+#[tokio::test]
+async fn beside_a_command_without_an_end_a_server_with_two_channels_runs_others() {
+    let server = Sshd::start(&[client_key()], "MaxSessions 2");
+    let executor = executor();
+    let target = target("i", &server.address);
+    let cat = Command::new("cat");
+    let _endless = executor.open(&target, &cat, Duration::MAX).await.unwrap();
+    for _ in 0..20 {
+        assert!(run(&executor, &target, "true").await.succeeded());
+    }
+    assert_eq!(executor.stats().connections_made, 1, "{}", server.log());
+}
+
 /// A line that says something and goes on until `stop` exists.
 fn until_stopped(stop: &std::path::Path) -> String {
     format!(

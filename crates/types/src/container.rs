@@ -101,6 +101,9 @@ pub struct Container {
     pub supervisor: bool,
     /// How often it has been locked; also the number of its latest attempt.
     pub lock_count: u32,
+    /// How often in a row it was given back before a process of it was started, where the
+    /// controller counts that; where it does not, each lock is one of the tries that it allows.
+    pub given_back: Option<u32>,
     /// Whether the lock, if there is one, is this dispatcher's.
     pub locked_by_us: bool,
     /// The instance that was recorded before its latest attempt was started, where the
@@ -131,9 +134,31 @@ impl Container {
             request,
             supervisor: false,
             lock_count: 0,
+            given_back: None,
             locked_by_us: false,
             placed_on: None,
             revision: 0,
+        }
+    }
+
+    /// How many of the tries that a controller allows (MaxDispatchAttempts) it has used up, with the
+    /// one that its latest lock was for.
+    ///
+    /// ```
+    /// # use longshore_types::{Container, ResourceRequest};
+    /// # let uuid = "zzzzz-dz642-0123456789abcde".parse()?;
+    /// let mut container = Container::queued(uuid, ResourceRequest::default());
+    /// container.lock_count = 7;
+    /// assert_eq!(container.tries(), 7);
+    /// // Six of its attempts were started, and their machines lost.
+    /// container.given_back = Some(0);
+    /// assert_eq!(container.tries(), 1);
+    /// # Ok::<(), longshore_types::ParseUuidError>(())
+    /// ```
+    pub fn tries(&self) -> u32 {
+        match self.given_back {
+            Some(given_back) => given_back.saturating_add(1),
+            None => self.lock_count,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{Attempt, ByteSize, ContainerUuid, Cut, Timestamp, Written};
 
 /// Why a container's process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "cause")]
+#[serde(rename_all = "snake_case", tag = "cause", from = "AnyCause")]
 #[expect(
     clippy::exhaustive_enums,
     reason = "each cause has its consequence for the container; a new one must not compile unnoticed"
@@ -46,10 +46,55 @@ pub enum ExitCause {
         /// What went wrong, one line.
         error: String,
     },
-    /// Its supervisor died without recording how it ended; nothing of it is left.
+    /// Its supervisor died without recording how it ended; nothing of it is left. What is read of a
+    /// cause that only newer versions know is this, too: it ended, and how is not known.
     SupervisorLost,
     /// The machine it ran on is gone.
     InstanceLost,
+}
+
+/// What may be read for an [`ExitCause`]: those, and what newer versions write.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+enum AnyCause {
+    Exited {
+        code: i32,
+    },
+    Signaled {
+        signal: i32,
+    },
+    OutOfMemory {
+        limit: ByteSize,
+    },
+    CannotRun {
+        code: i32,
+        error: String,
+    },
+    TimeLimit,
+    Killed,
+    NotStarted {
+        error: String,
+    },
+    SupervisorLost,
+    InstanceLost,
+    #[serde(other)]
+    Newer,
+}
+
+impl From<AnyCause> for ExitCause {
+    fn from(cause: AnyCause) -> Self {
+        match cause {
+            AnyCause::Exited { code } => Self::Exited { code },
+            AnyCause::Signaled { signal } => Self::Signaled { signal },
+            AnyCause::OutOfMemory { limit } => Self::OutOfMemory { limit },
+            AnyCause::CannotRun { code, error } => Self::CannotRun { code, error },
+            AnyCause::TimeLimit => Self::TimeLimit,
+            AnyCause::Killed => Self::Killed,
+            AnyCause::NotStarted { error } => Self::NotStarted { error },
+            AnyCause::SupervisorLost | AnyCause::Newer => Self::SupervisorLost,
+            AnyCause::InstanceLost => Self::InstanceLost,
+        }
+    }
 }
 
 impl ExitCause {
@@ -115,6 +160,24 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// Whether its machine, or the runner there, failed before its process was started, as far as
+    /// is known: it is for another machine to try.
+    ///
+    /// ```
+    /// use longshore_types::{Exit, ExitCause, Timestamp};
+    /// let mut exit = Exit::unseen(ExitCause::SupervisorLost);
+    /// assert!(exit.failed_to_begin());
+    /// exit.started_at = Some(Timestamp(1));
+    /// assert!(!exit.failed_to_begin());
+    /// ```
+    pub fn failed_to_begin(&self) -> bool {
+        let on_machine = matches!(
+            self.cause,
+            ExitCause::NotStarted { .. } | ExitCause::SupervisorLost
+        );
+        on_machine && self.started_at.is_none()
+    }
+
     /// An end of which nothing but the cause is known.
     pub fn unseen(cause: ExitCause) -> Self {
         Self {
@@ -283,7 +346,8 @@ pub enum ReportedState {
         /// When its process was started, on the clock of its machine; none if it is not yet.
         started_at: Option<Timestamp>,
     },
-    /// Its supervisor is gone but something holds its lock: it may still run.
+    /// Its supervisor is gone but something holds its lock, or an engine has its container: it may
+    /// still run.
     Stale,
     /// It ended, and the runner keeps the result until that is acknowledged.
     Finished(Exit),

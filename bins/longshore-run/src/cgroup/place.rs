@@ -1,6 +1,8 @@
 //! Where groups can be made.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The group at the root of the unified hierarchy under which those of jobs are made, where the
 /// group of the runner itself cannot have any that limit something: it has processes in it.
@@ -13,7 +15,7 @@ const HIERARCHIES: [&str; 4] = ["memory", "cpu", "pids", NET];
 const NET: &str = "freezer";
 
 /// Below which groups those of a job are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Home {
     /// Below the runner's own, so that whatever holds for that holds for the job, where possible.
     Own,
@@ -37,9 +39,36 @@ impl Hierarchy {
     }
 }
 
+/// What [`places`] has said.
+static KNOWN: Mutex<BTreeMap<Wanted, Vec<PathBuf>>> = Mutex::new(BTreeMap::new());
+
+/// What a place was asked for.
+type Wanted = (Home, Vec<&'static str>);
+
+/// Looks where groups can be made, so that it is known to all that this process forks: reading the
+/// list of mounts takes longer than making a group.
+pub(crate) fn know() {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    for memory in [None, Some("memory")] {
+        for processors in [None, Some("cpu")] {
+            let wanted = memory.into_iter().chain(processors).chain(["pids"]);
+            let wanted: Vec<&'static str> = wanted.collect();
+            let places = places(Home::Own, &wanted);
+            known.insert((Home::Own, wanted), places);
+        }
+    }
+}
+
+/// What [`places`] says, or said when it was last asked by [`know`].
+pub(super) fn known_places(home: Home, controllers: &[&'static str]) -> Vec<PathBuf> {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let places = known.get(&(home, controllers.to_vec())).cloned();
+    places.unwrap_or_else(|| self::places(home, controllers))
+}
+
 /// The directories in which a job's groups may be made, best first, one for each hierarchy. Of the
 /// hierarchies of version 1 only those of `controllers`: every further one costs each start.
-pub(super) fn places(home: Home, controllers: &[&str]) -> Vec<PathBuf> {
+pub(super) fn places(home: Home, controllers: &[&'static str]) -> Vec<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let unified = unified(&groups);
     if let Some(place) = unified.as_ref().and_then(|unified| limiting(unified, home)) {

@@ -26,6 +26,8 @@ pub(super) enum Task {
     /// Becomes the supervisor of a container.
     Start(ContainerUuid),
     Kill,
+    /// Ends what a dead supervisor has left, with a container engine; nobody has asked for that.
+    EndLeft(ContainerUuid),
     /// Removes what is acknowledged. The request is not answered by that, but has to wait for it.
     Acknowledge {
         acknowledged: Vec<ContainerUuid>,
@@ -37,10 +39,20 @@ pub(super) enum Task {
 pub(super) type Known = (String, Duration);
 
 impl Child {
+    pub(super) fn new(id: u64, (process, way_back): (Pid, PipeReader), task: Task) -> Self {
+        Self {
+            id,
+            process,
+            way_back,
+            said: Vec::new(),
+            task,
+        }
+    }
+
     pub(super) fn starts(&self) -> Option<ContainerUuid> {
         match self.task {
             Task::Start(uuid) => Some(uuid),
-            Task::Kill | Task::Acknowledge { .. } => None,
+            Task::Kill | Task::EndLeft(_) | Task::Acknowledge { .. } => None,
         }
     }
 
@@ -66,11 +78,19 @@ pub(super) fn contact(directory: &RunDirectory) {
 
 /// Forks a child that does something and exits with its code; what it complains of comes back.
 pub(super) fn child(act: impl FnOnce() -> Result<u8>) -> Result<(Pid, PipeReader)> {
+    child_reading(None, act)
+}
+
+/// The same with something on its standard input.
+pub(super) fn child_reading(
+    input: Option<PipeReader>,
+    act: impl FnOnce() -> Result<u8>,
+) -> Result<(Pid, PipeReader)> {
     let (read, write) = std::io::pipe().context("cannot make a pipe")?;
     match fork().context("cannot fork")? {
         ForkResult::Parent { child } => Ok((child, read)),
         ForkResult::Child => {
-            let code = match leave(&write).and_then(|()| act()) {
+            let code = match leave(&write, input).and_then(|()| act()) {
                 Ok(code) => code,
                 Err(error) => {
                     complain(&format!("{error:#}"));
@@ -83,13 +103,16 @@ pub(super) fn child(act: impl FnOnce() -> Result<u8>) -> Result<(Pid, PipeReader
 }
 
 /// Keeps nothing of the stream's: a supervisor is about to inherit all that is left.
-fn leave(way_back: &PipeWriter) -> Result<()> {
+fn leave(way_back: &PipeWriter, input: Option<PipeReader>) -> Result<()> {
     dup2_stderr(way_back)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
+    match &input {
+        Some(input) => dup2_stdin(input)?,
+        None => dup2_stdin(&null)?,
+    }
     dup2_stdout(&null)?;
     close_inherited();
-    // It is closed already.
-    std::mem::forget(null);
+    // They are closed already.
+    std::mem::forget((null, input));
     Ok(())
 }

@@ -63,6 +63,30 @@ impl Fixture {
         self.variables.push((name, value));
     }
 
+    /// Has the runner take this script for Docker; the home of that, where it can leave notes.
+    pub(crate) fn have_docker(&mut self, script: &str) -> PathBuf {
+        let home = self.path("home");
+        std::fs::create_dir(&home).unwrap();
+        executable(&home.join("docker"), script);
+        self.set("HOME", home.clone());
+        self.set("PATH", format!("{}:/usr/bin:/bin", home.display()).into());
+        home
+    }
+
+    /// Makes the first attempt of a container look as if its supervisor and reaper had died while
+    /// Docker ran it.
+    pub(crate) fn lose_container(&self, uuid: ContainerUuid) {
+        if !self.root().exists() {
+            self.report();
+        }
+        let entry = self.entry(uuid, 1);
+        std::fs::create_dir_all(&entry).unwrap();
+        let state = format!(
+            "{{\"engine\":{{\"program\":\"docker\",\"name\":\"longshore-{uuid}-1\",\"parent\":null}}}}\n"
+        );
+        std::fs::write(entry.join("state"), state).unwrap();
+    }
+
     /// The runner's directory.
     pub(crate) fn root(&self) -> PathBuf {
         self.directory.path().join("run")
@@ -148,6 +172,17 @@ impl Fixture {
     pub(crate) fn reported(&self, uuid: ContainerUuid) -> Option<ContainerReport> {
         let mut containers = self.report().containers.into_iter();
         containers.find(|container| container.uuid == uuid)
+    }
+
+    /// Waits until it is told that its process was started.
+    pub(crate) fn await_start(&self, uuid: ContainerUuid) {
+        eventually("the start", || {
+            let started_at = match self.reported(uuid)?.state {
+                ReportedState::Running { started_at, .. } => started_at,
+                _ => None,
+            };
+            started_at.map(drop)
+        });
     }
 
     /// Waits, as a dispatcher does, until the attempt has ended.
@@ -251,6 +286,26 @@ impl Drop for Fixture {
             });
         }
     }
+}
+
+/// Writes a program.
+pub(crate) fn executable(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(path, executable).unwrap();
+}
+
+/// Gives this thread, and what it starts, mounts that nobody else sees and that end with them; says
+/// loudly if that is not possible.
+pub(crate) fn own_mounts(what: &str) -> bool {
+    use nix::mount::{MsFlags, mount};
+    let (none, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    let own = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(none, "/", none, flags, none));
+    if own.is_err() {
+        eprintln!("NOT TESTED: {what}; this user cannot mount anything here");
+    }
+    own.is_ok()
 }
 
 /// A UUID that no other test has.

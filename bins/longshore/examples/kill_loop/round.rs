@@ -21,11 +21,15 @@ pub(crate) const WANTED: [Stage; 4] = [
     Stage::Running,
     Stage::Unreported,
 ];
-/// So many kills may be needed to hit each wanted state once: a start is hit by one in four that
-/// are aimed at it.
+/// So many kills may be needed to hit each wanted state once: after some that are aimed the process
+/// goes on for a moment.
 const MOST_KILLS: usize = 40;
+/// So many kills more are reckoned with, at least.
+const MORE_KILLS: usize = 4;
 /// How often it is looked.
 const TICK: Duration = Duration::from_millis(1);
+/// The longest time that a process goes on between two moments at which it is stopped.
+const STEP_MS: u64 = 4;
 /// How long a wanted state is waited for.
 const AIM_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a batch may take that is left alone, on a machine that has other work.
@@ -297,8 +301,9 @@ impl Round {
     /// How many jobs shall end before the next aimed kill, so that kills fall all over the batch.
     fn pause(&self, goal: Goal, tally: &Tally, random: &mut Random) -> usize {
         let left = self.plan.expected.len().saturating_sub(self.done);
-        let kills = goal.kills.saturating_sub(tally.kills) + 1;
-        usize::try_from(random.below((2 * left / kills) as u64)).unwrap_or(0)
+        // Kills beyond the goal are there for what was not hit yet, and want most of the batch.
+        let kills = goal.kills.saturating_sub(tally.kills).max(MORE_KILLS);
+        usize::try_from(random.below((2 * left / (kills + 1)) as u64)).unwrap_or(0)
     }
 
     /// Waits for what is aimed at and kills, unless the process ends before.
@@ -311,7 +316,8 @@ impl Round {
         random: &mut Random,
     ) -> Result<Shot> {
         let mut eye = self.eye();
-        let since = Instant::now();
+        let begun = Instant::now();
+        let mut since = begun;
         let patience = match aim {
             Aim::StartUp(most_ms) => random.duration_ms(most_ms),
             Aim::Anywhere => random.duration_ms(3000),
@@ -336,17 +342,20 @@ impl Round {
                 hit = Aim::WindingDown;
                 break;
             }
-            if let Aim::Stage(stage) = aim
-                && sight.done() >= due
-                && tally.is_news(stage, &sight)
+            if let Aim::Stage(_) = aim
+                && sight.done() < due
             {
-                // Such a state may pass in less time than a look takes: what counts is what is
-                // still there once the process cannot move any more.
+                ensure!(begun.elapsed() < END_PATIENCE, "no job ends any more");
+                since = Instant::now();
+            } else if let Aim::Stage(stage) = aim {
+                // Such a state may pass in less time than a look takes: so the process is stopped
+                // at some moment, and what counts is what is there while it cannot move.
                 dispatcher.freeze()?;
                 if tally.is_news(stage, &eye.look()) {
                     break;
                 }
                 dispatcher.thaw()?;
+                sleep(random.duration_ms(STEP_MS));
             }
             sleep(TICK);
         }

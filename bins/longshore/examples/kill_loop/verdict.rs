@@ -147,7 +147,8 @@ fn instances(state: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -155,13 +156,20 @@ mod tests {
     fn a_process_that_is_left_is_found_by_what_its_environment_names() {
         let folder = tempfile::tempdir().unwrap();
         assert!(processes(folder.path()).is_empty());
-        let mut command = Command::new("sleep");
-        let mut child = command.arg("60").env("X", folder.path()).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo up; read -r _"])
+            .env("X", folder.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Before it runs, its environment is not there to be read.
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        said.read_line(&mut String::new()).unwrap();
         let found = processes(folder.path());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(
-            found.iter().any(|line| line.contains("sleep 60")),
+            found.iter().any(|line| line.contains("echo up")),
             "{found:?}"
         );
         assert!(processes(folder.path()).is_empty());

@@ -12,7 +12,7 @@ use longshore_ssh::{PrivateKey, SshExecutor};
 use longshore_types::{ResourceRequest, WorkerState};
 
 use super::fifo::Fifo;
-use crate::embedded::Embedded;
+use crate::embedded::{Embedded, Prepared};
 use crate::provider::{self, Provider};
 use crate::state::StateDirectory;
 
@@ -43,7 +43,7 @@ impl Session {
         let mut provider = Provider::loopback(state).await?;
         provider.watch_streams = watch_streams;
         Ok(Self {
-            embedded: Embedded::start(state, provider, None).await?,
+            embedded: Prepared::new(state, provider)?.start(),
             folder: state.path().to_owned(),
             executor: SshExecutor::new(key, longshore_ssh::Settings::default()),
             target: None,

@@ -25,10 +25,10 @@ pub fn explain(args: &ShowArgs, state_dir: &Path) -> anyhow::Result<Ending> {
         let why: Explanation = serde_json::from_value(value)?;
         let text = why.to_string();
         let lines = text.lines().map(|line| format!("{}\n", clean(line)));
-        print(&format!("Job {}\n", clean(&job.name)));
-        print(&lines.collect::<String>());
+        print(&format!("Job {}\n", clean(&job.name)))?;
+        print(&lines.collect::<String>())?;
         if let Some(error) = &job.error {
-            print(&format!("\nWhat went wrong: {}\n", clean(error)));
+            print(&format!("\nWhat went wrong: {}\n", clean(error)))?;
         }
         Ok(Ending::Succeeded)
     })

@@ -12,6 +12,7 @@ use crate::ending::Ending;
 use crate::run::runtime;
 use crate::service::client::encode;
 use crate::service::{Client, ClientError};
+use crate::tell;
 use crate::text::clean;
 
 const INSTANCES: &str = "/arvados/v1/dispatch/instances";
@@ -54,7 +55,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<Ending> {
         return print_json(&Value::Array(items));
     }
     if items.is_empty() {
-        eprintln!("no instances; one is made when a job needs it");
+        tell!("no instances; one is made when a job needs it");
         return Ok(Ending::Succeeded);
     }
     let mut text = format!(
@@ -79,7 +80,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<Ending> {
             field("arvados_instance_type"),
         );
     }
-    print(&text);
+    print(&text)?;
     Ok(Ending::Succeeded)
 }
 
@@ -94,9 +95,9 @@ async fn each(
     for id in instances {
         let path = format!("{INSTANCES}/{verb}?instance_id={}{more}", encode(id));
         match client.manage(Method::POST, &path).await {
-            Ok(_) => eprintln!("{} {said}", clean(id)),
+            Ok(_) => tell!("{} {said}", clean(id)),
             Err(ClientError::Refused { message, .. }) => {
-                eprintln!("{}: {}", clean(id), clean(&message));
+                tell!("{}: {}", clean(id), clean(&message));
                 ending = Ending::Failed;
             }
             Err(error) => return Err(error.into()),

@@ -6,59 +6,122 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use longshore_types::{Timestamp, format_duration};
-use serde::Deserialize;
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{print, print_json};
+use super::print;
 use crate::cli::ListArgs;
 use crate::ending::Ending;
 use crate::run::{Interrupts, runtime};
 use crate::service::Client;
 use crate::service::client::encode;
-use crate::service::view::JobView;
+use crate::service::view::{JobView, ListView};
+use crate::tell;
 use crate::text::{brief, clean, fit, width};
 
 /// How often a list that is watched is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// The widest name in columns.
 const MAX_NAME: usize = 32;
-
-#[derive(Deserialize)]
-struct Items {
-    items: Vec<Value>,
-}
+/// How many jobs are asked for, and held, at once.
+const PAGE: u32 = 1000;
 
 /// Lists jobs.
 pub fn list(args: &ListArgs, state_dir: &Path) -> anyhow::Result<Ending> {
     runtime()?.block_on(async {
         let client = Client::need(state_dir).await?;
         if !args.watch {
-            let items = fetch(&client, args).await?;
-            return show(args, &items);
+            let mut printer = Printer::new(args);
+            let mut parts = Parts::new(&client, args);
+            while let Some(part) = parts.next().await? {
+                printer.add(&part, parts.is_at_end)?;
+            }
+            return printer.end(parts.has_more());
         }
         let mut interrupts = Interrupts::listen()?;
-        let mut before = Vec::new();
+        let mut before = None;
         loop {
-            let items = fetch(&client, args).await?;
-            if items != before {
+            let mut parts = Parts::new(&client, args);
+            let items = tokio::select! {
+                items = parts.all() => items?,
+                () = interrupts.next() => return Ok(Ending::Interrupted),
+            };
+            if before.as_ref() != Some(&items) {
                 if io::stdout().is_terminal() && !args.json {
-                    print("\x1b[H\x1b[2J");
+                    print("\x1b[H\x1b[2J")?;
                 }
-                show(args, &items)?;
-                before = items;
+                let mut printer = Printer::new(args);
+                printer.add(&items, true)?;
+                printer.end(parts.has_more())?;
+                before = Some(items);
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = interrupts.next() => return Ok(Ending::Succeeded),
+                () = interrupts.next() => return Ok(Ending::Interrupted),
             }
         }
     })
 }
 
-async fn fetch(client: &Client, args: &ListArgs) -> anyhow::Result<Vec<Value>> {
+/// A list as it is asked for, part by part: however long it is, neither side holds more of it. And
+/// a reader that pauses keeps nobody waiting.
+struct Parts<'a> {
+    client: &'a Client,
+    question: String,
+    /// How many jobs are still wanted.
+    wanted: u32,
+    /// Where the next part begins; none for the first one.
+    before: Option<u64>,
+    is_at_end: bool,
+}
+
+impl<'a> Parts<'a> {
+    fn new(client: &'a Client, args: &ListArgs) -> Self {
+        Self {
+            client,
+            question: question(args),
+            wanted: args.limit,
+            before: None,
+            is_at_end: false,
+        }
+    }
+
+    /// Whether there are more than were wanted.
+    fn has_more(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// All parts.
+    async fn all(&mut self) -> anyhow::Result<Vec<Value>> {
+        let mut items = Vec::new();
+        while let Some(part) = self.next().await? {
+            items.extend(part);
+        }
+        Ok(items)
+    }
+
+    /// The next part, which may be empty; none after the last one.
+    async fn next(&mut self) -> anyhow::Result<Option<Vec<Value>>> {
+        if self.is_at_end {
+            return Ok(None);
+        }
+        let mut path = format!("{}&limit={}", self.question, self.wanted.min(PAGE));
+        if let Some(place) = self.before {
+            let _ = write!(path, "&before={place}");
+        }
+        let ListView { mut items, next } = self.client.get::<ListView<Value>>(&path).await?;
+        items.truncate(self.wanted as usize);
+        self.wanted -= u32::try_from(items.len()).unwrap_or(self.wanted);
+        self.before = next;
+        self.is_at_end = next.is_none() || self.wanted == 0;
+        Ok(Some(items))
+    }
+}
+
+fn question(args: &ListArgs) -> String {
     let ended = matches!(args.status.as_deref(), Some("ok" | "failed" | "cancelled"));
     let all = args.all || ended || args.batch.is_some();
-    let mut path = format!("/longshore/v1/jobs?all={all}&limit={}", args.limit);
+    let mut path = format!("/longshore/v1/jobs?all={all}");
     if let Some(batch) = args.batch {
         let _ = write!(path, "&batch={batch}");
     }
@@ -68,53 +131,114 @@ async fn fetch(client: &Client, args: &ListArgs) -> anyhow::Result<Vec<Value>> {
     if let Some(name) = &args.name {
         let _ = write!(path, "&name={}", encode(name));
     }
-    let found: Items = client.get(&path).await?;
-    Ok(found.items)
+    path
 }
 
-fn show(args: &ListArgs, items: &[Value]) -> anyhow::Result<Ending> {
-    if args.json {
-        return print_json(&Value::Array(items.to_vec()));
-    }
-    let jobs = items
-        .iter()
-        .map(|item| serde_json::from_value(item.clone()));
-    let jobs: Vec<JobView> = jobs.collect::<Result<_, _>>()?;
-    if jobs.is_empty() {
-        let more = if args.all || args.batch.is_some() || args.status.is_some() {
-            "no such jobs"
-        } else {
-            "no jobs wait or run; --all shows those that ended"
-        };
-        eprintln!("{more}");
-    } else {
-        print(&table(&jobs, now()));
-        if jobs.len() == args.limit as usize {
-            eprintln!("the newest {} only; --limit N shows more", args.limit);
+/// Prints a list part by part.
+struct Printer<'a> {
+    args: &'a ListArgs,
+    printed: usize,
+    array: JsonArray,
+    /// How wide names are, once it is known.
+    name_width: Option<usize>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(args: &'a ListArgs) -> Self {
+        Self {
+            args,
+            printed: 0,
+            array: JsonArray::default(),
+            name_width: None,
         }
     }
-    Ok(Ending::Succeeded)
+
+    fn add(&mut self, items: &[Value], is_last: bool) -> anyhow::Result<()> {
+        self.printed += items.len();
+        if self.args.json {
+            return print(&self.array.add(items)?);
+        }
+        let jobs = items.iter().map(JobView::deserialize);
+        let jobs: Vec<JobView> = jobs.collect::<Result<_, _>>()?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        let width = *self.name_width.get_or_insert_with(|| {
+            // Of what follows the names are not known.
+            let width = if is_last { widest(&jobs) } else { MAX_NAME };
+            text = heading(width);
+            width
+        });
+        text.push_str(&lines(&jobs, width, now()));
+        print(&text)
+    }
+
+    fn end(self, has_more: bool) -> anyhow::Result<Ending> {
+        let args = self.args;
+        if args.json {
+            print(self.array.end())?;
+        } else if self.printed == 0 {
+            tell!(
+                "{}",
+                if args.all || args.batch.is_some() || args.status.is_some() {
+                    "no such jobs"
+                } else {
+                    "no jobs wait or run; --all shows those that ended"
+                }
+            );
+        } else if has_more {
+            tell!("the newest {} only; --limit N shows more", args.limit);
+        }
+        Ok(Ending::Succeeded)
+    }
 }
 
-/// Jobs as lines under a heading.
-fn table(jobs: &[JobView], now: Timestamp) -> String {
-    let names: Vec<String> = jobs
-        .iter()
-        .map(|job| fit(&clean(&job.name), MAX_NAME))
-        .collect();
-    let widest = names
-        .iter()
-        .map(|name| width(name))
-        .max()
-        .unwrap_or(0)
-        .max(4);
-    let mut text = format!(
-        "{:27}  NAME{}  BATCH  STATUS     SINCE    DETAIL\n",
-        "JOB",
-        " ".repeat(widest - 4)
-    );
-    for (job, name) in jobs.iter().zip(&names) {
-        let pad = " ".repeat(widest - width(name));
+/// The text of an array in JSON, as `serde_json` would indent the whole of it.
+#[derive(Default)]
+struct JsonArray {
+    is_begun: bool,
+}
+
+impl JsonArray {
+    fn add(&mut self, items: &[Value]) -> serde_json::Result<String> {
+        let mut text = String::new();
+        for item in items {
+            text.push_str(if self.is_begun { ",\n  " } else { "[\n  " });
+            self.is_begun = true;
+            // A text in JSON has no line break of its own.
+            text.push_str(&serde_json::to_string_pretty(item)?.replace('\n', "\n  "));
+        }
+        Ok(text)
+    }
+
+    fn end(self) -> &'static str {
+        if self.is_begun { "\n]\n" } else { "[]\n" }
+    }
+}
+
+fn shown_name(job: &JobView) -> String {
+    fit(&clean(&job.name), MAX_NAME)
+}
+
+fn widest(jobs: &[JobView]) -> usize {
+    let widths = jobs.iter().map(|job| width(&shown_name(job)));
+    widths.max().unwrap_or(0).max("NAME".len())
+}
+
+fn heading(name_width: usize) -> String {
+    format!(
+        "{:27}  {:name_width$}  BATCH  STATUS     SINCE    DETAIL\n",
+        "JOB", "NAME"
+    )
+}
+
+/// Jobs, a line each.
+fn lines(jobs: &[JobView], name_width: usize, now: Timestamp) -> String {
+    let mut text = String::new();
+    for job in jobs {
+        let name = shown_name(job);
+        let pad = " ".repeat(name_width.saturating_sub(width(&name)));
         let since = job.finished_at.or(job.started_at).unwrap_or(job.created_at);
         let since = age(now.since(since));
         let line = format!(
@@ -227,7 +351,30 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn an_array_that_is_printed_in_parts_is_that_of_serde_json() {
+        let items = [
+            json!({ "name": "two\nlines\r", "exit": { "cause": [1, [], {}] }, "error": null }),
+            json!("text"),
+            json!({}),
+        ];
+        for parts in [&[0, 0][..], &[3], &[1, 0, 2], &[0, 1, 1, 1]] {
+            let (mut array, mut text, mut rest) = (JsonArray::default(), String::new(), &items[..]);
+            for &count in parts {
+                let (part, others) = rest.split_at(count);
+                text.push_str(&array.add(part).unwrap());
+                rest = others;
+            }
+            text.push_str(array.end());
+            let whole = &items[..items.len() - rest.len()];
+            let whole = serde_json::to_string_pretty(whole).unwrap();
+            assert_eq!(text, format!("{whole}\n"), "{parts:?}");
+        }
+    }
 
     #[test]
     fn ages_are_short() {

@@ -1,7 +1,5 @@
 //! `longshore schema` and `longshore completions`.
 
-use std::io;
-
 use clap::CommandFactory as _;
 
 use super::print;
@@ -11,7 +9,7 @@ use crate::ending::Ending;
 /// Prints a JSON schema.
 pub fn schema(schema: Schema) -> anyhow::Result<Ending> {
     match schema {
-        Schema::Job => print(job_schema()),
+        Schema::Job => print(job_schema())?,
     }
     Ok(Ending::Succeeded)
 }
@@ -24,7 +22,9 @@ pub fn job_schema() -> &'static str {
 /// Prints what a shell needs.
 pub fn completions(args: CompletionsArgs) -> anyhow::Result<Ending> {
     let mut command = Cli::command();
-    clap_complete::generate(args.shell, &mut command, "longshore", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "longshore", &mut script);
+    print(&String::from_utf8_lossy(&script))?;
     Ok(Ending::Succeeded)
 }
 

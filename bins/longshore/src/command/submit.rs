@@ -11,44 +11,47 @@ use serde_json::{Value, json};
 use super::print_json;
 use crate::cli::SubmitArgs;
 use crate::ending::{Ending, UsageError};
-use crate::provider;
 use crate::run::batches::new_batch;
 use crate::run::{load, runtime};
 use crate::service::view::{JobView, NewBatchView, NewJobView};
 use crate::service::{Client, ClientError, Jobs};
+use crate::tell;
 
 /// How often a job of a command is run again after its machine was lost.
 const RETRIES: u32 = 3;
 /// The status of a refusal because the same is there already.
 const CONFLICT: u16 = 409;
+/// The status of a refusal because of what was asked for.
+const UNPROCESSABLE: u16 = 422;
 
 /// Submits the jobs of a file, or a command.
 pub fn submit(args: &SubmitArgs, state_dir: &Path) -> anyhow::Result<Ending> {
-    let batch = match &args.file {
-        Some(path) => from_file(path)?,
-        None => from_command(args)?,
-    };
     runtime()?.block_on(async {
         let client = Client::need(state_dir).await?;
+        let batch = match &args.file {
+            Some(path) => from_file(path, &client).await?,
+            None => from_command(args)?,
+        };
         let (name, count) = (crate::text::clean(&batch.name), batch.jobs.len());
         let jobs = Jobs::There(client);
         let id = jobs
             .submit(batch)
             .await
             .map_err(|error| explain(error, args))?;
-        let submitted = jobs.jobs_of(id).await?;
         if args.json {
+            let submitted = jobs.jobs_of(id).await?;
             return print_json(&json!({ "batch": id, "jobs": listed(&submitted) }));
         }
-        match &submitted[..] {
-            [job] => eprintln!(
-                "submitted {name} as {}; `longshore logs -f {}` follows it",
-                job.uuid, job.uuid
-            ),
-            _ => eprintln!(
+        if count == 1
+            && let Some(job) = jobs.jobs_of(id).await?.first()
+        {
+            let uuid = job.uuid;
+            tell!("submitted {name} as {uuid}; `longshore logs -f {uuid}` follows it");
+        } else {
+            tell!(
                 "submitted {name}, {count} jobs, as batch {id}; `longshore list --batch {id}` \
                  shows them"
-            ),
+            );
         }
         Ok(Ending::Succeeded)
     })
@@ -59,8 +62,9 @@ fn listed(jobs: &[JobView]) -> Vec<Value> {
     jobs.iter().map(one).collect()
 }
 
-fn from_file(path: &Path) -> anyhow::Result<NewBatchView> {
-    let types = [provider::this_machine()?];
+async fn from_file(path: &Path, client: &Client) -> anyhow::Result<NewBatchView> {
+    // With the line of what is wrong, which the service does not know.
+    let types = client.instance_types().await?;
     let mut files = load(&[path.to_owned()], &types)?;
     let mut file = files.pop().context("a file was loaded")?;
     new_batch(&mut file, false)
@@ -77,16 +81,13 @@ fn from_command(args: &SubmitArgs) -> anyhow::Result<NewBatchView> {
     let mut document = StartDocument::new(args.command.clone());
     document.cwd = Some(cwd.to_owned());
     document.env = environment(&args.env)?;
-    document.time_limit_ms = args
-        .time_limit
-        .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    document.time_limit_ms = args.time_limit;
     let request = ResourceRequest {
         vcpus: args.vcpus,
         ram: args.ram,
         scratch: args.scratch,
         ..ResourceRequest::default()
     };
-    check_size(&request)?;
     let job = NewJobView {
         name: name.clone(),
         document,
@@ -116,26 +117,6 @@ fn environment(pairs: &[String]) -> Result<BTreeMap<String, String>, UsageError>
     Ok(environment)
 }
 
-/// What does not fit this machine would wait for ever.
-fn check_size(request: &ResourceRequest) -> anyhow::Result<()> {
-    let machine = provider::this_machine()?.resources();
-    let asked = longshore_types::Resources {
-        vcpus: request.vcpus,
-        ram: request.ram,
-        scratch: request.scratch,
-        gpus: 0,
-    };
-    if let Some(lacking) = asked.lacking_in(&machine) {
-        let message = format!(
-            "this machine has {} of {} asked for; ask for less",
-            machine.describe(lacking),
-            asked.describe(lacking)
-        );
-        return Err(UsageError::new(message).into());
-    }
-    Ok(())
-}
-
 fn explain(error: anyhow::Error, args: &SubmitArgs) -> anyhow::Error {
     match (error.downcast_ref::<ClientError>(), &args.file) {
         (Some(ClientError::Refused { status, message }), Some(path)) if *status == CONFLICT => {
@@ -145,6 +126,13 @@ fn explain(error: anyhow::Error, args: &SubmitArgs) -> anyhow::Error {
                  gives it up and starts over"
             ))
             .into()
+        }
+        (Some(gone), _) if gone.is_gone() => error.context(
+            "it is not known whether it was submitted: `longshore list --all` shows it if it was",
+        ),
+        // Nothing of the kind will ever be taken.
+        (Some(ClientError::Refused { status, message }), _) if *status == UNPROCESSABLE => {
+            UsageError::new(message.clone()).into()
         }
         _ => error,
     }

@@ -8,7 +8,7 @@ use longshore_types::{ByteSize, Preemptible, Resource, ResourceRequest, Resource
 use sha2::{Digest, Sha256};
 
 use super::schema::{Command, Document, ForEach, Settings};
-use super::{Job, Limits, MAX_JOBS, glob};
+use super::{Job, Limits, MAX_JOBS, Machine, glob};
 use crate::text::excerpt;
 use crate::yaml::problem::{Position, Problems};
 use crate::yaml::value::{Field, Text};
@@ -20,6 +20,11 @@ const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 const MAX_ARGUMENTS: usize = 2 * 1024 * 1024 - 64 * 1024;
 /// The texts of all jobs of a file together, in bytes.
 const MAX_TEXT: usize = 256 << 20;
+/// What each of these texts takes beside its bytes.
+const TEXT_COST: usize = 32;
+/// How many texts may be looked at, those of `defaults` for each job, and those of a job for each
+/// item: an end for files of which nothing comes.
+const MAX_LOOKS: usize = 50_000_000;
 /// The longest name in bytes.
 const MAX_NAME: usize = 1024;
 /// The longest path in bytes, which is Linux' `PATH_MAX`.
@@ -49,6 +54,7 @@ pub(super) struct Expander<'a> {
     names: BTreeMap<String, Position>,
     jobs: Vec<Job>,
     text_bytes: usize,
+    looks: usize,
     full: bool,
     /// What the file system added to what the file says.
     found: Sha256,
@@ -64,6 +70,7 @@ impl<'a> Expander<'a> {
             names: BTreeMap::new(),
             jobs: Vec::new(),
             text_bytes: 0,
+            looks: 0,
             full: false,
             found: Sha256::new(),
         }
@@ -78,6 +85,7 @@ impl<'a> Expander<'a> {
                 break;
             }
             let settings = settings.or(&defaults);
+            self.look(at, &settings);
             self.check_presence(at, &settings);
             self.check_size(at, &settings);
             match settings.for_each.clone() {
@@ -87,6 +95,16 @@ impl<'a> Expander<'a> {
             }
         }
         (self.jobs, self.found.finalize().into())
+    }
+
+    /// Counts what is looked at, and gives the file up if it is too much.
+    fn look(&mut self, at: Position, settings: &Settings<'_>) {
+        self.looks += 1 + settings.texts();
+        if self.looks > MAX_LOOKS {
+            let message = "the jobs have too many arguments and variables; put data into files";
+            self.problems.add(at, message);
+            self.full = true;
+        }
     }
 
     fn check_presence(&mut self, at: Position, settings: &Settings<'_>) {
@@ -103,33 +121,26 @@ impl<'a> Expander<'a> {
     /// Complains about a job that is too large for every machine there is.
     fn check_size(&mut self, at: Position, settings: &Settings<'_>) {
         let needs = needs(settings);
-        let capacities = &self.limits.capacities;
-        if capacities.is_empty() || capacities.iter().any(|room| needs.fits_in(room)) {
+        let Some(nearest) = nearest(&needs, &self.limits.machines) else {
             return;
-        }
-        let largest = capacities.iter().fold(Resources::NONE, |a, b| Resources {
-            vcpus: a.vcpus.max(b.vcpus),
-            ram: a.ram.max(b.ram),
-            scratch: a.scratch.max(b.scratch),
-            gpus: a.gpus.max(b.gpus),
-        });
-        let who = match capacities.len() {
-            1 => "this machine",
-            _ => "the largest machine",
         };
-        let Some(lacking) = needs.lacking_in(&largest) else {
-            let message = "no single machine has all of the vCPUs, RAM and scratch that it needs";
-            return self.problems.add(at, message);
-        };
-        let at = match lacking {
+        let lacking = lacking(&needs, &nearest.room);
+        let Some(first) = lacking.first() else { return };
+        let at = match first {
             Resource::Vcpus => settings.vcpus.at(),
             Resource::Ram => settings.ram.at(),
             Resource::Scratch | Resource::Gpus => settings.scratch.at(),
         }
         .unwrap_or(at);
-        let (need, have) = (needs.describe(lacking), amount(&largest, lacking));
-        self.problems
-            .add(at, format!("needs {need}, {who} has {have}; ask for less"));
+        let each = |describe: &dyn Fn(Resource) -> String| {
+            let parts: Vec<String> = lacking.iter().map(|lacking| describe(*lacking)).collect();
+            parts.join(" and ")
+        };
+        let need = each(&|lacking| needs.describe(lacking));
+        let have = each(&|lacking| amount(&nearest.room, lacking));
+        let name = &nearest.name;
+        let message = format!("needs {need}, {name} has {have}; ask for less");
+        self.problems.add(at, message);
     }
 
     fn add_each(
@@ -207,12 +218,16 @@ impl<'a> Expander<'a> {
             self.full = true;
             return;
         }
+        self.look(at, settings);
+        if self.full {
+            return;
+        }
         let name = settings.name.good().and_then(|name| self.name(*name, item));
         let document = self.document(settings, item);
         let (Some(name), Some(document)) = (name, document) else {
             return;
         };
-        self.text_bytes += name.len() + text_bytes(&document);
+        self.text_bytes += name.len() + text_bytes(&document) + TEXT_COST * settings.texts();
         if self.text_bytes > MAX_TEXT {
             let limit = ByteSize(MAX_TEXT as u64);
             let message = format!("the jobs together have more than {limit} of text");
@@ -503,6 +518,31 @@ fn needs(settings: &Settings<'_>) -> Resources {
         scratch: *settings.scratch.good().unwrap_or(&ByteSize::ZERO),
         gpus: 0,
     }
+}
+
+/// The machine that lacks least of what is needed, of those the largest; none if there are none.
+fn nearest<'a>(needs: &Resources, machines: &'a [Machine]) -> Option<&'a Machine> {
+    machines.iter().min_by_key(|machine| {
+        let room = &machine.room;
+        let size = (room.vcpus, room.ram, room.scratch);
+        (lacking(needs, room).len(), std::cmp::Reverse(size))
+    })
+}
+
+/// What a machine has too little of.
+fn lacking(needs: &Resources, room: &Resources) -> Vec<Resource> {
+    let mut lacking = Vec::new();
+    let mut left = *needs;
+    while let Some(resource) = left.lacking_in(room) {
+        lacking.push(resource);
+        match resource {
+            Resource::Vcpus => left.vcpus = 0,
+            Resource::Ram => left.ram = ByteSize::ZERO,
+            Resource::Scratch => left.scratch = ByteSize::ZERO,
+            Resource::Gpus => left.gpus = 0,
+        }
+    }
+    lacking
 }
 
 fn amount(resources: &Resources, resource: Resource) -> String {

@@ -12,6 +12,8 @@ use crate::text::excerpt;
 
 /// How many directory entries a pattern may visit.
 const MAX_VISITED: usize = 1_000_000;
+/// How many parts between slashes a pattern may have.
+const MAX_PARTS: usize = 256;
 
 const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -26,18 +28,27 @@ pub(super) fn matches(directory: &Path, pattern: &str) -> Result<Vec<String>, St
         Some(_) => (PathBuf::from("/"), "/".to_owned()),
         None => (directory.to_owned(), String::new()),
     };
-    let parts: Vec<Part> = pattern
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .map(Part::new)
-        .collect::<Result<_, _>>()?;
-    if parts.is_empty() {
-        return Err("the pattern is empty; write one like \"data/*.csv\"".into());
-    }
+    let parts = parts(pattern)?;
     walk.visit(&start, &shown, &parts)?;
     walk.found.sort();
     walk.found.dedup();
     Ok(walk.found)
+}
+
+fn parts(pattern: &str) -> Result<Vec<Part>, String> {
+    let mut texts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+    // Any number of directories, twice, is any number of directories.
+    texts.dedup_by(|part, before| part == before && *part == "**");
+    if texts.is_empty() {
+        return Err("the pattern is empty; write one like \"data/*.csv\"".into());
+    }
+    if texts.len() > MAX_PARTS {
+        let found = texts.len();
+        return Err(format!(
+            "the pattern has {found} parts between slashes, {MAX_PARTS} are possible"
+        ));
+    }
+    texts.into_iter().map(Part::new).collect()
 }
 
 enum Part {
@@ -147,5 +158,22 @@ impl Walk {
         }
         names.sort();
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_any_length_have_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("a/b/c.csv"), "").unwrap();
+        let repeated = format!("{}*.csv", "**/".repeat(100_000));
+        assert_eq!(matches(folder.path(), &repeated).unwrap(), ["a/b/c.csv"]);
+        let long = format!("{}*.csv", "**/a/".repeat(100_000));
+        let error = matches(folder.path(), &long).unwrap_err();
+        assert!(error.contains("256 are possible"), "{error}");
     }
 }

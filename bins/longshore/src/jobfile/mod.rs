@@ -39,7 +39,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use longshore_runner_api::StartDocument;
-use longshore_types::{ResourceRequest, Resources};
+use longshore_types::{ByteSize, InstanceType, ResourceRequest, Resources};
 use sha2::{Digest, Sha256};
 
 pub use crate::yaml::problem::{Position, Problem};
@@ -49,6 +49,7 @@ use crate::yaml::{file, tree};
 use expand::Expander;
 #[cfg(test)]
 pub(crate) use schema::JOB_KEYS;
+pub(crate) use schema::{limit_in_millis, too_little_ram};
 
 /// The most jobs in one file, those of `for_each` counted one by one.
 pub const MAX_JOBS: usize = 100_000;
@@ -58,9 +59,38 @@ pub const MAX_FILE_BYTES: u64 = 10_000_000;
 /// What jobs may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// What a job may use of each kind of machine there is. With a single one, messages call it
-    /// "this machine"; with none, no job is too large.
-    pub capacities: Vec<Resources>,
+    /// The kinds of machine there are, of which one must have all that a job asks for. With none,
+    /// no job is too large.
+    pub machines: Vec<Machine>,
+}
+
+/// A kind of machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// What messages call it: "this machine", "the instance type large".
+    pub name: String,
+    /// What a job may use of it.
+    pub room: Resources,
+}
+
+impl Machine {
+    /// The only machine there is.
+    pub fn this(room: Resources) -> Self {
+        let name = "this machine".into();
+        Self { name, room }
+    }
+}
+
+impl From<&InstanceType> for Machine {
+    fn from(instance_type: &InstanceType) -> Self {
+        let mut room = instance_type.resources();
+        // What the scheduler leaves to the machine's kernel.
+        room.ram = ByteSize(room.ram.0 / 100 * 95);
+        Self {
+            name: format!("the instance type {}", instance_type.name),
+            room,
+        }
+    }
 }
 
 /// A job file that can be run.

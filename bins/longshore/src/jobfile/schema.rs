@@ -3,6 +3,8 @@
 //! Everything is looked at, so that all problems are found at once; what is wrong becomes
 //! [`Field::Bad`], which later steps leave alone.
 
+use std::collections::BTreeSet;
+
 use longshore_runner_api::{Engine, MIN_OUTPUT_LIMIT, Network};
 use longshore_types::{ByteSize, MAX_PRIORITY, Preemptible, parse_duration};
 
@@ -90,32 +92,46 @@ pub(super) struct Settings<'n> {
 impl<'n> Settings<'n> {
     /// These, completed by `defaults`; variables are merged one by one.
     pub(super) fn or(mut self, defaults: &Self) -> Self {
-        let mut env = defaults.env.clone();
-        env.retain(|(key, _)| self.env.iter().all(|(own, _)| own.text != key.text));
+        let own: BTreeSet<&str> = self.env.iter().map(|(key, _)| key.text).collect();
+        let others = defaults
+            .env
+            .iter()
+            .filter(|(key, _)| !own.contains(key.text));
+        let mut env: Vec<_> = others.copied().collect();
         env.append(&mut self.env);
-        let defaults = defaults.clone();
         Self {
             name: self.name,
-            command: self.command.or(defaults.command),
+            command: self.command.or(&defaults.command),
             env,
-            cwd: self.cwd.or(defaults.cwd),
-            stdin: self.stdin.or(defaults.stdin),
-            vcpus: self.vcpus.or(defaults.vcpus),
-            ram: self.ram.or(defaults.ram),
-            scratch: self.scratch.or(defaults.scratch),
-            priority: self.priority.or(defaults.priority),
-            time_limit_ms: self.time_limit_ms.or(defaults.time_limit_ms),
-            process_limit: self.process_limit.or(defaults.process_limit),
-            output_limit: self.output_limit.or(defaults.output_limit),
-            retries: self.retries.or(defaults.retries),
-            keep_output: self.keep_output.or(defaults.keep_output),
-            preemptible: self.preemptible.or(defaults.preemptible),
+            cwd: self.cwd.or(&defaults.cwd),
+            stdin: self.stdin.or(&defaults.stdin),
+            vcpus: self.vcpus.or(&defaults.vcpus),
+            ram: self.ram.or(&defaults.ram),
+            scratch: self.scratch.or(&defaults.scratch),
+            priority: self.priority.or(&defaults.priority),
+            time_limit_ms: self.time_limit_ms.or(&defaults.time_limit_ms),
+            process_limit: self.process_limit.or(&defaults.process_limit),
+            output_limit: self.output_limit.or(&defaults.output_limit),
+            retries: self.retries.or(&defaults.retries),
+            keep_output: self.keep_output.or(&defaults.keep_output),
+            preemptible: self.preemptible.or(&defaults.preemptible),
             for_each: self.for_each,
-            engine: self.engine.or(defaults.engine),
-            image: self.image.or(defaults.image),
-            mounts: self.mounts.or(defaults.mounts),
-            network: self.network.or(defaults.network),
+            engine: self.engine.or(&defaults.engine),
+            image: self.image.or(&defaults.image),
+            mounts: self.mounts.or(&defaults.mounts),
+            network: self.network.or(&defaults.network),
         }
+    }
+}
+
+impl Settings<'_> {
+    /// How many texts each job has of these.
+    pub(super) fn texts(&self) -> usize {
+        let words = match self.command.good() {
+            Some(Command::Words(words)) => words.len(),
+            Some(Command::Shell(_)) | None => 1,
+        };
+        words + 2 * self.env.len() + self.mounts.good().map_or(0, Vec::len)
     }
 }
 
@@ -225,6 +241,12 @@ fn settings<'n>(node: &'n Node<'_>, is_default: bool, problems: &mut Problems) -
     s
 }
 
+/// What is wrong with so much RAM, if anything.
+pub(crate) fn too_little_ram(ram: ByteSize) -> Option<String> {
+    let message = || format!("{ram} of RAM is less than {MIN_RAM}; write a unit, like 512MiB");
+    (ram < MIN_RAM).then(message)
+}
+
 fn resources(node: &Node<'_>, s: &mut Settings<'_>, problems: &mut Problems) {
     let expected = "a mapping with the keys \"vcpus\", \"ram\" and \"scratch\"";
     for Entry { key, at, value } in mapping(node, expected, problems).unwrap_or_default() {
@@ -232,11 +254,7 @@ fn resources(node: &Node<'_>, s: &mut Settings<'_>, problems: &mut Problems) {
             "vcpus" => s.vcpus = number(value, 1..=u64::from(u32::MAX), problems),
             "ram" => {
                 s.ram = size(value, problems);
-                if let Some(ram) = s.ram.good()
-                    && *ram < MIN_RAM
-                {
-                    let message =
-                        format!("{ram} of RAM is less than {MIN_RAM}; write a unit, like 512MiB");
+                if let Some(message) = s.ram.good().and_then(|ram| too_little_ram(*ram)) {
                     problems.add(value.at, message);
                 }
             }
@@ -358,15 +376,17 @@ fn time_limit(node: &Node<'_>, problems: &mut Problems) -> Field<u64> {
     let Some(Text { text, at }) = text(node, "a duration like 90s or 1h30m", problems) else {
         return Field::Bad;
     };
-    let millis = match parse_duration(text) {
-        Err(error) => Err(error.to_string()),
-        Ok(limit) => match u64::try_from(limit.as_millis()) {
-            Ok(0) | Err(_) => Err("a time limit must be at least 1ms".into()),
-            Ok(millis) => Ok(millis),
-        },
-    };
-    let millis = millis.map_err(|message| problems.add(at, message)).ok();
-    Field::new(millis, at)
+    let millis = limit_in_millis(text).map_err(|message| problems.add(at, message));
+    Field::new(millis.ok(), at)
+}
+
+/// A time limit as it is written, in milliseconds, or what is wrong with it.
+pub(crate) fn limit_in_millis(text: &str) -> Result<u64, String> {
+    let limit = parse_duration(text).map_err(|error| error.to_string())?;
+    match u64::try_from(limit.as_millis()) {
+        Ok(0) | Err(_) => Err("a time limit must be at least 1ms".into()),
+        Ok(millis) => Ok(millis),
+    }
 }
 
 /// Complains about a key, and says which one may be meant.

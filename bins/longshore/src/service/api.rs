@@ -22,20 +22,22 @@ use longshore_runner_api::command::OutputStream;
 use longshore_types::{ContainerUuid, error_chain};
 use serde_json::{Value, json};
 
-use super::local::{Local, filter};
-use super::view::{JobView, NewBatchView};
+use super::local::{Local, PAGE, filter};
+use super::pages;
+use super::view::{JobView, ListView, NewBatchView};
 
 /// The largest batch in bytes; other bodies are far smaller.
 const MAX_BATCH_BYTES: usize = 512 << 20;
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// The longest that a request waits for something to happen.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// The most jobs in one list, and how many there are unless the client says.
-const MAX_LISTED: usize = 100_000;
+/// How many jobs are in one part of a list unless the client says.
 const DEFAULT_LISTED: usize = 100;
 /// How much output is given at once unless the client says.
 const DEFAULT_WINDOW: u64 = 256 << 10;
 
+/// The status of an answer to who comes while this process ends.
+pub(super) const ENDING: StatusCode = StatusCode::GONE;
 pub(super) const FROM: &str = "x-longshore-from";
 pub(super) const ATTEMPT: &str = "x-longshore-attempt";
 pub(super) const COMPLETE: &str = "x-longshore-complete";
@@ -58,6 +60,7 @@ pub(super) fn router(local: Local, token: Token) -> Router {
         .route("/batches/{id}/jobs", get(jobs_of))
         .route("/batches/{id}/cancel", post(cancel_batch))
         .route("/batches/{id}/abandon", post(abandon_batch))
+        .route("/instance_types", get(instance_types))
         .route("/jobs", get(list))
         .route("/jobs/{uuid}", get(job))
         .route("/jobs/{uuid}/explain", get(explain))
@@ -90,6 +93,8 @@ async fn submit(State(api): Shared, request: Request<Body>) -> Answer {
             let message = format!("the body is not a batch: {error}");
             errors(StatusCode::UNPROCESSABLE_ENTITY, message)
         })?;
+        // It may be large, and storing takes its time.
+        drop(body);
         let id = api.local.submit(batch).await.map_err(not_submitted)?;
         Ok(json(&json!({ "id": id })))
     })
@@ -111,7 +116,17 @@ async fn batch(State(api): Shared, Path(id): Path<u64>, request: Request<Body>) 
 }
 
 async fn jobs_of(State(api): Shared, Path(id): Path<u64>) -> Answer {
-    answer(async { items(&api.local.jobs_of(id).await.map_err(failed)?) }).await
+    answer(async {
+        let (local, reasons) = (api.local.clone(), Arc::new(api.local.reasons()));
+        let part = move |place| {
+            let (local, reasons) = (local.clone(), reasons.clone());
+            async move { local.jobs_after(id, place, &reasons).await }
+        };
+        // An error of the first part is the answer.
+        let first = part(0).await.map_err(failed)?;
+        Ok(pages::items(first, part))
+    })
+    .await
 }
 
 async fn cancel_batch(State(api): Shared, Path(id): Path<u64>) -> Answer {
@@ -122,28 +137,30 @@ async fn abandon_batch(State(api): Shared, Path(id): Path<u64>) -> Answer {
     answer(async { concerned(api.local.cancel_batch(id, true).await) }).await
 }
 
+async fn instance_types(State(api): Shared) -> Answer {
+    answer(async { items(api.local.instance_types()) }).await
+}
+
+/// A part of a list, and from where it goes on: whoever asks for the next part says so (`before`).
 async fn list(State(api): Shared, request: Request<Body>) -> Answer {
     answer(async {
         let parameters = parameters(request).await?;
         let all = parameters.text("all").is_some_and(|text| text == "true");
         let limit = number(&parameters, "limit", DEFAULT_LISTED as u64)?;
-        let limit = usize::try_from(limit).unwrap_or(MAX_LISTED).min(MAX_LISTED);
-        let batch = match parameters.text("batch") {
-            Some(_) => Some(number(&parameters, "batch", 0)?),
-            None => None,
-        };
+        let limit = usize::try_from(limit).unwrap_or(PAGE).min(PAGE);
+        if let Some(text) = parameters.text("match") {
+            return items(&api.local.find(&text, limit).await.map_err(failed)?);
+        }
         let wanted = Wanted {
             status: parameters.text("status"),
             name: parameters.text("name"),
-            matching: parameters.text("match"),
         };
-        // Which of them are wanted is seen only once they are read.
-        let looked_at = if wanted.is_all() { limit } else { MAX_LISTED };
-        let found = api.local.list(&filter(all, batch, looked_at)).await;
-        let mut found = found.map_err(failed)?;
-        found.retain(|job| wanted.has(job));
-        found.truncate(limit);
-        items(&found)
+        let batch = optional_number(&parameters, "batch")?;
+        let before = optional_number(&parameters, "before")?;
+        let filter = filter(all, batch, before, limit);
+        let found = api.local.list(filter, |job| wanted.has(job)).await;
+        let (items, next) = found.map_err(failed)?;
+        Ok(json(&ListView { items, next }))
     })
     .await
 }
@@ -153,17 +170,10 @@ struct Wanted {
     status: Option<String>,
     /// A part of the name.
     name: Option<String>,
-    /// The whole name, or the end of the UUID.
-    matching: Option<String>,
 }
 
 impl Wanted {
-    fn is_all(&self) -> bool {
-        self.status.is_none() && self.name.is_none() && self.matching.is_none()
-    }
-
     fn has(&self, job: &JobView) -> bool {
-        let meant = |text: &String| job.name == *text || job.uuid.as_str().ends_with(text.as_str());
         self.status
             .as_ref()
             .is_none_or(|status| job.verdict == *status)
@@ -171,7 +181,6 @@ impl Wanted {
                 .name
                 .as_ref()
                 .is_none_or(|name| job.name.contains(name.as_str()))
-            && self.matching.as_ref().is_none_or(meant)
     }
 }
 
@@ -242,6 +251,11 @@ fn number(parameters: &Parameters, name: &str, default: u64) -> Result<u64, Answ
     })
 }
 
+fn optional_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Answer> {
+    let given = parameters.text(name);
+    given.map(|_| number(parameters, name, 0)).transpose()
+}
+
 fn wait(parameters: &Parameters) -> Result<Duration, Answer> {
     Ok(Duration::from_millis(number(parameters, "wait_ms", 0)?).min(MAX_WAIT))
 }
@@ -254,11 +268,15 @@ fn known(uuid: &str) -> Result<ContainerUuid, Answer> {
 }
 
 fn items<T: serde::Serialize>(found: &[T]) -> Result<Answer, Answer> {
-    Ok(json(&json!({ "items": to_value(&found)? })))
+    #[derive(serde::Serialize)]
+    struct Items<'a, T> {
+        items: &'a [T],
+    }
+    Ok(json(&Items { items: found }))
 }
 
 fn one<T: serde::Serialize>(found: &T) -> Result<Answer, Answer> {
-    Ok(json(&to_value(found)?))
+    Ok(json(found))
 }
 
 fn to_value<T: serde::Serialize>(found: &T) -> Result<Value, Answer> {
@@ -274,6 +292,7 @@ fn concerned(count: Result<usize, QueueError>) -> Result<Answer, Answer> {
 fn not_submitted(error: SubmitError) -> Answer {
     match error {
         SubmitError::Store(error) => failed(error),
+        SubmitError::Closed => errors(ENDING, error.to_string()),
         SubmitError::Unfinished { .. } => errors(StatusCode::CONFLICT, error.to_string()),
         other => errors(StatusCode::UNPROCESSABLE_ENTITY, error_chain(&other)),
     }

@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use longshore_http::Token;
 use longshore_runner_api::MAX_WINDOW_BYTES;
+use longshore_types::InstanceType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,6 +77,16 @@ impl ClientError {
     /// Whether the service is gone, or was not reached.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Gone { .. })
+    }
+
+    /// Whether the service does not have what was asked for.
+    pub fn is_not_there(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Whether the service is about to go, and so did nothing.
+    pub fn is_ending(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == api::ENDING.as_u16())
     }
 }
 
@@ -144,6 +155,20 @@ impl Client {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.about.pid
+    }
+
+    /// The instance types that it has; none if it does not say, which does not limit anything.
+    pub async fn instance_types(&self) -> Result<Vec<InstanceType>, ClientError> {
+        #[derive(Deserialize)]
+        struct Items {
+            items: Vec<InstanceType>,
+        }
+        match self.get("/longshore/v1/instance_types").await {
+            Ok(Items { items }) => Ok(items),
+            // An older one.
+            Err(ClientError::Refused { status: 404, .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks with the token of the API for jobs, and reads the answer as JSON.

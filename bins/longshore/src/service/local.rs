@@ -7,20 +7,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_controller::http::ReadOutput;
 use longshore_controller::{
-    BatchId, JobFilter, JobStates, JobStatus, NewBatch, NewJob, Store, SubmitError, Window,
+    BatchId, JobFilter, JobPart, JobStates, JobStatus, NewBatch, NewJob, Store, SubmitError, Window,
 };
+use longshore_dispatch::Snapshot;
 use longshore_dispatch::http::{CheckController, KillContainer, KillError};
 use longshore_dispatch::runtime::{Handle, OutputError};
-use longshore_queue::{Queue as _, QueueError, QueueErrorKind};
+use longshore_queue::{QueueError, QueueErrorKind};
 use longshore_runner_api::StartDocument;
 use longshore_runner_api::command::OutputStream;
+use longshore_scheduler::type_choice::{Unsatisfiable, eligible};
 use longshore_types::{
-    Container, ContainerUuid, Explanation, Reason, ResourceRequest, error_chain,
+    ByteSize, Container, ContainerUuid, Explanation, InstanceType, Reason, ResourceRequest,
+    error_chain,
 };
 use tokio::sync::Semaphore;
 
 use super::view::{BatchView, JobView, NewBatchView, NewJobView, OutputView};
 
+/// How many jobs are read, and held, at once for a list, and the most in a part of one.
+pub(super) const PAGE: usize = 1000;
+/// How many jobs are looked at for a part of a list.
+const MAX_LOOKED_AT: usize = 10_000;
 /// How often the output of a running job is looked for more while somebody waits for it.
 const LOOK: Duration = Duration::from_millis(200);
 /// The longest that a host may take for a part of an output.
@@ -37,15 +44,22 @@ const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Local {
     store: Arc<Store>,
     dispatcher: Handle,
+    /// How the scheduler chooses instance types.
+    choice: Arc<longshore_scheduler::Config>,
     reads: Arc<Semaphore>,
 }
 
 impl Local {
     /// Those of an installation.
-    pub fn new(store: Arc<Store>, dispatcher: Handle) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        dispatcher: Handle,
+        choice: Arc<longshore_scheduler::Config>,
+    ) -> Self {
         Self {
             store,
             dispatcher,
+            choice,
             reads: Arc::new(Semaphore::new(MAX_READS)),
         }
     }
@@ -59,7 +73,13 @@ impl Local {
         Ok(batches.map(BatchView::from).collect())
     }
 
+    /// The instance types that there are.
+    pub(super) fn instance_types(&self) -> &[InstanceType] {
+        &self.choice.types
+    }
+
     pub(super) async fn submit(&self, batch: NewBatchView) -> Result<u64, SubmitError> {
+        self.check_sizes(&batch.jobs)?;
         let batch = NewBatch {
             key: batch.key,
             content_hash: batch.content_hash,
@@ -68,6 +88,35 @@ impl Local {
             jobs: batch.jobs.into_iter().map(new_job).collect(),
         };
         self.store.submit_batch(batch).await.map(|id| id.0)
+    }
+
+    /// What fits no instance type would wait for ever, and what needs nothing would be put beside
+    /// anything, without a limit.
+    fn check_sizes(&self, jobs: &[NewJobView]) -> Result<(), SubmitError> {
+        // Most jobs ask for the same as the one before.
+        let mut fits: Option<&ResourceRequest> = None;
+        for job in jobs {
+            if fits == Some(&job.request) {
+                continue;
+            }
+            let name = || job.name.chars().take(100).collect();
+            if job.request.vcpus == 0 || job.request.ram == ByteSize::ZERO {
+                let why = "it asks for no vCPU or no RAM; ask for 1 at least of each".to_owned();
+                return Err(SubmitError::Job { name: name(), why });
+            }
+            let why = match eligible(&job.request, &self.choice) {
+                Ok(_) => {
+                    fits = Some(&job.request);
+                    continue;
+                }
+                Err(Unsatisfiable::NoneFits { nearest }) => {
+                    format!("no instance type has what it needs: {nearest}; ask for less")
+                }
+                Err(error) => error.to_string(),
+            };
+            return Err(SubmitError::Job { name: name(), why });
+        }
+        Ok(())
     }
 
     pub(super) async fn batch(&self, id: u64) -> Result<BatchView, QueueError> {
@@ -84,14 +133,63 @@ impl Local {
         Ok(())
     }
 
+    /// The jobs of a batch, in the order in which they were submitted.
     pub(super) async fn jobs_of(&self, id: u64) -> Result<Vec<JobView>, QueueError> {
         let jobs = self.store.job_status(BatchId(id)).await?;
-        Ok(self.explained(jobs))
+        Ok(self.reasons().explain(jobs))
     }
 
-    pub(super) async fn list(&self, filter: &JobFilter) -> Result<Vec<JobView>, QueueError> {
-        let jobs = self.store.list_jobs(filter).await?;
-        Ok(self.explained(jobs))
+    /// A part of them: those after a place in the store, with the reasons of one moment, and where
+    /// the next part begins.
+    pub(super) async fn jobs_after(
+        &self,
+        id: u64,
+        place: u64,
+        reasons: &Reasons,
+    ) -> Result<(Vec<JobView>, Option<u64>), QueueError> {
+        let part = self.store.job_status_after(BatchId(id), place, PAGE);
+        let JobPart { jobs, next, .. } = part.await?;
+        Ok((reasons.explain(jobs), next))
+    }
+
+    /// A part of the jobs that `wanted` describes and `has` takes, the newest first: [`PAGE`] at
+    /// most, and the place in the store from which the list goes on, if it may. It may be empty and
+    /// go on, where few jobs are meant.
+    pub(super) async fn list(
+        &self,
+        mut wanted: JobFilter,
+        has: impl Fn(&JobView) -> bool,
+    ) -> Result<(Vec<JobView>, Option<u64>), QueueError> {
+        let (reasons, most) = (self.reasons(), wanted.limit.min(PAGE));
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        // Of most lists everything is meant.
+        wanted.limit = most;
+        while found.len() < most && looked_at < MAX_LOOKED_AT {
+            let JobPart { jobs, next, .. } = self.store.list_jobs(&wanted).await?;
+            looked_at += jobs.len();
+            for job in jobs {
+                if found.len() == most {
+                    return Ok((found, wanted.before));
+                }
+                wanted.before = Some(job.place);
+                found.extend(Some(reasons.explain_one(job)).filter(&has));
+            }
+            if next.is_none() {
+                return Ok((found, None));
+            }
+            (wanted.before, wanted.limit) = (next, PAGE);
+        }
+        Ok((found, wanted.before))
+    }
+
+    /// Why jobs wait at this moment.
+    pub(super) fn reasons(&self) -> Reasons {
+        Reasons::of(self.dispatcher.snapshot())
+    }
+
+    pub(super) async fn find(&self, text: &str, limit: usize) -> Result<Vec<JobView>, QueueError> {
+        let jobs = self.store.find_jobs(text, limit).await?;
+        Ok(self.reasons().explain(jobs))
     }
 
     pub(super) async fn job(
@@ -99,12 +197,12 @@ impl Local {
         uuid: ContainerUuid,
     ) -> Result<(JobView, StartDocument), QueueError> {
         let job = self.store.job(uuid).await?.ok_or_else(|| unknown(uuid))?;
-        let document = self.store.document(uuid, DOCUMENT_TIMEOUT).await?;
+        let document = self.store.start_document(uuid, DOCUMENT_TIMEOUT).await?;
         let document = StartDocument::from_json(&document).map_err(|error| {
             let what = "its start document cannot be read";
             QueueError::caused(QueueErrorKind::BadRecord, what, error)
         })?;
-        let mut view = self.explained(vec![job]).remove(0);
+        let mut view = self.reasons().explain_one(job);
         if !view.state.is_final()
             && view.reason.is_none()
             && let Ok((Some(entry), _)) = self.dispatcher.entry(uuid).await
@@ -164,12 +262,27 @@ impl Local {
         }
     }
 
+    /// What is there now: nothing where an instance does not answer, which may be asked again.
     async fn output_now(
         &self,
         uuid: ContainerUuid,
         stream: OutputStream,
-        (from, length): (u64, u64),
+        window: (u64, u64),
     ) -> Result<OutputView, QueueError> {
+        let (part, error) = self.output_or_why(uuid, stream, window).await?;
+        if let Some(error) = error {
+            tracing::debug!(container_uuid = %uuid, %error, "no output");
+        }
+        Ok(part)
+    }
+
+    /// What is there now, and why an instance did not give what it may have.
+    async fn output_or_why(
+        &self,
+        uuid: ContainerUuid,
+        stream: OutputStream,
+        (from, length): (u64, u64),
+    ) -> Result<(OutputView, Option<OutputError>), QueueError> {
         let job = self.store.job(uuid).await?.ok_or_else(|| unknown(uuid))?;
         let mut part = OutputView {
             attempt: job.attempts,
@@ -189,7 +302,7 @@ impl Local {
             let Some(cut) = kept else {
                 // What an earlier attempt wrote may be there.
                 part.complete = true;
-                return Ok(part);
+                return Ok((part, None));
             };
             let window = (from, length);
             let kept = self.store.read_kept(uuid, stream.as_str(), window, cut);
@@ -199,7 +312,7 @@ impl Local {
             })?;
             part.complete = kept.bytes.is_empty();
             (part.from, part.bytes) = (kept.from, kept.bytes);
-            return Ok(part);
+            return Ok((part, None));
         }
         // It is never closed.
         let _turn = self.reads.acquire().await.ok();
@@ -215,33 +328,46 @@ impl Local {
             }
             // It waits, or ends at this moment, or has not written anything.
             Err(OutputError::NotThere) => {}
-            Err(error) => tracing::debug!(container_uuid = %uuid, %error, "no output"),
+            Err(error) => return Ok((part, Some(error))),
         }
-        Ok(part)
+        Ok((part, None))
+    }
+}
+
+/// The reasons why jobs wait, as far as the dispatcher tells them to everybody, of one moment.
+#[derive(Debug)]
+pub(super) struct Reasons {
+    snapshot: Arc<Snapshot>,
+    /// Where in the snapshot a job is.
+    places: BTreeMap<ContainerUuid, usize>,
+}
+
+impl Reasons {
+    fn of(snapshot: Arc<Snapshot>) -> Self {
+        let places = snapshot.waiting.iter().enumerate();
+        let places = places.map(|(place, entry)| (entry.uuid, place)).collect();
+        Self { snapshot, places }
     }
 
-    /// The jobs with the reasons why they wait, as far as the dispatcher tells them to everybody.
-    fn explained(&self, jobs: Vec<JobStatus>) -> Vec<JobView> {
-        let snapshot = self.dispatcher.snapshot();
-        let waiting = snapshot.waiting.iter();
-        let mut reasons: BTreeMap<ContainerUuid, String> = waiting
-            .map(|entry| {
-                let reason = entry.reason.to_string();
-                let text = match entry.position {
-                    Some(position) => format!("{position} in line: {reason}"),
-                    None => reason,
-                };
-                (entry.uuid, text)
-            })
-            .collect();
-        jobs.into_iter()
-            .map(|job| {
-                // Of what is not to run the dispatcher knows nothing.
-                let not_to_run = || (job.priority < 1).then(|| Reason::PriorityZero.to_string());
-                let reason = reasons.remove(&job.uuid).or_else(not_to_run);
-                JobView::new(job, reason)
-            })
-            .collect()
+    /// Jobs with the reasons why they wait.
+    fn explain(&self, jobs: Vec<JobStatus>) -> Vec<JobView> {
+        jobs.into_iter().map(|job| self.explain_one(job)).collect()
+    }
+
+    fn explain_one(&self, job: JobStatus) -> JobView {
+        // Of what is not to run the dispatcher knows nothing.
+        let not_to_run = || (job.priority < 1).then(|| Reason::PriorityZero.to_string());
+        let reason = self.reason(job.uuid).or_else(not_to_run);
+        JobView::new(job, reason)
+    }
+
+    fn reason(&self, uuid: ContainerUuid) -> Option<String> {
+        let entry = self.snapshot.waiting.get(*self.places.get(&uuid)?)?;
+        let reason = entry.reason.to_string();
+        Some(match entry.position {
+            Some(position) => format!("{position} in line: {reason}"),
+            None => reason,
+        })
     }
 }
 
@@ -258,8 +384,13 @@ impl ReadOutput for Local {
         let stream = streams.into_iter().find(|known| known.as_str() == stream);
         let stream = stream
             .ok_or_else(|| QueueError::new(QueueErrorKind::NotFound, "there is no such stream"))?;
-        let part = self.output_now(uuid, stream, (from, length)).await?;
-        Ok(Window::new(part.from, part.bytes))
+        match self.output_or_why(uuid, stream, (from, length)).await? {
+            (part, None) => Ok(Window::new(part.from, part.bytes).of_attempt(part.attempt)),
+            (_, Some(error)) => {
+                let what = "the instance does not give its output";
+                Err(QueueError::caused(QueueErrorKind::Unavailable, what, error))
+            }
+        }
     }
 }
 
@@ -283,8 +414,13 @@ impl CheckController for Local {
     }
 }
 
-/// The states that a list is asked for.
-pub(super) fn filter(all: bool, batch: Option<u64>, limit: usize) -> JobFilter {
+/// What a list is asked for, from a place in the store on.
+pub(super) fn filter(
+    all: bool,
+    batch: Option<u64>,
+    before: Option<u64>,
+    limit: usize,
+) -> JobFilter {
     JobFilter {
         states: if all {
             JobStates::All
@@ -292,6 +428,7 @@ pub(super) fn filter(all: bool, batch: Option<u64>, limit: usize) -> JobFilter {
             JobStates::Unfinished
         },
         batch: batch.map(BatchId),
+        before,
         limit,
     }
 }

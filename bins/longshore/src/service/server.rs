@@ -1,7 +1,7 @@
 //! Answering on the socket, and on TCP.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::routing::get;
 use longshore_controller::http::Api;
 use longshore_dispatch::http::Management;
-use longshore_http::{Limits, Listener, authorize, errors, method_override, serve};
+use longshore_http::{Limits, Listener, Token, authorize, errors, method_override, serve};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -40,20 +40,20 @@ pub(crate) struct ServerSettings {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
 }
 
-/// The servers of a process.
+/// Everything that answering needs, taken before anything acts.
 #[derive(Debug)]
-pub(crate) struct Server {
-    stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+pub(crate) struct Bound {
+    listeners: Vec<Listener>,
+    management_token: Token,
+    api_token: Token,
     state_dir: PathBuf,
     url: Option<String>,
 }
 
-impl Server {
-    /// Answers from now on.
-    pub(crate) async fn start(
+impl Bound {
+    /// Takes the addresses and makes the tokens. Whoever asks waits until it is answered.
+    pub(crate) async fn new(
         state: &StateDirectory,
-        embedded: &Embedded,
         kind: ServiceKind,
         settings: &ServerSettings,
     ) -> anyhow::Result<Self> {
@@ -66,15 +66,14 @@ impl Server {
             let scheme = settings.tls.as_ref().map_or("http", |_| "https");
             format!("{scheme}://{address}")
         });
-        let router = router(&state_dir, embedded)?;
+        let management_token = files::token(&state_dir, files::MANAGEMENT_TOKEN)?;
+        let api_token = files::token(&state_dir, files::API_TOKEN)?;
         let unusable = |what: &'static str| {
             let path = state_dir.clone();
             move |source| StateError::unusable(&path, what, source)
         };
         // Whoever held the directory before has gone, and with it who answered there.
         files::remove_socket(&state_dir).map_err(unusable("removing an old service.sock"))?;
-        let path = files::socket(&state_dir).map_err(unusable("opening it"))?;
-        let unix = Listener::unix(&path.path).map_err(unusable("making service.sock"))?;
         let about = About {
             pid: std::process::id(),
             kind,
@@ -82,20 +81,45 @@ impl Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         files::write_about(&state_dir, &about).map_err(unusable("writing service.json"))?;
-        let (stop, stopping) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        for listener in tcp.into_iter().chain([unix]) {
-            let limits = Limits::default();
-            tasks.spawn(serve(listener, router.clone(), limits, stopping.clone()));
-        }
+        let path = files::socket(&state_dir).map_err(unusable("opening it"))?;
+        let unix = Listener::unix(&path.path).map_err(unusable("making service.sock"))?;
         Ok(Self {
-            stop,
-            tasks,
+            listeners: tcp.into_iter().chain([unix]).collect(),
+            management_token,
+            api_token,
             state_dir,
             url,
         })
     }
 
+    /// Answers from now on.
+    pub(crate) fn serve(self, embedded: &Embedded) -> Server {
+        let router = router(&self, embedded);
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for listener in self.listeners {
+            let limits = Limits::default();
+            tasks.spawn(serve(listener, router.clone(), limits, stopping.clone()));
+        }
+        Server {
+            stop,
+            tasks,
+            state_dir: self.state_dir,
+            url: self.url,
+        }
+    }
+}
+
+/// The servers of a process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    state_dir: PathBuf,
+    url: Option<String>,
+}
+
+impl Server {
     /// Where it answers on TCP.
     pub(crate) fn url(&self) -> Option<&str> {
         self.url.as_deref()
@@ -132,7 +156,7 @@ async fn listen(address: SocketAddr, settings: &ServerSettings) -> anyhow::Resul
     })
 }
 
-fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
+fn router(bound: &Bound, embedded: &Embedded) -> Router {
     let local = embedded.local();
     let types = embedded.types().iter();
     let types: std::collections::BTreeMap<_, _> =
@@ -144,7 +168,7 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
     register_version(&mut registry);
     let management = Management {
         dispatcher: handle,
-        token: files::token(state_dir, files::MANAGEMENT_TOKEN)?,
+        token: bound.management_token.clone(),
         kill: Arc::new(local.clone()),
         controller: Arc::new(local.clone()),
         types,
@@ -154,13 +178,12 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
         .route("/_inspect/requests", get(requests::inspect))
         .route_layer(from_fn_with_state(management.token.clone(), authorize))
         .with_state(requests.clone());
-    let api_token = files::token(state_dir, files::API_TOKEN)?;
     let api = Api {
         store: embedded.store().clone(),
-        token: api_token.clone(),
+        token: bound.api_token.clone(),
         output: Arc::new(local.clone()),
     };
-    let routes = super::api::router(local, api_token)
+    let routes = super::api::router(local, bound.api_token.clone())
         .merge(management.router())
         .merge(api.router())
         .merge(inspect)
@@ -174,7 +197,7 @@ fn router(state_dir: &Path, embedded: &Embedded) -> anyhow::Result<Router> {
         .layer(from_fn(within))
         .layer(from_fn_with_state(requests, requests::note));
     // Before the routes are looked at.
-    Ok(Router::new().fallback_service(overridable(routes)))
+    Router::new().fallback_service(overridable(routes))
 }
 
 /// What is running, for who compares installations.

@@ -204,6 +204,16 @@ impl JobView {
     }
 }
 
+/// A part of a list of jobs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ListView<T> {
+    /// The jobs.
+    pub items: Vec<T>,
+    /// From where on the list goes on; none if this was the end of it.
+    pub next: Option<u64>,
+}
+
 /// Jobs to be submitted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

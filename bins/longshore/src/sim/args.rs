@@ -70,7 +70,7 @@ pub struct SimArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     #[arg(allow_negative_numbers = true)]
     pub seeds: Option<u64>,
-    /// Simulate seed after seed for so long, like 90s or 3m
+    /// Simulate seed after seed for so long, like 90s or 3m; one at least
     #[arg(long = "for", id = "time", value_name = "DURATION", value_parser = patience)]
     pub time: Option<Duration>,
 }

@@ -39,7 +39,7 @@ pub(super) fn compare(args: &CompareArgs) -> anyhow::Result<Ending> {
         let (outcome, ended) = watcher.run(scenario)?;
         if ended == Ended::Interrupted {
             // Half a comparison would mislead.
-            eprintln!("ended before both were simulated");
+            tell!("ended before both were simulated");
             return Ok(Ending::Interrupted);
         }
         let name = shown(path);
@@ -49,11 +49,11 @@ pub(super) fn compare(args: &CompareArgs) -> anyhow::Result<Ending> {
         return Ok(Ending::Succeeded);
     };
     if args.json {
-        print_json(object(args, a, b));
+        print_json(object(args, a, b))?;
     } else {
-        print(&text(args, a, b));
+        print(&text(args, a, b))?;
     }
-    Ok(report_violations(args, &sides))
+    report_violations(args, &sides)
 }
 
 /// Both scenarios, with exactly the same containers.
@@ -90,17 +90,17 @@ fn scenarios(args: &CompareArgs, settings: [Settings; 2]) -> anyhow::Result<[Sce
     Ok(scenarios)
 }
 
-fn report_violations(args: &CompareArgs, sides: &[Side]) -> Ending {
+fn report_violations(args: &CompareArgs, sides: &[Side]) -> anyhow::Result<Ending> {
     let mut ending = Ending::Succeeded;
     for (side, path) in sides.iter().zip([&args.a, &args.b]) {
         for violation in &side.outcome.violations {
             ending = Ending::Failed;
             if !args.json {
-                print(&broken(args, path, &violation.to_string()));
+                print(&broken(args, path, &violation.to_string()))?;
             }
         }
     }
-    ending
+    Ok(ending)
 }
 
 fn broken(args: &CompareArgs, path: &Path, story: &str) -> String {

@@ -31,13 +31,15 @@ pub(super) fn soak(args: &SimArgs) -> anyhow::Result<Ending> {
     let setup = Setup::new(args)?;
     tell(&setup.notes);
     let mut watcher = Watcher::new(None)?;
-    watcher.until = args.time.map(|time| Instant::now() + time);
+    let until = args.time.map(|time| Instant::now() + time);
     let last = args.seeds.map(|count| args.seed.saturating_add(count - 1));
     let mut total = Total::default();
     let mut seed = args.seed;
     while !watcher.is_over() {
         watcher.heading = format!("seed {seed}, {} done; ", total.seeds);
         let scenario = setup.scenario(seed);
+        // The first one is simulated to its end on a slow machine, too: else nothing could be said.
+        watcher.until = until.filter(|_| total.seeds > 0);
         let (outcome, ended) = watcher.run(&scenario)?;
         // One that was cut short says nothing.
         if ended == Ended::Interrupted && outcome.violations.is_empty() {
@@ -49,7 +51,7 @@ pub(super) fn soak(args: &SimArgs) -> anyhow::Result<Ending> {
         }
         seed += 1;
     }
-    total.show(args);
+    total.show(args)?;
     Ok(match &total.broken {
         Some(_) => Ending::Failed,
         None if watcher.is_interrupted() => Ending::Interrupted,
@@ -77,16 +79,16 @@ impl Total {
         self.simulated.as_secs_f64() / 86_400.0
     }
 
-    fn show(&self, args: &SimArgs) {
+    fn show(&self, args: &SimArgs) -> anyhow::Result<()> {
         if args.json {
-            print_json(self.json(args));
-            return;
+            return print_json(self.json(args));
         }
-        print(&self.text(args));
+        print(&self.text(args))?;
         if let Some((scenario, outcome)) = &self.broken {
             let command = story::command(args, scenario.seed);
-            print(&story::story(scenario, outcome, &command));
+            print(&story::story(scenario, outcome, &command))?;
         }
+        Ok(())
     }
 
     fn text(&self, args: &SimArgs) -> String {

@@ -8,6 +8,7 @@ use longshore_types::format_duration;
 
 use super::args::SimArgs;
 use super::shown;
+use crate::tell;
 
 /// How long a scenario is made smaller, about.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ pub(super) fn story(scenario: &Scenario, outcome: &Outcome, command: &str) -> St
         "\nA PROMISE IS BROKEN: {}: {}\nagain with: {command}",
         violation.rule, violation.what
     );
-    eprintln!("looking for a smaller case (Ctrl-C twice to stop)");
+    tell!("looking for a smaller case (Ctrl-C twice to stop)");
     match shrink(scenario, runs_max(scenario)) {
         Some((smaller, outcome)) => {
             let faults: Vec<String> = smaller.faults.kinds().map(|k| k.to_string()).collect();

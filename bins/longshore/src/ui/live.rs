@@ -77,6 +77,13 @@ impl Progress for Live {
     }
 }
 
+impl Drop for Live {
+    /// Whatever ended it: the terminal is as it was.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// The lines of the table, none wider than `columns`, no more than `height` less two.
 fn table(
     batch: &str,

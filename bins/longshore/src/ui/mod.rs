@@ -15,6 +15,7 @@ use std::io::{self, IsTerminal as _};
 
 use longshore_types::Timestamp;
 
+use crate::tell;
 pub use live::Live;
 pub use plain::Plain;
 pub use row::{Counts, JobRow, Verdict};
@@ -47,7 +48,7 @@ impl Progress for Quiet {
     fn begin(&mut self, _batch: &str, _jobs: usize, _now: Timestamp) {}
     fn update(&mut self, _rows: &[JobRow], _now: Timestamp) {}
     fn note(&mut self, text: &str) {
-        eprintln!("{}", crate::text::clean(text));
+        tell!("{}", crate::text::clean(text));
     }
     fn end(&mut self) {}
 }

@@ -94,7 +94,7 @@ impl JobRow {
     }
 
     /// What it wrote that could not be kept, in words, if it has ended and anything is missing.
-    pub(super) fn lost_output(&self) -> Option<String> {
+    pub(crate) fn lost_output(&self) -> Option<String> {
         let exit = self.exit.as_ref().filter(|_| self.state.is_final());
         let lost = exit.and_then(Exit::lost_output)?;
         Some(format!("output lost: {lost}"))

@@ -16,12 +16,16 @@ use crate::text::excerpt;
 const MAX_DEPTH: usize = 16;
 /// The most nodes: enough for the largest number of jobs with twenty each.
 const MAX_NODES: usize = 2_000_000;
+/// The same where what an alias stands for counts each time: whoever reads the values copies it.
+const MAX_MEANT: usize = 5_000_000;
 
 /// A value and where it stands.
 #[derive(Debug)]
 pub(crate) struct Node<'a> {
     pub(crate) at: Position,
     kind: Kind<'a>,
+    /// How many values it is, with all in it; aliases are what they stand for.
+    meant: usize,
 }
 
 #[derive(Debug)]
@@ -191,13 +195,14 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
                 let kind = Kind::Scalar(Scalar { text, plain });
-                self.place(Node { at, kind }, anchor)
+                let meant = 1;
+                self.place(Node { at, kind, meant }, anchor)
             }
             Event::Alias(id) => {
                 let inside = "this alias stands inside what it stands for";
                 let shared = self.anchors.get(&id).ok_or((at, inside.to_owned()))?;
-                let kind = Kind::Shared(Rc::clone(shared));
-                self.place(Node { at, kind }, 0)
+                let (meant, kind) = (shared.meant, Kind::Shared(Rc::clone(shared)));
+                self.place(Node { at, kind, meant }, 0)
             }
             Event::SequenceStart(_, anchor, _) => {
                 self.begin(at, anchor, Collected::List(Vec::new()))
@@ -227,7 +232,13 @@ impl<'a> Builder<'a> {
             Collected::List(items) => Kind::List(items),
             Collected::Map { entries, .. } => Kind::Map(self.without_doubles(entries)),
         };
-        self.place(Node { at, kind }, anchor)
+        let inside: usize = match &kind {
+            Kind::List(items) => items.iter().map(|item| item.meant).sum(),
+            Kind::Map(entries) => entries.iter().map(|entry| 1 + entry.value.meant).sum(),
+            Kind::Scalar(_) | Kind::Shared(_) => 0,
+        };
+        let meant = 1 + inside;
+        self.place(Node { at, kind, meant }, anchor)
     }
 
     /// The first entry of each key; complains about the others.
@@ -251,12 +262,20 @@ impl<'a> Builder<'a> {
         if self.nodes > MAX_NODES {
             return Err((node.at, format!("has more than {MAX_NODES} values")));
         }
+        if node.meant > MAX_MEANT {
+            let message = format!(
+                "with what its aliases stand for this is more than {MAX_MEANT} values; put data \
+                 into files"
+            );
+            return Err((node.at, message));
+        }
         if anchor != 0 {
             let at = node.at;
             let shared = Rc::new(node);
             self.anchors.insert(anchor, Rc::clone(&shared));
             node = Node {
                 at,
+                meant: shared.meant,
                 kind: Kind::Shared(shared),
             };
         }

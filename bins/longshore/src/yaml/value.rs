@@ -28,9 +28,12 @@ impl<T> Field<T> {
     }
 
     /// This, or the default where this is absent.
-    pub(crate) fn or(self, default: Self) -> Self {
+    pub(crate) fn or(self, default: &Self) -> Self
+    where
+        T: Clone,
+    {
         match self {
-            Self::Absent => default,
+            Self::Absent => default.clone(),
             given => given,
         }
     }

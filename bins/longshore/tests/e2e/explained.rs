@@ -139,6 +139,10 @@ struct Moods {
 
 impl Moods {
     fn start(world: &World, max_instances: usize, mood: Mood) -> Self {
+        Self::of(types(), world, max_instances, mood)
+    }
+
+    fn of(types: Vec<InstanceType>, world: &World, max_instances: usize, mood: Mood) -> Self {
         let (mood, moods) = watch::channel(mood);
         let (end, ended) = oneshot::channel();
         let path = world.state();
@@ -151,7 +155,7 @@ impl Moods {
                     panic!("it is something else than serve");
                 };
                 let state = StateDirectory::open(&path).unwrap();
-                let provider = provider(&state, max_instances, moods).await;
+                let provider = provider(&state, types, max_instances, moods).await;
                 let end = async { ended.await.unwrap_or(()) };
                 serve_until(&args, &state, provider, end).await.unwrap();
             });
@@ -173,6 +177,7 @@ impl Moods {
 
 async fn provider(
     state: &StateDirectory,
+    types: Vec<InstanceType>,
     max_instances: usize,
     mood: watch::Receiver<Mood>,
 ) -> Provider {
@@ -181,7 +186,7 @@ async fn provider(
     let inner = LoopbackDriver.open(&parameters).await.unwrap();
     let runner = state.path().join("runner");
     let moody = Box::new(Moody { inner, mood });
-    let mut provider = Provider::new(moody, types(), runner.to_str().unwrap().to_owned());
+    let mut provider = Provider::new(moody, types, runner.to_str().unwrap().to_owned());
     provider.pool.max_instances = max_instances;
     provider.pool.sync_interval = Duration::from_millis(200);
     provider
@@ -305,6 +310,42 @@ fn what_instances_do_is_explained() {
     explained(&world, "stubborn", &["\nit runs\n"]);
     world.run(&["cancel", "stubborn"]).expect(0);
     explained(&world, "stubborn", &["it is being stopped on loopback-"]);
+    service.stop();
+    clean(&world);
+}
+
+#[test]
+fn a_job_has_to_fit_what_the_service_has_not_this_machine() {
+    let world = World::new();
+    let here = longshore::provider::this_machine().unwrap();
+    let price = Price::from_units(0.1).unwrap();
+    let wide = InstanceType::new("wide", here.vcpus + 2, ByteSize::mib(128), price);
+    let narrow = InstanceType::new("narrow", 1, ByteSize::mib(32), price);
+    let service = Moods::of(vec![narrow, wide], &world, 1, Mood::default());
+
+    let vcpus = (here.vcpus + 1).to_string();
+    submit(&world, "more than here", &vcpus, &["true"]);
+    world.run(&["logs", "-f", "more than here"]).expect(0);
+    let job = |name: &str, ram: &str| {
+        format!(
+            "  - {{name: {name}, command: \"true\", resources: {{vcpus: {vcpus}, ram: {ram}}}}}\n"
+        )
+    };
+    world.jobs("fits", &job("fits", "64MiB"));
+    world.run(&["run", "--quiet", "fits"]).expect(0);
+
+    // Here would be room for it.
+    let command = ["submit", "--ram", "256MiB", "--", "true"];
+    let said = world.run(&command).expect(2);
+    said.complains(&["wide has 128 MiB RAM of", "ask for less"]);
+    world.jobs("deep", &job("deep", "256MiB"));
+    for command in ["submit", "run"] {
+        let said = world.run(&[command, "deep"]).expect(2);
+        said.complains(&["needs 256 MiB RAM, the instance type wide has 12"]);
+    }
+    let listed = world.run(&["list", "--all", "--json"]).expect(0).out;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     service.stop();
     clean(&world);
 }

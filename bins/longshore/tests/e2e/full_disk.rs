@@ -54,6 +54,6 @@ fn a_disk_that_gets_full_is_said_and_what_is_left_is_named() {
         (running.out().contains("is full") && world.exists("ended")).then_some(())
     });
     running.signal(Signal::SIGINT);
-    let said = running.end().expect(1);
+    let said = running.end().expect(3);
     said.complains(&["left behind: loopback-", "longshore cleanup", "full"]);
 }

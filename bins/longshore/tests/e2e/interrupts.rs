@@ -1,6 +1,9 @@
 //! Ctrl-C and `longshore cleanup`.
 
-use nix::sys::signal::Signal;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::world::{Running, World, wait_for};
 
@@ -54,6 +57,29 @@ fn ctrl_c_ends_everything() {
 #[test]
 fn term_ends_everything() {
     interrupted_by(Signal::SIGTERM);
+}
+
+#[test]
+fn ctrl_c_ends_everything_also_where_nobody_reads_what_is_said() {
+    let world = World::new();
+    world.jobs(
+        "endless",
+        "  - {name: runs, command: 'touch $W/began; while :; do sleep 1; done'}\n",
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = world.longshore(&["run", "-q", "endless"]);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    drop(command);
+    wait_for("the job to begin", || world.exists("began").then_some(()));
+    drop(reader);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    let status = wait_for("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(130));
+    world.check_nothing_is_left();
 }
 
 #[test]

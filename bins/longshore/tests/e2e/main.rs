@@ -6,6 +6,7 @@ mod bad_input;
 mod display;
 mod engines;
 mod explained;
+mod failures;
 mod full_disk;
 #[path = "../../../longshore-run/tests/common/groups.rs"]
 mod groups;
@@ -15,7 +16,9 @@ mod restart;
 mod runs;
 mod service;
 mod service_input;
+mod service_list;
 mod service_logs;
 mod service_metrics;
 mod service_store;
+mod systemd;
 mod world;

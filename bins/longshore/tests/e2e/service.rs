@@ -10,7 +10,7 @@ use super::world::{Running, World, wait_for};
 
 /// A service, and where it answers.
 pub(crate) struct Service {
-    running: Running,
+    pub(crate) running: Running,
     pub(crate) address: String,
 }
 
@@ -32,12 +32,13 @@ impl Service {
     /// One that is started so.
     pub(crate) fn spawn(world: &World, command: std::process::Command) -> Self {
         let running = world.spawn(command);
-        let address = wait_for("the service to answer", || {
-            let err = running.err();
-            let (_, rest) = err.split_once("http://").or(err.split_once("https://"))?;
-            let (address, _) = rest.split_once(';')?;
-            Some(address.to_owned())
-        });
+        let address = wait_for("the service to answer", || address(&running));
+        Self { running, address }
+    }
+
+    /// One that has said where it answers.
+    pub(crate) fn that_answers(running: Running) -> Self {
+        let address = address(&running).expect("it has said where it answers");
         Self { running, address }
     }
 
@@ -62,6 +63,11 @@ impl Service {
     /// Ends it as systemd does.
     pub(crate) fn stop(self) {
         self.running.signal(Signal::SIGTERM);
+        self.stopped();
+    }
+
+    /// Waits for its end, once it was told to end.
+    pub(crate) fn stopped(self) {
         self.running
             .end()
             .expect(0)
@@ -73,6 +79,14 @@ impl Service {
         self.running.signal(Signal::SIGKILL);
         self.running.end();
     }
+}
+
+/// Where a service says that it answers, if it has said so.
+fn address(running: &Running) -> Option<String> {
+    let err = running.err();
+    let (_, rest) = err.split_once("http://").or(err.split_once("https://"))?;
+    let (address, _) = rest.split_once(';')?;
+    Some(address.to_owned())
 }
 
 /// Nothing of the service or its jobs stays.

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -39,6 +40,56 @@ impl Asked<'_> {
 
 fn committed(more: &str) -> String {
     format!(r#"{{"container_request": {{"state": "Committed", "command": ["true"]{more}}}}}"#)
+}
+
+fn jobs_that_ask_for_nothing_are_refused(asked: &Asked<'_>) {
+    for request in [
+        r#"{"vcpus": 0, "ram": 1}"#,
+        r#"{"vcpus": 1, "ram": 0}"#,
+        "{}",
+    ] {
+        let job = format!(
+            r#"{{"name": "j", "document": {{"version": 1, "command": ["true"]}}, "request": {request},
+                "priority": 1, "retries": 0, "keep_output": false}}"#
+        );
+        let batch = format!(
+            r#"{{"key": "k", "content_hash": "", "name": "n", "followed": false, "jobs": [{job}]}}"#
+        );
+        let why = "no vCPU or no RAM";
+        asked.refused("POST /longshore/v1/batches", &batch, 422, why);
+    }
+}
+
+#[test]
+fn what_cannot_be_right_is_wrong_usage_and_what_cannot_be_printed_an_error() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    for (arguments, why) in [
+        (
+            &["submit", "--ram", "0", "--", "true"][..],
+            "less than 1 MiB",
+        ),
+        (&["submit", "--vcpus", "0", "--", "true"], "0 is not in 1.."),
+        (
+            &["submit", "--time-limit", "0s", "--", "true"],
+            "at least 1ms",
+        ),
+        (&["cancel", "--batch", "99"], "batch 99 does not exist"),
+    ] {
+        let said = world.run(arguments).expect(2);
+        assert!(said.err.contains(why), "{arguments:?}: {}", said.err);
+    }
+    let full = || std::fs::File::create("/dev/full").unwrap();
+    for arguments in [&["list", "--json"][..], &["completions", "bash"]] {
+        let mut command = world.longshore(arguments);
+        let said = command.stdout(full()).output().unwrap();
+        assert_eq!(said.status.code(), Some(1), "{arguments:?}: {said:?}");
+        let said = String::from_utf8_lossy(&said.stderr);
+        assert!(said.contains("could not be written"), "{said}");
+    }
+    let socket = std::fs::metadata(world.path("state/service.sock")).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    service.stop();
 }
 
 #[test]
@@ -122,6 +173,7 @@ fn each_wrong_request_has_one_clear_error() {
         "own dispatcher",
     );
     asked.refused("POST /longshore/v1/batches", "{}", 422, "not a batch");
+    jobs_that_ask_for_nothing_are_refused(&asked);
     asked.refused("GET /longshore/v1/batches/77", "", 404, "does not exist");
     asked.refused("POST /longshore/v1/jobs/x/cancel", "", 404, "no job");
     let nobody = Asked {

@@ -47,6 +47,10 @@ fn submit_waiting(world: &World) {
     let submit = ["submit", "--name", "waits", "--", "sh", "-c", script];
     world.run(&submit).expect(0);
     wait_for("the job to begin", || world.exists("runs").then_some(()));
+    // It begins before that is written.
+    wait_for("the record of its begin", || {
+        (listed(world, "waits")["state"] == "Running").then_some(())
+    });
 }
 
 /// What the health check says.

@@ -98,12 +98,14 @@ fn job(given: &Map<String, Value>) -> Result<NewJob, String> {
     let seconds = number(scheduling, "max_run_time", 0)?;
     document.time_limit_ms = Some(seconds.saturating_mul(1000)).filter(|limit| *limit > 0);
     let constraints = object(given, "runtime_constraints")?;
-    let vcpus = number(constraints, "vcpus", 1)?;
+    check_gpus(constraints)?;
+    let vcpus = positive(constraints, "vcpus", 1)?;
     let request = ResourceRequest {
         vcpus: u32::try_from(vcpus).map_err(|_| "so many vcpus there are nowhere")?,
-        ram: ByteSize(number(constraints, "ram", DEFAULT_RAM.0)?),
+        ram: ByteSize(positive(constraints, "ram", DEFAULT_RAM.0)?),
         keep_cache_ram: ByteSize(number(constraints, "keep_cache_ram", 0)?),
         keep_cache_disk: ByteSize(number(constraints, "keep_cache_disk", 0)?),
+        scratch: scratch(given)?,
         preemptible: preemptible(scheduling)?,
         ..ResourceRequest::default()
     };
@@ -142,6 +144,30 @@ fn check_mounts(given: &Map<String, Value>) -> Result<(), String> {
                     "nothing can be mounted at {path:?} here but kind \"tmp\""
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// What temporary file systems are to hold, all together.
+fn scratch(given: &Map<String, Value>) -> Result<ByteSize, String> {
+    let mut bytes = 0u64;
+    for mount in object(given, "mounts")?.into_iter().flat_map(Map::values) {
+        bytes = bytes.saturating_add(number(mount.as_object(), "capacity", 0)?);
+    }
+    Ok(ByteSize(bytes))
+}
+
+/// Nothing here gives devices to containers.
+fn check_gpus(constraints: Object<'_>) -> Result<(), String> {
+    for name in ["cuda", "gpu"] {
+        let devices = match constraints.and_then(|constraints| constraints.get(name)) {
+            None | Some(Value::Null) => 0,
+            Some(Value::Object(gpu)) => number(Some(gpu), "device_count", 0)?,
+            Some(_) => return Err(format!("{name} is no object")),
+        };
+        if devices > 0 {
+            return Err(format!("containers get no GPUs here: leave {name} out"));
         }
     }
     Ok(())
@@ -186,6 +212,13 @@ fn number(object: Object<'_>, name: &str, default: u64) -> Result<u64, String> {
     }
 }
 
+fn positive(object: Object<'_>, name: &str, default: u64) -> Result<u64, String> {
+    match number(object, name, default)? {
+        0 => Err(format!("{name} is no whole number of 1 or more")),
+        number => Ok(number),
+    }
+}
+
 /// `true`, `false`, or, beyond what Arvados has, `"prefer"`.
 fn preemptible(scheduling: Object<'_>) -> Result<Preemptible, String> {
     match scheduling.and_then(|object| object.get("preemptible")) {
@@ -197,4 +230,56 @@ fn preemptible(scheduling: Object<'_>) -> Result<Preemptible, String> {
 
 fn flag(object: Object<'_>, name: &str) -> bool {
     object.is_some_and(|object| object.get(name) == Some(&Value::Bool(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(constraints: Value, mounts: Value) -> Result<ResourceRequest, String> {
+        let given = json!({ "command": ["true"], "state": "Committed", "mounts": mounts,
+                            "runtime_constraints": constraints });
+        let wanted = Wanted::read(given.as_object().unwrap())?;
+        Ok(wanted.job.unwrap().request)
+    }
+
+    #[test]
+    fn nothing_is_asked_for_that_would_mean_no_limit() {
+        let request = read(json!({ "vcpus": 2, "ram": 1 }), json!({})).unwrap();
+        assert_eq!((request.vcpus, request.ram), (2, ByteSize(1)));
+        let request = read(json!({ "ram": null }), json!({})).unwrap();
+        assert_eq!((request.vcpus, request.ram), (1, DEFAULT_RAM));
+        for name in ["vcpus", "ram"] {
+            let why = read(json!({ name: 0 }), json!({})).unwrap_err();
+            assert_eq!(why, format!("{name} is no whole number of 1 or more"));
+        }
+    }
+
+    #[test]
+    fn temporary_file_systems_need_scratch() {
+        let tmp = |capacity| json!({ "kind": "tmp", "capacity": capacity });
+        let out = json!({ "kind": "file", "path": "/tmp/out" });
+        let mounts = json!({ "/tmp": tmp(5), "/var/spool": tmp(7), "/x": { "kind": "tmp" },
+                             "stdout": out });
+        let request = read(json!({}), mounts).unwrap();
+        assert_eq!(request.scratch, ByteSize(12));
+        let much = json!({ "/a": tmp(u64::MAX), "/b": tmp(2) });
+        assert_eq!(read(json!({}), much).unwrap().scratch, ByteSize(u64::MAX));
+        let wrong = json!({ "/a": { "kind": "tmp", "capacity": "much" } });
+        assert!(read(json!({}), wrong).is_err());
+    }
+
+    #[test]
+    fn gpus_are_refused_and_not_left_out() {
+        for name in ["cuda", "gpu"] {
+            let with = |devices: u64| {
+                read(json!({ name: { "device_count": devices } }), json!({})).map(|_| ())
+            };
+            assert_eq!(with(0), Ok(()));
+            assert!(with(1).unwrap_err().contains("no GPUs"));
+            assert!(read(json!({ name: true }), json!({})).is_err());
+        }
+    }
 }

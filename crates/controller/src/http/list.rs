@@ -7,6 +7,7 @@ use longshore_http::{Parameters, errors, json};
 use serde_json::{Value, json};
 
 use super::Answer;
+use crate::listing::{CONTAINERS, Listing, MAX_PART_BYTES, Part, Table, Window, size};
 
 /// The most objects in one answer.
 pub(super) const MAX_LIMIT: usize = 1000;
@@ -14,6 +15,8 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_FILTERS: usize = 100;
 /// The most values of one `in`.
 const MAX_VALUES: usize = 10_000;
+/// The longest pattern of a `like` in bytes.
+const MAX_PATTERN: usize = 1024;
 const OPERATORS: &[&str] = &[
     "=", "!=", "<", "<=", ">", ">=", "in", "not in", "like", "ilike",
 ];
@@ -65,25 +68,38 @@ impl Question {
         })
     }
 
-    /// The UUIDs, if only those are asked for.
-    pub(super) fn uuids(&self) -> Option<Vec<String>> {
-        let filter = self
-            .filters
-            .iter()
-            .find(|filter| filter.attribute == "uuid")?;
-        let values = match (filter.operator.as_str(), &filter.operand) {
-            ("=", Value::String(uuid)) => vec![uuid.clone()],
-            ("in", Value::Array(uuids)) if uuids.len() <= MAX_LIMIT => uuids
-                .iter()
-                .filter_map(|u| u.as_str().map(str::to_owned))
-                .collect(),
-            _ => return None,
-        };
-        Some(values)
+    /// What the database has to be asked. The filters and orders that it does not know are left
+    /// here.
+    pub(super) fn put_to(&mut self, table: &'static Table) -> Listing {
+        let mut listing = Listing::of(table);
+        if self.wants_unfinished() && std::ptr::eq(table, &raw const CONTAINERS) {
+            listing.only_unfinished();
+        }
+        self.filters
+            .retain(|f| !listing.narrow(&f.attribute, &f.operator, &f.operand));
+        // What has to be looked through comes in one order; and of an order the first part counts
+        // most, so that it is known as a whole or not at all.
+        let mut ordered = listing.clone();
+        let known = |(name, descending): &(String, bool)| ordered.order_by(name, *descending);
+        if self.filters.is_empty() && self.order.iter().all(known) {
+            self.order.clear();
+            return ordered;
+        }
+        listing
+    }
+
+    /// The part that is wanted, if nothing is left here that the database does not know.
+    pub(super) fn window(&self) -> Option<Window> {
+        let answered = self.filters.is_empty() && self.order.is_empty();
+        answered.then_some(Window {
+            offset: self.offset,
+            limit: self.limit,
+            count: self.count,
+        })
     }
 
     /// Whether only what has not ended can be meant.
-    pub(super) fn wants_unfinished(&self) -> bool {
+    fn wants_unfinished(&self) -> bool {
         let unfinished =
             |value: &Value| matches!(value.as_str(), Some("Queued" | "Locked" | "Running"));
         self.filters.iter().any(|filter| {
@@ -96,62 +112,127 @@ impl Question {
         })
     }
 
-    pub(super) fn has(&self, object: &Value) -> bool {
+    fn has(&self, object: &Value) -> bool {
         self.filters.iter().all(|filter| filter.has(object))
     }
 
-    /// Whether an object of which the state is not known yet may be meant.
-    pub(super) fn may_have(&self, object: &Value) -> bool {
-        let mut others = self
-            .filters
-            .iter()
-            .filter(|filter| filter.attribute != "state");
-        others.all(|filter| filter.has(object))
-    }
-
-    /// Whether what follows cannot change the answer.
-    pub(super) fn is_answered_by(&self, found: &[Value]) -> bool {
-        !self.count
-            && self.order.is_empty()
-            && found.len() >= self.offset.saturating_add(self.limit)
-    }
-
-    /// How many of the newest objects the answer needs, if it means all of them in that order.
-    pub(super) fn whole_page(&self) -> Option<usize> {
-        let plain = self.filters.is_empty() && self.order.is_empty();
-        plain.then(|| self.offset.saturating_add(self.limit))
-    }
-
-    /// The answer, of everything that it means, the newest first, or of the first of `available`
-    /// that are.
-    pub(super) fn answer(
-        &self,
-        mut found: Vec<Value>,
-        available: Option<usize>,
-        kind: &str,
-    ) -> Result<Answer, Answer> {
-        found.retain(|object| self.has(object));
-        // Stable: of what is equal the newest stays first.
-        found.sort_by(|a, b| {
-            let orders = self.order.iter().map(|(name, descending)| {
-                let order = compare(&a[name], &b[name]).unwrap_or(Ordering::Equal);
-                if *descending { order.reverse() } else { order }
-            });
-            orders.fold(Ordering::Equal, Ordering::then)
+    fn compare(&self, a: &Value, b: &Value) -> Ordering {
+        let orders = self.order.iter().map(|(name, descending)| {
+            let order = in_order(&a[name], &b[name]);
+            if *descending { order.reverse() } else { order }
         });
-        let available = available.unwrap_or(found.len());
-        let page = found.into_iter().skip(self.offset).take(self.limit);
-        let items: Vec<Value> = page
-            .map(|object| only(object, self.select.as_deref()))
-            .collect();
+        orders.fold(Ordering::Equal, Ordering::then)
+    }
+
+    /// How many objects the answer can hold, with those before it.
+    fn wanted(&self) -> usize {
+        self.offset.saturating_add(self.limit)
+    }
+
+    /// The attributes that are shown, unless it is all of them.
+    pub(super) fn select(&self) -> Option<Vec<String>> {
+        self.select.clone()
+    }
+
+    /// The answer of the part of the list that was asked for, as it is shown.
+    pub(super) fn answer(&self, part: Part, kind: &str) -> Answer {
         let mut answer = json!({
             "kind": kind, "etag": "", "self_link": "",
-            "offset": self.offset, "limit": self.limit, "items": items,
+            "offset": self.offset, "limit": self.limit, "items": part.rows,
         });
-        if self.count {
+        if let Some(available) = part.available {
             answer["items_available"] = available.into();
         }
-        Ok(json(&answer))
+        json(&answer)
+    }
+}
+
+/// What is found where the database does not know all that is asked: the objects are given one
+/// after the other, the newest first.
+#[derive(Debug)]
+pub(super) struct Found {
+    question: Question,
+    /// What is held of objects: what is shown, and what orders them.
+    held: Option<Vec<String>>,
+    objects: Vec<Value>,
+    /// How large these are.
+    bytes: usize,
+    available: usize,
+}
+
+impl Found {
+    pub(super) fn new(question: Question) -> Self {
+        let held = question.select.clone().map(|mut names| {
+            names.extend(question.order.iter().map(|(name, _)| name.clone()));
+            names
+        });
+        Self {
+            question,
+            held,
+            objects: Vec::new(),
+            bytes: 0,
+            available: 0,
+        }
+    }
+
+    /// Takes an object if it is meant. False if what follows cannot change the answer.
+    pub(super) fn add(&mut self, object: Value) -> bool {
+        if !self.question.has(&object) {
+            return true;
+        }
+        self.available += 1;
+        let Question { limit, offset, .. } = self.question;
+        if !self.question.order.is_empty() {
+            self.hold(object);
+            // What was found is bounded by what is wanted, not by what is there.
+            let most = self.question.wanted().max(MAX_LIMIT).saturating_mul(2);
+            if self.objects.len() >= most || self.is_large() {
+                self.sort();
+            }
+            return !self.is_large();
+        }
+        let is_wanted = |found: &Self| found.objects.len() < limit && !found.is_large();
+        if self.available > offset && is_wanted(self) {
+            self.hold(object);
+        }
+        self.question.count || is_wanted(self)
+    }
+
+    fn hold(&mut self, object: Value) {
+        let object = only(object, self.held.as_deref());
+        self.bytes += size(&object);
+        self.objects.push(object);
+    }
+
+    fn is_large(&self) -> bool {
+        self.bytes > MAX_PART_BYTES
+    }
+
+    /// Stable: of what is equal the newest stays first.
+    fn sort(&mut self) {
+        let question = &self.question;
+        self.objects.sort_by(|a, b| question.compare(a, b));
+        self.objects.truncate(question.wanted());
+        self.bytes = self.objects.iter().map(size).sum();
+    }
+
+    /// The error is the answer, too: of what has to be put in order no part is known before all is.
+    pub(super) fn answer(mut self, kind: &str) -> Result<Answer, Answer> {
+        if !self.question.order.is_empty() {
+            if self.is_large() {
+                return wrong("what was found is too large: select less of it, or a smaller part");
+            }
+            self.sort();
+            self.objects
+                .drain(..self.question.offset.min(self.objects.len()));
+        }
+        let select = self.question.select.as_deref();
+        let rows = self.objects.into_iter().map(|object| only(object, select));
+        let part = Part {
+            rows: rows.collect(),
+            available: self.question.count.then_some(self.available),
+        };
+        Ok(self.question.answer(part, kind))
     }
 }
 
@@ -236,6 +317,12 @@ impl Filter {
         if operator.ends_with("in") && !is_list {
             return wrong("the operand of \"in\" is a list of at most 10000 values");
         }
+        let is_long = operand
+            .as_str()
+            .is_some_and(|text| text.len() > MAX_PATTERN);
+        if operator.ends_with("like") && is_long {
+            return wrong("the pattern of \"like\" is a text of at most 1024 bytes");
+        }
         Ok(Self {
             attribute: attribute.clone(),
             operator,
@@ -290,6 +377,25 @@ fn compare(a: &Value, b: &Value) -> Option<Ordering> {
         (a, b) if a == b => Some(Ordering::Equal),
         _ => None,
     }
+}
+
+/// The order in which values are listed: what is not there first, then by kind.
+fn in_order(a: &Value, b: &Value) -> Ordering {
+    let rank = |value: &Value| match value {
+        Value::Null => 0,
+        Value::Bool(_) => 1,
+        Value::Number(_) => 2,
+        Value::String(_) => 3,
+        Value::Array(_) | Value::Object(_) => 4,
+    };
+    let alike = || match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Number(_), Value::Number(_)) | (Value::String(_), Value::String(_)) => {
+            compare(a, b).unwrap_or(Ordering::Equal)
+        }
+        _ => Ordering::Equal,
+    };
+    rank(a).cmp(&rank(b)).then_with(alike)
 }
 
 /// Whether a text is as a pattern says, in which % stands for any text and _ for any character.
@@ -366,5 +472,11 @@ mod tests {
         assert!(Filter::read(&json!(["priority", "~", 1]), &["priority"]).is_err());
         assert!(Filter::read(&json!(["priority", "in", 1]), &["priority"]).is_err());
         assert!(Filter::read(&json!("priority"), &["priority"]).is_err());
+        for (length, fits) in [(MAX_PATTERN, true), (MAX_PATTERN + 1, false)] {
+            for operator in ["like", "iLike"] {
+                let filter = json!(["name", operator, "%".repeat(length)]);
+                assert_eq!(Filter::read(&filter, &["name"]).is_ok(), fits);
+            }
+        }
     }
 }

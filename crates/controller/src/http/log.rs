@@ -1,17 +1,23 @@
 //! Logs, in ranges, so that clients can follow them.
 
-use axum::body::Body;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Channel;
 use longshore_http::errors;
+use longshore_queue::{QueueError, QueueErrorKind};
+use longshore_types::ContainerUuid;
 
-use super::{Answer, Shared, answer, container_uuid, failed};
+use super::{Answer, Api, Shared, answer, container_uuid, failed};
+use crate::Window;
 
-/// How much is given at once.
+/// How much is given at once, of a range, and read at once.
 const MAX_PART: u64 = 1 << 20;
 
-/// What the container of a request wrote: `stdout.txt` or `stderr.txt`, from the byte on that
-/// `Range` names, at most 1 MiB at once.
+/// What the container of a request wrote: `stdout.txt` or `stderr.txt`, all of it, or from the byte
+/// on that `Range` names, at most 1 MiB at once.
 pub(super) async fn log(
     State(api): Shared,
     Path((uuid, container, file)): Path<(String, String, String)>,
@@ -32,30 +38,76 @@ pub(super) async fn log(
             return Err(nothing());
         }
         let (from, length) = match range {
-            None => (0, MAX_PART),
+            None => return whole(api, container, stream).await,
             Some(Some((from, length))) => (from, length.min(MAX_PART)),
             Some(None) => return Err(not_satisfiable()),
         };
         let part = api.output.read(container, stream, from, length).await;
         let part = part.map_err(failed)?;
-        if part.bytes.is_empty() && from > 0 {
+        if part.bytes.is_empty() {
             return Err(not_satisfiable());
         }
-        let last = (part.from + part.bytes.len() as u64).saturating_sub(1);
-        let mut response = Response::new(Body::from(part.bytes));
-        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        let bytes = HeaderValue::from_static("bytes");
-        response.headers_mut().insert(header::ACCEPT_RANGES, bytes);
-        if range.is_some()
-            && let Ok(value) = format!("bytes {}-{last}/*", part.from).parse()
-        {
+        let last = end(&part) - 1;
+        let mut response = text(Body::from(part.bytes));
+        if let Ok(value) = format!("bytes {}-{last}/*", part.from).parse() {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         Ok(response)
     })
     .await
+}
+
+/// All that is written, also while it is sent, read as the client takes it.
+async fn whole(
+    api: Arc<Api>,
+    container: ContainerUuid,
+    stream: &'static str,
+) -> Result<Answer, Answer> {
+    let read = async move |from| api.output.read(container, stream, from, MAX_PART).await;
+    let first = read(0).await.map_err(failed)?;
+    let attempt = first.attempt;
+    let mut part = read(end(&first)).await.map_err(failed)?;
+    if part.bytes.is_empty() {
+        return Ok(text(Body::from(first.bytes)));
+    }
+    let (mut sender, body) = Channel::<Bytes, QueueError>::new(1);
+    tokio::spawn(async move {
+        let mut sent = sender.send_data(first.bytes.into()).await;
+        while sent.is_ok() && !part.bytes.is_empty() {
+            let next = end(&part);
+            sent = sender.send_data(part.bytes.into()).await;
+            // Of an attempt that took its place nothing belongs here.
+            let following = read(next)
+                .await
+                .and_then(|part| match part.attempt == attempt {
+                    true => Ok(part),
+                    false => Err(QueueError::new(
+                        QueueErrorKind::Unavailable,
+                        "another attempt has taken the place of the one that wrote this",
+                    )),
+                });
+            part = match following {
+                Ok(part) => part,
+                // The client sees that it has not all of it.
+                Err(error) => return sender.abort(error),
+            };
+        }
+    });
+    Ok(text(Body::new(body)))
+}
+
+fn end(part: &Window) -> u64 {
+    part.from + part.bytes.len() as u64
+}
+
+fn text(body: Body) -> Answer {
+    let mut response = Response::new(body);
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let bytes = HeaderValue::from_static("bytes");
+    response.headers_mut().insert(header::ACCEPT_RANGES, bytes);
+    response
 }
 
 /// `bytes=FROM-` or `bytes=FROM-LAST`, as the first byte and the length.

@@ -122,10 +122,10 @@ pub(super) fn container(job: &JobStatus, document: &[u8]) -> Value {
     })
 }
 
-/// A request, with its container if it has one.
-pub(super) fn request(request: &ContainerRequest, container: Option<&JobStatus>) -> Value {
-    let state = match container {
-        Some(container) if container.state.is_final() => "Final",
+/// A request.
+pub(super) fn request(request: &ContainerRequest) -> Value {
+    let state = match request.container_state {
+        Some(state) if state.is_final() => "Final",
         _ if request.container.is_some() => "Committed",
         _ => "Uncommitted",
     };

@@ -38,13 +38,16 @@ impl Core {
                 instance,
                 attempt,
                 reason,
-            } => if *only_unstarted {
-                self.pool.withdraw(*uuid, *attempt, instance, reason, now)
-            } else {
-                self.pool
-                    .kill_attempt(*uuid, *attempt, instance, reason, now)
+            } => {
+                self.call_off_start(*uuid, *attempt);
+                if *only_unstarted {
+                    self.pool.withdraw(*uuid, *attempt, instance, reason, now)
+                } else {
+                    self.pool
+                        .kill_attempt(*uuid, *attempt, instance, reason, now)
+                }
+                .map_err(|refusal| refusal.to_string())
             }
-            .map_err(|refusal| refusal.to_string()),
             // What is left to be told of it would have to be told of a stranger.
             Action::Forget { uuid } if self.progress.has_news(*uuid) => {
                 Err("its end is being told".into())
@@ -125,6 +128,10 @@ impl Core {
             return;
         };
         match result {
+            Ok(_) if !self.may_start(&action) => {
+                let error = "it is not to be started there any more".to_owned();
+                self.not_done(action, error, now);
+            }
             Ok(document) => {
                 self.documents.insert(uuid, document);
                 if let Err(error) = self.start(uuid, &action, now) {
@@ -136,6 +143,41 @@ impl Core {
                 self.not_done(action, failure.error, now);
             }
         }
+    }
+
+    /// A start of an attempt that still waits for its document is not sent any more.
+    fn call_off_start(&mut self, uuid: ContainerUuid, attempt: Attempt) {
+        let waiting = self.awaiting_document.get(&uuid);
+        if let Some(Action::Start { attempt: waits, .. }) = waiting
+            && *waits == attempt
+        {
+            self.awaiting_document.remove(&uuid);
+        }
+    }
+
+    /// Whether what a start was decided on is still so.
+    fn may_start(&self, action: &Action) -> bool {
+        let Action::Start {
+            uuid,
+            attempt,
+            instance,
+            ..
+        } = action
+        else {
+            return false;
+        };
+        self.cache.get(*uuid).is_some_and(|entry| {
+            let container = entry.container;
+            let elsewhere = container
+                .placed_on
+                .as_ref()
+                .is_some_and(|on| on != instance);
+            container.state == ContainerState::Locked
+                && container.attempt() == *attempt
+                && container.priority >= 1
+                && !elsewhere
+                && !entry.call_in_flight
+        })
     }
 
     /// A start failed, and nothing runs. Tried again after a pause; but an attempt that is spent
@@ -179,7 +221,9 @@ impl Core {
                 self.strangers.insert(uuid);
                 self.refreshing.ask();
             }
-            QueueErrorKind::Overloaded | QueueErrorKind::BadRecord => {}
+            QueueErrorKind::Overloaded
+            | QueueErrorKind::Unavailable
+            | QueueErrorKind::BadRecord => {}
         }
     }
 
@@ -277,7 +321,10 @@ impl Core {
             return Ok(());
         };
         let Some(document) = self.documents.get(&uuid).cloned() else {
-            self.awaiting_document.insert(uuid, action.clone());
+            let asked = self.awaiting_document.insert(uuid, action.clone());
+            if asked.is_some() {
+                return Ok(());
+            }
             let timeout = self.config.request_timeout;
             self.request(timeout, QueueAction::Document(uuid), Asked::Document(uuid));
             return Ok(());

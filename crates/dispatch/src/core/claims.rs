@@ -125,6 +125,7 @@ mod tests {
             request: ResourceRequest::default(),
             supervisor: false,
             lock_count: NEWEST,
+            given_back: None,
             locked_by_us: true,
             placed_on: placed_on.map(Into::into),
             revision: 1,
@@ -195,17 +196,17 @@ mod tests {
 
     #[test]
     fn records_are_asked_where_they_say_where_containers_are_and_else_nobody_is() {
-        for records_placement in [false, true] {
+        for takes_reports in [false, true] {
             let pool = longshore_pool::Config::new("set", vec![]);
-            let mut scheduler = longshore_scheduler::Config::new(vec![]);
-            scheduler.records_placement = records_placement;
+            let scheduler = longshore_scheduler::Config::new(vec![]);
             let queue = longshore_queue::Capabilities {
-                records_placement,
+                takes_reports,
                 ..longshore_queue::Capabilities::default()
             };
             let config = crate::Config::new(pool, scheduler, queue);
             let core = Core::new(config, [0; 32], Instant::ZERO);
-            assert_eq!(core.config.pool.asks_about_claims, records_placement);
+            assert_eq!(core.config.pool.asks_about_claims, takes_reports);
+            assert_eq!(core.config.scheduler.records_placement, takes_reports);
         }
     }
 

@@ -1,16 +1,17 @@
 //! Reading the queue.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use longshore_queue::{Change, QueueErrorKind, Refresh};
-use longshore_types::Instant;
+use longshore_types::{ContainerUuid, Instant};
 
 use super::{Asked, Core};
 use crate::{Notice, QueueAction, QueueFailure};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The most strangers that are asked for at once; the others wait until these are none any more.
+/// The most strangers that are asked for at once; then it is the others' turn.
 const MAX_STRANGERS: usize = 1_000;
 
 /// When the queue is read next, and how complete what was read is.
@@ -20,11 +21,15 @@ pub(super) struct Refreshing {
     watching: bool,
     wanted: bool,
     not_before: Instant,
-    /// The same for changes, which strangers do not keep from being told.
+    /// The same for changes.
     watch_not_before: Instant,
+    /// The same for strangers, which keep nothing else from being read.
+    strangers_not_before: Instant,
     failures: u32,
     /// How often in a row strangers were left after a complete answer.
     stranger_rounds: u32,
+    /// The last stranger that was asked for: it goes on after that one.
+    last_stranger: Option<ContainerUuid>,
     complete_as_of: Option<Instant>,
 }
 
@@ -53,16 +58,52 @@ impl Core {
     /// When the queue is read next, if it is only time that is waited for.
     pub(super) fn next_read_at(&self) -> Option<Instant> {
         let state = &self.refreshing;
-        let refresh = self.wants_refresh().then_some(state.not_before);
+        let refresh = self.wants_refresh().then(|| self.refresh_at());
         let watch = self.wants_watch().then_some(state.watch_not_before);
         refresh.into_iter().chain(watch).min()
     }
 
     fn wants_refresh(&self) -> bool {
+        let wanted = self.wants_all() || !self.strangers.is_empty();
+        !self.refreshing.in_flight && wanted
+    }
+
+    /// Whether the queue has to be read for more than strangers.
+    fn wants_all(&self) -> bool {
         let state = &self.refreshing;
-        let incomplete =
-            state.complete_as_of.is_none() || state.wanted || !self.strangers.is_empty();
-        !state.in_flight && (incomplete || !self.config.queue.pushes)
+        state.complete_as_of.is_none() || state.wanted || !self.config.queue.pushes
+    }
+
+    /// When a refresh that is wanted may begin.
+    fn refresh_at(&self) -> Instant {
+        let state = &self.refreshing;
+        if self.wants_all() {
+            state.not_before
+        } else {
+            state.not_before.max(state.strangers_not_before)
+        }
+    }
+
+    /// The strangers that are asked for now: those after the last one that was, and then the others.
+    fn next_strangers(&mut self, now: Instant) -> Vec<ContainerUuid> {
+        let state = &mut self.refreshing;
+        if state.strangers_not_before > now {
+            return Vec::new();
+        }
+        let after = |last: &ContainerUuid| (Bound::Excluded(*last), Bound::Unbounded);
+        let later = state
+            .last_stranger
+            .iter()
+            .flat_map(|last| self.strangers.range(after(last)));
+        let mut next: Vec<ContainerUuid> = later
+            .chain(&self.strangers)
+            .copied()
+            .take(MAX_STRANGERS)
+            .collect();
+        state.last_stranger = next.last().copied();
+        next.sort_unstable();
+        next.dedup();
+        next
     }
 
     fn wants_watch(&self) -> bool {
@@ -72,11 +113,11 @@ impl Core {
 
     /// Begins the requests that keep the cache up to date.
     pub(super) fn read_queue(&mut self, now: Instant) {
-        if self.wants_refresh() && self.refreshing.not_before <= now {
+        if self.wants_refresh() && self.refresh_at() <= now {
             self.refreshing.in_flight = true;
             self.refreshing.wanted = false;
             let mut known = self.cache.known();
-            known.extend(self.strangers.iter().copied().take(MAX_STRANGERS));
+            known.extend(self.next_strangers(now));
             known.sort_unstable();
             known.dedup();
             let asked = Asked::Refresh { started_at: now };
@@ -152,9 +193,13 @@ impl Core {
             state.stranger_rounds = 0;
             return;
         }
+        if state.strangers_not_before > now {
+            // They were not asked for this time.
+            return;
+        }
         let pause = FIRST_PAUSE * 2u32.saturating_pow(state.stranger_rounds.min(8));
         state.stranger_rounds += 1;
-        state.not_before = state.not_before.max(now + pause.min(LONGEST_PAUSE));
+        state.strangers_not_before = now + pause.min(LONGEST_PAUSE);
     }
 
     pub(super) fn handle_changed(
@@ -221,11 +266,14 @@ mod tests {
 
     impl Controller {
         fn new() -> Self {
+            Self::that(true)
+        }
+
+        fn that(pushes: bool) -> Self {
             let pool = longshore_pool::Config::new("zzzzz", Vec::new());
             let scheduler = longshore_scheduler::Config::new(Vec::new());
             let queue = Capabilities {
-                pushes: true,
-                records_placement: true,
+                pushes,
                 takes_reports: true,
             };
             let now = Instant::ZERO;
@@ -262,6 +310,10 @@ mod tests {
         }
     }
 
+    fn uuid(n: usize) -> ContainerUuid {
+        format!("zzzzz-dz642-{n:015}").parse().unwrap()
+    }
+
     fn nothing() -> Refresh {
         Refresh {
             containers: Vec::new(),
@@ -281,7 +333,7 @@ mod tests {
         let mut controller = Controller::new();
         controller.refresh(Ok(nothing()));
         // Its end is to be told, and nobody has a record of it.
-        let stranger = "zzzzz-dz642-000000000000001".parse().unwrap();
+        let stranger = uuid(1);
         let exit = Exit::unseen(ExitCause::InstanceLost);
         let (core, now) = (&mut controller.core, controller.now);
         core.progress
@@ -300,6 +352,91 @@ mod tests {
             answer(&mut controller, watch);
         }
         assert_eq!(controller.now, now);
+    }
+
+    #[test]
+    fn an_answer_that_was_asked_for_before_does_not_make_up_for_lost_changes() {
+        let mut controller = Controller::new();
+        controller.refresh(Ok(nothing()));
+        let watch = controller.watch();
+        controller.core.refreshing.ask();
+        let (asked_before, action) = controller.next();
+        assert!(matches!(action, QueueAction::Refresh(_)), "{action:?}");
+        let lost = QueueReply::Changed(Err(failure()));
+        controller.core.handle_reply(watch, lost, controller.now);
+        let answer = QueueReply::Refreshed(Ok(nothing()));
+        controller
+            .core
+            .handle_reply(asked_before, answer, controller.now);
+        let next = [controller.next().1, controller.next().1];
+        let reads = |action: &QueueAction| matches!(action, QueueAction::Refresh(_));
+        assert!(next.iter().any(reads), "{next:?}");
+    }
+
+    #[test]
+    fn a_stranger_that_stays_does_not_slow_the_polls_and_each_has_its_turn() {
+        let mut controller = Controller::that(false);
+        controller.refresh(Ok(nothing()));
+        let (core, now) = (&mut controller.core, controller.now);
+        let many = MAX_STRANGERS + 1;
+        for n in 0..many {
+            let exit = Exit::unseen(ExitCause::InstanceLost);
+            core.progress
+                .ended(uuid(n), Attempt(1), "i-1".into(), exit, now);
+            core.strangers.insert(uuid(n));
+        }
+        let mut asked = vec![0; many];
+        let begun = controller.now;
+        for _ in 0..30 {
+            let (id, action) = controller.next();
+            let QueueAction::Refresh(known) = action else {
+                panic!("{action:?}");
+            };
+            assert!(known.len() <= MAX_STRANGERS);
+            for (n, times) in asked.iter_mut().enumerate() {
+                *times += u32::from(known.contains(&uuid(n)));
+            }
+            let answer = QueueReply::Refreshed(Ok(nothing()));
+            controller.core.handle_reply(id, answer, controller.now);
+        }
+        let polls = controller.core.config.poll_interval * 30;
+        assert!(controller.now.since(begun) <= polls, "the polls are slow");
+        let (least, most) = (asked.iter().min(), asked.iter().max());
+        assert!(least > Some(&5) && most < Some(&20), "{least:?} {most:?}");
+    }
+
+    #[test]
+    fn one_that_has_too_much_to_do_before_it_was_read_limits_nothing() {
+        let overloaded = || QueueFailure {
+            kind: QueueErrorKind::Overloaded,
+            error: "503".into(),
+        };
+        let mut controller = Controller::that(false);
+        controller.refresh(Err(overloaded()));
+        assert_eq!(controller.core.limit.current(), None);
+        // What runs elsewhere counts as little as what waits.
+        let container = |n: usize, state, locked_by_us| longshore_types::Container {
+            uuid: uuid(n),
+            state,
+            priority: 1,
+            created_at: longshore_types::Timestamp(0),
+            request: longshore_types::ResourceRequest::default(),
+            supervisor: false,
+            lock_count: 1,
+            given_back: None,
+            locked_by_us,
+            placed_on: None,
+            revision: 1,
+        };
+        let running = longshore_types::ContainerState::Running;
+        let mut containers: Vec<_> = (0..50).map(|n| container(n, running, true)).collect();
+        containers.extend((50..60).map(|n| container(n, running, false)));
+        let read = Refresh {
+            containers,
+            removed: Vec::new(),
+        };
+        controller.refresh(Ok(read));
+        assert_eq!(controller.core.running(), 50);
     }
 
     #[test]

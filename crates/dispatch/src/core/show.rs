@@ -1,5 +1,7 @@
 //! What is shown to whoever asks.
 
+use std::collections::BTreeSet;
+
 use longshore_scheduler::type_choice::eligible;
 use longshore_types::{ContainerUuid, Instant, QueueEntry};
 
@@ -17,10 +19,10 @@ impl Core {
     }
 
     /// The entries of the queue that have not ended, at most 10,000: first those that are locked
-    /// or run, then those that wait, the first in line first.
+    /// or run on an instance, then those that wait, the first in line first, then the others.
     pub fn entries(&self, now: Instant) -> Vec<EntryView> {
         let workers = self.pool.workers();
-        let held: std::collections::BTreeSet<ContainerUuid> = workers
+        let held: BTreeSet<ContainerUuid> = workers
             .flat_map(|worker| worker.containers.into_iter().map(|held| held.uuid))
             .collect();
         let begun = held.iter().filter_map(|&uuid| self.cache.get(uuid));
@@ -34,7 +36,17 @@ impl Core {
                 .filter_map(|(uuid, position)| {
                     Some(self.show(self.cache.get(uuid)?, Some(position), now))
                 });
-        begun.chain(waiting).take(MAX_ENTRIES).collect()
+        let mut entries: Vec<EntryView> = begun.chain(waiting).take(MAX_ENTRIES).collect();
+        let shown: BTreeSet<ContainerUuid> = entries.iter().map(|e| e.container.uuid).collect();
+        // Nobody has said anything of these since a restart, or they are not to run for now.
+        let others = self
+            .cache
+            .containers()
+            .filter(|container| !container.state.is_final() && !shown.contains(&container.uuid));
+        let others = others.take(MAX_ENTRIES - entries.len());
+        let others = others.filter_map(|container| self.cache.get(container.uuid));
+        entries.extend(others.map(|entry| self.show(entry, None, now)));
+        entries
     }
 
     /// Every instance, by id.

@@ -20,6 +20,8 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_ANSWERS: usize = 1_000;
 /// How often the loop looks whether it was asleep.
 const TICK: Duration = Duration::from_secs(5);
+/// How much of the reason that somebody gives is logged, in characters.
+const MAX_REASON: usize = 200;
 
 pub(super) struct EventLoop {
     core: Core,
@@ -125,9 +127,12 @@ impl EventLoop {
         match message {
             // Whoever asked may have gone; what was asked for is done all the same.
             Message::SetIdleBehavior(instance, behavior, reply) => {
+                tracing::info!(%instance, %behavior, "asked to change what it does when idle");
                 let _ = reply.send(self.core.set_idle_behavior(&instance, behavior, now));
             }
             Message::KillInstance(instance, reason, reply) => {
+                let why: String = reason.chars().take(MAX_REASON).collect();
+                tracing::info!(%instance, reason = why, "asked to destroy it, whatever runs there");
                 let _ = reply.send(self.core.kill_instance(&instance, &reason, now));
             }
             Message::Explain(uuid, reply) => {

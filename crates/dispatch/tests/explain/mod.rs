@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Scope};
 use longshore_dispatch::Config;
+use longshore_queue::QueueErrorKind;
 use longshore_types::{
     ByteSize, Container, ContainerUuid, Explanation, IdleBehavior, InstanceType, Price, Reason,
     WorkerView,
@@ -236,7 +237,7 @@ fn supervisors_and_the_limit_of_the_controller_say_how_many_run() {
     world
         .run_until(HOUR, |w| w.cloud.started.len() == 2)
         .unwrap();
-    world.controller.overloaded = true;
+    world.controller.refuses_locks = Some(QueueErrorKind::Overloaded);
     let limit = |reason: &Reason| {
         matches!(
             reason,
@@ -248,7 +249,7 @@ fn supervisors_and_the_limit_of_the_controller_say_how_many_run() {
     explain(&mut world, 4, |reason| {
         matches!(reason, Reason::Pausing { .. })
     });
-    world.controller.overloaded = false;
+    world.controller.refuses_locks = None;
     for n in 5..8 {
         world.controller.add(n, 1);
     }
@@ -258,6 +259,26 @@ fn supervisors_and_the_limit_of_the_controller_say_how_many_run() {
     let supervisors = |reason: &Reason| matches!(reason, Reason::SupervisorLimit { .. });
     let why = explain(&mut world, 3, supervisors);
     says(&why, "raise SupervisorFraction");
+}
+
+#[test]
+fn a_controller_that_cannot_write_limits_nothing() {
+    let mut world = world(config(), 4, 1);
+    world
+        .run_until(HOUR, |w| w.cloud.started.len() == 4)
+        .unwrap();
+    world.controller.refuses_locks = Some(QueueErrorKind::Unavailable);
+    world.controller.add(4, 1);
+    let why = explain(&mut world, 4, |reason| {
+        matches!(reason, Reason::Pausing { .. })
+    });
+    says(&why, "as the test has it");
+    assert_eq!(world.core.figures(world.now).max_containers, None);
+    // As soon as it can be written again everything runs.
+    world.controller.refuses_locks = None;
+    world
+        .run_until(HOUR, |w| w.cloud.started.len() == 5)
+        .unwrap();
 }
 
 #[test]

@@ -193,6 +193,7 @@ impl Cloud {
                 if !vm.machine.deployed {
                     return Ok(Outcome::Reported(Err(HostFailure {
                         unreachable: false,
+                        ours: false,
                         error: "no runner".into(),
                     })));
                 }
@@ -275,6 +276,7 @@ fn failure(kind: ErrorKind, error: &str) -> CloudFailure {
 fn unreachable_host() -> HostFailure {
     HostFailure {
         unreachable: true,
+        ours: false,
         error: "no route".into(),
     }
 }

@@ -19,8 +19,8 @@ pub(crate) struct Controller {
     cancelled: BTreeSet<ContainerUuid>,
     changed: BTreeSet<ContainerUuid>,
     revision: u64,
-    /// It has too much to do to take locks.
-    pub(crate) overloaded: bool,
+    /// Why it locks nothing at present.
+    pub(crate) refuses_locks: Option<QueueErrorKind>,
 }
 
 impl Controller {
@@ -107,10 +107,10 @@ impl Controller {
         let refused = || Err(failure(QueueErrorKind::Refused));
         let (state, current) = (container.state, container.attempt());
         match call {
-            Call::Lock { .. } if self.overloaded => {
-                return Err(failure(QueueErrorKind::Overloaded));
-            }
             Call::Lock { attempt, planned } => {
+                if let Some(kind) = self.refuses_locks {
+                    return Err(failure(kind));
+                }
                 if state != ContainerState::Queued
                     || container.priority < 1
                     || attempt.0 != container.lock_count + 1

@@ -4,9 +4,9 @@
 //! in it is on disk; it is removed the other way round. So a directory that has an instance's name
 //! is whole, and one that is not whole was damaged by somebody else.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use longshore_cloud::Tags;
@@ -178,12 +178,51 @@ pub(crate) fn save(directory: &Path, record: &Record) -> Result<(), RecordError>
 }
 
 /// Removes an instance's directory. Nothing runs there any more.
+///
+/// Once it is renamed the instance is gone, also if files of it cannot be deleted; without any
+/// directory it was removed before.
 pub(crate) fn remove(directory: &Path, id: &InstanceId) -> Result<(), RecordError> {
     let place = instance_directory(directory, id);
     let removing = directory.join(format!("{REMOVING}{id}"));
-    fs::rename(&place, &removing).at(&place)?;
-    sync(directory)?;
-    fs::remove_dir_all(&removing).at(&removing)
+    match fs::rename(&place, &removing) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(&place),
+        _ => sync(directory)?,
+    }
+    sweep(&removing);
+    Ok(())
+}
+
+/// Deletes what is no instance any more, or not yet. What a job left may resist: that is told,
+/// and tried again when the directory is opened the next time.
+fn sweep(path: &Path) {
+    match remove_tree(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, path = %path.display(), "files of an instance that is gone are left");
+        }
+        _ => {}
+    }
+}
+
+/// Removes a directory with all that is in it, but never what is mounted there: a job that has
+/// mounted shared files has not put them up for removal.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path).map_err(|error| (error.kind(), error)) {
+        // The kernel says so only of a directory that nothing is mounted on; else that it is busy.
+        Err((io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists, _)) => {}
+        other => return other.map_err(|(_, error)| error),
+    }
+    // Jobs may have taken the right to list and change it away.
+    let _ = fs::set_permissions(path, Permissions::from_mode(0o700));
+    let mut result = Ok(());
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let removed = match entry.file_type()?.is_dir() {
+            true => remove_tree(&entry.path()),
+            false => fs::remove_file(entry.path()),
+        };
+        result = result.and(removed);
+    }
+    result.and_then(|()| fs::remove_dir(path))
 }
 
 /// Reads every instance, and sweeps what was being made or removed when the last process ended.
@@ -193,7 +232,7 @@ pub(crate) fn load_all(directory: &Path) -> Result<Vec<Stored>, RecordError> {
         let entry = entry.at(directory)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(MAKING) || name.starts_with(REMOVING) {
-            fs::remove_dir_all(entry.path()).at(&entry.path())?;
+            sweep(&entry.path());
         } else if is_id(&name) {
             all.push(load(&entry.path(), &name)?);
         }
@@ -251,4 +290,54 @@ fn sync(directory: &Path) -> Result<(), RecordError> {
     File::open(directory)
         .and_then(|file| file.sync_all())
         .at(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::mount::{MsFlags, mount, umount};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Gives this thread mounts that nobody else sees, and that are gone with it.
+    fn own_mounts() -> nix::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let (none, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(none, "/", none, flags, none)
+    }
+
+    #[test]
+    fn what_is_mounted_in_an_instance_is_not_removed_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = InstanceId::from("loopback-0000000000000001");
+        let shared = folder.path().join("shared");
+        let place = instance_directory(folder.path(), &id);
+        for path in [&shared, &place.join("run/work/mounted")] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(shared.join("kept"), "").unwrap();
+        fs::write(place.join("run/work/file"), "").unwrap();
+        fs::set_permissions(place.join("run/work"), Permissions::from_mode(0o500)).unwrap();
+        fs::set_permissions(&shared, Permissions::from_mode(0o755)).unwrap();
+        if let Err(error) = own_mounts() {
+            eprintln!("NOT TESTED: mounts in an instance; {error}");
+            remove(folder.path(), &id).unwrap();
+            assert!(!place.exists());
+            return;
+        }
+        let (from, to, none) = (&shared, &place.join("run/work/mounted"), None::<&str>);
+        mount(Some(from), to, none, MsFlags::MS_BIND, none).unwrap();
+
+        remove(folder.path(), &id).unwrap();
+        assert!(!place.exists());
+        assert!(shared.join("kept").exists());
+        let mode = shared.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        let left = folder.path().join(format!("{REMOVING}{id}"));
+        assert!(!left.join("run/work/file").exists());
+
+        umount(&left.join("run/work/mounted")).unwrap();
+        assert!(load_all(folder.path()).unwrap().is_empty());
+        assert!(!left.exists() && shared.join("kept").exists());
+    }
 }

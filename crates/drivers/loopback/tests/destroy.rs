@@ -8,6 +8,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,7 @@ use longshore_types::HostKeyVerdict;
 use support::{Client, connect, context, create, eventually, open, runs};
 
 const HELPER: &str = "LOOPBACK_TEST_HELPER_DIRECTORY";
+const UNPRIVILEGED: &str = "LOOPBACK_TEST_UNPRIVILEGED_DIRECTORY";
 
 /// A process that left the session, the group and the pipes of the command that started it.
 async fn daemon(client: &Client) -> u32 {
@@ -164,4 +166,74 @@ async fn a_killed_process_leaves_instances_that_the_next_one_ends() {
     assert_eq!(verdict.await.unwrap(), HostKeyVerdict::Match);
     destroy(&*set, &listed[0]).await;
     assert!(!runs(pid));
+}
+
+/// A directory with something in it that its owner may neither list nor change.
+fn closed(path: &Path) {
+    let inner = path.join("cache/module");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("file"), "x").unwrap();
+    for (path, mode) in [(&inner, 0o555), (&path.join("cache"), 0o000)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// Not a test of its own: what the next test does as a user whom permissions bind.
+#[tokio::test]
+async fn unprivileged_helper() {
+    let Some(directory) = std::env::var_os(UNPRIVILEGED) else {
+        return;
+    };
+    let directory = Path::new(&directory).join("state");
+    let set = open(&directory, 1).await;
+    let instance = create(&*set, "one").await;
+    closed(&directory.join(instance.id.as_str()).join("run"));
+    destroy(&*set, &instance).await;
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert!(listed.is_empty(), "{listed:?}");
+    set.stop().await;
+
+    let left = directory.join(".removing-loopback-0000000000000000");
+    closed(&left);
+    let set = open(&directory, 1).await;
+    assert!(!left.exists());
+    create(&*set, "two").await;
+}
+
+#[tokio::test]
+async fn a_job_that_takes_permissions_away_keeps_no_instance() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "unprivileged_helper", "--nocapture"])
+        .env(UNPRIVILEGED, folder.path());
+    if nix::unistd::geteuid().is_root() {
+        // Root may do everything.
+        let nobody = 65534;
+        std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody)).unwrap();
+        command.uid(nobody).gid(nobody);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let set = open(&directory, 1).await;
+    let instance = create(&*set, "one").await;
+    // As after a removal that came half way.
+    let left = directory.join(format!(".removing-{}", instance.id));
+    fs::rename(directory.join(instance.id.as_str()), &left).unwrap();
+    destroy(&*set, &instance).await;
+    assert!(!left.exists());
+    let again = create(&*set, "two").await;
+    destroy(&*set, &again).await;
+    set.stop().await;
+
+    // No directory, so that nobody can remove it as one.
+    fs::write(&left, "").unwrap();
+    create(&*open(&directory, 1).await, "three").await;
 }

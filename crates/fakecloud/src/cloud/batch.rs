@@ -1,7 +1,5 @@
 //! Calls about several instances.
 
-use std::sync::Arc;
-
 use longshore_cloud::{ErrorKind, InstanceState, Tags};
 use longshore_types::InstanceId;
 
@@ -68,13 +66,13 @@ impl Cloud {
         let now = self.now;
         let found = self.serial(id).and_then(|serial| self.fleet.get(serial));
         let listed = found.filter(|i| i.vanished.is_none() && i.state != InstanceState::Gone);
-        let Some((serial, mut merged)) = listed.map(|i| (i.serial, (*i.tags).clone())) else {
+        let Some((serial, mut merged)) = listed.map(|i| (i.serial, i.tags.clone())) else {
             return Err(Refusal::new(ErrorKind::NotFound, "no such instance"));
         };
         merged.extend(tags);
         self.check_tags(&merged)?;
         if let Some(instance) = self.fleet.current_mut(serial) {
-            instance.tags = Arc::new(merged);
+            instance.tags = merged;
             instance.record(now);
             self.note(Happening::Tagged(id.clone()));
         }

@@ -1,7 +1,6 @@
 //! Making instances.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use longshore_cloud::{CreateRequest, ErrorKind, Instance, InstanceState, Scope, Tags};
 use longshore_types::InstanceId;
@@ -172,9 +171,8 @@ impl Cloud {
     ) -> u64 {
         let serial = self.fleet.next_serial();
         let now = self.now;
-        let tags = Arc::new(request.tags.clone());
+        let tags = request.tags.clone();
         let at_birth = self.settings.capabilities.tags_at_birth;
-        let none = Arc::new(Tags::new());
         let kind = &request.instance_type;
         let secret = tags.iter().find(|(key, _)| key.ends_with("InstanceSecret"));
         let instance = FakeInstance {
@@ -191,7 +189,7 @@ impl Cloud {
             state: InstanceState::Pending,
             address: None,
             secret: secret.map(|(_, value)| value.clone()),
-            tags: Arc::clone(if at_birth { &tags } else { &none }),
+            tags: if at_birth { tags.clone() } else { Tags::new() },
             born: now,
             launched_at: self.wall_time(now),
             booted: None,

@@ -1,6 +1,5 @@
 //! The lives of instances.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::{InstanceState, Tags};
@@ -85,9 +84,9 @@ impl Cloud {
         if let Some(instance) = self.fleet.current_mut(serial)
             && let Some(late) = instance.late_tags.take()
         {
-            let mut tags = (*late).clone();
-            tags.extend((*instance.tags).clone());
-            instance.tags = Arc::new(tags);
+            let mut tags = late;
+            tags.extend(instance.tags.clone());
+            instance.tags = tags;
             instance.record(now);
             let id = instance.id.clone();
             self.note(Happening::Tagged(id));
@@ -196,7 +195,7 @@ impl Cloud {
             Misfortune::LingerStopping => instance.lingers = true,
             Misfortune::ComeBack(delay) => instance.comes_back = Some(delay),
             Misfortune::LoseTags => {
-                instance.tags = Arc::new(Tags::new());
+                instance.tags = Tags::new();
                 instance.late_tags = None;
             }
             Misfortune::GarbleTags => {
@@ -204,7 +203,7 @@ impl Cloud {
                     let rubbish = format!("\u{fffd}{:x}", seed.wrapping_add(i));
                     (key.clone(), rubbish)
                 };
-                instance.tags = Arc::new((0..).zip(instance.tags.keys()).map(garbled).collect());
+                instance.tags = (0..).zip(instance.tags.keys()).map(garbled).collect();
             }
         }
         self.note(struck);

@@ -1,8 +1,9 @@
 //! Bringing output home, in bounded pieces.
 
+use std::io;
 use std::time::Duration;
 
-use longshore_exec::{Command, ExecutorExt as _, ExitStatus, Output, OutputSink};
+use longshore_exec::{ExecError, ExitStatus, Output, OutputSink, Phase, Process};
 use longshore_runner_api::command::OutputStream;
 use longshore_runner_api::{MAX_WINDOW_LINE, OutputWindow};
 use longshore_types::{Attempt, ContainerUuid, Written};
@@ -10,6 +11,9 @@ use tokio::task::coop::consume_budget;
 
 use super::shell::{Shell, describe, host_failure};
 use crate::effect::{Host, HostFailure};
+
+/// The longest that one piece of output may take to come, or to be kept.
+const PIECE: Duration = Duration::from_secs(60);
 
 impl Shell {
     /// At most `length` bytes of what an attempt has written to one stream until now, from the
@@ -33,11 +37,9 @@ impl Shell {
             .protocol
             .output_window(uuid, attempt, stream, from, length)
             .ok_or_else(|| HostFailure::answered("its runner tells only of what ended".into()))?;
-        let command = Command::new(self.as_runner(host, &line));
         let limit = usize::try_from(length).unwrap_or(usize::MAX);
         let limit = limit.saturating_add(MAX_WINDOW_LINE);
-        let target = self.target(host);
-        let asked = self.executor.exec(&target, &command, &[], timeout, limit);
+        let asked = self.sudo(host, &line, &[], timeout, limit);
         let answer = tokio::time::timeout(timeout, asked)
             .await
             .map_err(|_| HostFailure::answered("no answer in time".into()))?
@@ -61,19 +63,20 @@ impl Shell {
         let Some(outputs) = &self.outputs else {
             return Ok(());
         };
-        let ours = |error: std::io::Error| {
-            HostFailure::answered(format!("the output could not be kept: {error}"))
+        let wanted = match in_time(outputs.wanted(uuid)).await {
+            // Nobody has a record of it, so that nobody will ask for it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            wanted => wanted.map_err(not_kept)?,
         };
-        let wanted = outputs.wanted(uuid).await.map_err(ours)?;
         let last = wanted.filter(|wanted| *wanted < written.kept());
         let skipped = last.map_or(0, |last| written.start_of_last(last));
         let begun = outputs.begin(uuid, attempt, stream.as_str(), skipped);
-        let mut sink = begun.await.map_err(ours)?;
+        let mut sink = in_time(begun).await.map_err(not_kept)?;
         let line = self.protocol.output(uuid, attempt, stream, last);
         // A line in the place of what was left out is shorter than that.
         let room = written.bytes.saturating_sub(skipped);
         self.copy(host, &line, sink.as_mut(), room, timeout).await?;
-        sink.finish().await.map_err(ours)
+        in_time(sink.finish()).await.map_err(not_kept)
     }
 
     /// Copies at most `room` bytes of what a command prints.
@@ -85,13 +88,16 @@ impl Shell {
         mut room: u64,
         timeout: Duration,
     ) -> Result<(), HostFailure> {
-        let failed = |error: longshore_exec::ExecError| host_failure(&error);
-        let command = Command::new(self.as_runner(host, line));
-        let target = self.target(host);
-        let opened = self.executor.open(&target, &command, timeout).await;
+        // That a connection broke says nothing of whether the instance can give it.
+        let failed = |error: ExecError| HostFailure {
+            unreachable: true,
+            ..host_failure(&error)
+        };
+        let line = self.as_runner(host, line);
+        let opened = self.open(&self.target(host), &line, timeout).await;
         let mut process = opened.map_err(failed)?;
         process.close_stdin().await.map_err(failed)?;
-        while let Some(output) = process.output().await.map_err(failed)? {
+        while let Some(output) = next_piece(process.as_mut()).await.map_err(failed)? {
             // An executor that always has more must not keep its thread for itself.
             consume_budget().await;
             let Output::Stdout(chunk) = output else {
@@ -100,9 +106,9 @@ impl Shell {
             let take = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
             room -= take as u64;
             if take > 0 {
-                sink.write(&chunk[..take]).await.map_err(|error| {
-                    HostFailure::answered(format!("the output could not be kept: {error}"))
-                })?;
+                in_time(sink.write(&chunk[..take]))
+                    .await
+                    .map_err(not_kept)?;
             }
         }
         match process.wait().await.map_err(failed)? {
@@ -113,5 +119,29 @@ impl Shell {
                 Err(HostFailure::answered(error))
             }
         }
+    }
+}
+
+/// The next piece, unless none comes for so long that there will be none.
+async fn next_piece(process: &mut dyn Process) -> Result<Option<Output>, ExecError> {
+    let next = tokio::time::timeout(PIECE, process.output()).await;
+    next.unwrap_or_else(|_| {
+        let error = format!("nothing came for {} s", PIECE.as_secs());
+        Err(ExecError::may_have_run(Phase::Command, error))
+    })
+}
+
+/// What is kept on our side is kept in time, or the fault is ours.
+async fn in_time<T>(kept: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let kept = tokio::time::timeout(PIECE, kept).await;
+    kept.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+fn not_kept(error: io::Error) -> HostFailure {
+    HostFailure {
+        unreachable: false,
+        ours: true,
+        error: format!("the output could not be kept: {error}"),
     }
 }

@@ -5,11 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use longshore_types::InstanceId;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::isolated::panic_text;
 use super::shell::Shell;
 use crate::effect::{Effect, EffectAction, EffectId, Outcome};
+
+/// How many transfers of output from one instance run at a time: a slow one must not hold up what
+/// has ended elsewhere, nor its own starts and reports.
+const COLLECTS_PER_INSTANCE: usize = 2;
 
 /// Performs effects. [`Shell`] does; something else may stand in for it, as in [`Performer`]'s
 /// example.
@@ -62,6 +67,8 @@ pub struct Performer {
     running: BTreeMap<Id, Effect>,
     counts: [usize; Kind::COUNT],
     waiting: [VecDeque<Effect>; Kind::COUNT],
+    /// How many transfers are under way from each instance.
+    collecting: BTreeMap<InstanceId, usize>,
     aborted: VecDeque<(EffectId, Outcome)>,
 }
 
@@ -104,7 +111,7 @@ impl Kind {
         match self {
             Self::List => 2,
             Self::Console => 4,
-            Self::Deploy => 16,
+            Self::Deploy => 64,
             Self::Destroy | Self::Tags | Self::Collect => 32,
             Self::Boot => 512,
             Self::Create | Self::Unbounded => usize::MAX,
@@ -121,6 +128,7 @@ impl Performer {
             running: BTreeMap::new(),
             counts: [0; Kind::COUNT],
             waiting: std::array::from_fn(|_| VecDeque::new()),
+            collecting: BTreeMap::new(),
             aborted: VecDeque::new(),
         }
     }
@@ -128,15 +136,48 @@ impl Performer {
     /// Begins an effect, or has it wait for others of its kind. Must be called in a tokio runtime.
     pub fn spawn(&mut self, effect: Effect) {
         let kind = Kind::of(&effect.action);
-        if self.counts[kind as usize] >= kind.limit() {
+        if !self.may_begin(&effect) {
             self.waiting[kind as usize].push_back(effect);
             return;
         }
         self.counts[kind as usize] += 1;
+        if let EffectAction::Collect { host, .. } = &effect.action {
+            *self.collecting.entry(host.instance.clone()).or_default() += 1;
+        }
         let shell = self.shell.clone();
         let task = effect.clone();
         let handle = self.tasks.spawn(async move { shell.perform(&task).await });
         self.running.insert(handle.id(), effect);
+    }
+
+    fn may_begin(&self, effect: &Effect) -> bool {
+        let kind = Kind::of(&effect.action);
+        let from_there = match &effect.action {
+            EffectAction::Collect { host, .. } => self.collecting.get(&host.instance),
+            _ => None,
+        };
+        let free = from_there.is_none_or(|count| *count < COLLECTS_PER_INSTANCE);
+        free && self.counts[kind as usize] < kind.limit()
+    }
+
+    /// An effect has ended: another one of its kind begins.
+    fn make_room(&mut self, ended: &Effect) {
+        let kind = Kind::of(&ended.action) as usize;
+        self.counts[kind] -= 1;
+        if let EffectAction::Collect { host, .. } = &ended.action
+            && let Some(count) = self.collecting.get_mut(&host.instance)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.collecting.remove(&host.instance);
+            }
+        }
+        let mut waiting = self.waiting[kind].iter();
+        if let Some(next) = waiting.position(|effect| self.may_begin(effect))
+            && let Some(next) = self.waiting[kind].remove(next)
+        {
+            self.spawn(next);
+        }
     }
 
     /// The next outcome; none if nothing is under way. Safe to drop at any await.
@@ -165,7 +206,7 @@ impl Performer {
         }
     }
 
-    /// The outcome of the effect whose task has ended; another one of its kind begins.
+    /// The outcome of the effect whose task has ended.
     fn outcome_of(
         &mut self,
         ended: Result<(Id, Outcome), JoinError>,
@@ -175,11 +216,7 @@ impl Performer {
             Err(error) => (error.id(), Err(error)),
         };
         let effect = self.running.remove(&id)?;
-        let kind = Kind::of(&effect.action);
-        self.counts[kind as usize] -= 1;
-        if let Some(next) = self.waiting[kind as usize].pop_front() {
-            self.spawn(next);
-        }
+        self.make_room(&effect);
         let outcome = outcome.unwrap_or_else(|error| {
             let why = match error.try_into_panic() {
                 Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),

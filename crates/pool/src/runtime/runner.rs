@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_exec::{Collected, Command, ExecError, ExitStatus, Phase};
+use longshore_exec::{Collected, ExecError, ExitStatus, Phase};
 use longshore_runner_api::command::ReportOptions;
 use longshore_runner_api::report::{MAX_REPORT_BYTES, format_acks};
 use longshore_runner_api::watch::{Ask, FromRunner};
@@ -104,6 +104,8 @@ impl Shell {
                         let answer = collected(answer).map_err(failed)?;
                         return Err(HostFailure::answered(describe(&answer)));
                     }
+                    // It had to give way, and asking once more does no harm.
+                    Err(NoAnswer::Unknown) if self.streams.is_alone(&target.instance) => {}
                     Err(NoAnswer::Unknown) => return Err(failed(unanswered(STREAM_BROKE))),
                     Err(NoAnswer::NotSent) => {}
                 }
@@ -121,9 +123,13 @@ impl Shell {
         timeout: Duration,
     ) -> Result<RunnerReport, HostFailure> {
         let failed = |error: ExecError| host_failure(&error);
-        let line = self.as_runner(host, &self.protocol.report(options));
-        let (target, command) = (self.target(host), Command::new(line));
-        let opened = self.executor.open(&target, &command, timeout).await;
+        let mut options = options.clone();
+        if self.streams.is_alone(&host.instance) {
+            // While it waited nothing else could be done there.
+            options.wait = Duration::ZERO;
+        }
+        let line = self.as_runner(host, &self.protocol.report(&options));
+        let opened = self.open(&self.target(host), &line, timeout).await;
         let mut process = opened.map_err(failed)?;
         process.close_stdin().await.map_err(failed)?;
         let mut answer = Collected::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use longshore_cloud::{CallContext, CloudError, InstanceSet, Outcome as CloudOutcome};
 use longshore_exec::{
     Collected, Command, ExecError, Executor, HostKeyVerifier, Identity, Output, OutputStore, Phase,
-    Target,
+    Process, Target,
 };
 use longshore_types::ContainerUuid;
 use tokio::task::coop::consume_budget;
@@ -114,7 +114,8 @@ impl Shell {
     }
 
     async fn act(&self, action: &EffectAction, timeout: Duration) -> Outcome {
-        let context = CallContext::new(timeout, request_id());
+        // What a driver answers at its very end is to be heard.
+        let context = CallContext::new(timeout - margin(timeout), request_id());
         match action {
             EffectAction::Create(request) => {
                 let made = self.instance_set.create(&context, request).await;
@@ -233,8 +234,7 @@ impl Shell {
         timeout: Duration,
         limit: usize,
     ) -> Result<Collected, ExecError> {
-        let (target, command) = (self.target(host), Command::new(line));
-        let mut process = self.executor.open(&target, &command, timeout).await?;
+        let mut process = self.open(&self.target(host), line, timeout).await?;
         if !stdin.is_empty() {
             process.write_stdin(stdin).await?;
         }
@@ -252,6 +252,24 @@ impl Shell {
         }
         collected.status = process.wait().await?;
         Ok(collected)
+    }
+
+    /// Starts a command. Where the host lets one run at a time, and that is our watch stream, this
+    /// gives way.
+    pub(super) async fn open(
+        &self,
+        target: &Target,
+        line: &str,
+        timeout: Duration,
+    ) -> Result<Box<dyn Process>, ExecError> {
+        let command = Command::new(line);
+        match self.executor.open(target, &command, timeout).await {
+            Err(error) if error.is_alone() => {
+                self.streams.give_way(&target.instance).await;
+                self.executor.open(target, &command, timeout).await
+            }
+            opened => opened,
+        }
     }
 
     pub(super) fn target(&self, host: &Host) -> Target {
@@ -324,9 +342,15 @@ fn cloud_failure(error: &CloudError) -> CloudFailure {
     }
 }
 
+/// How much earlier a driver has to answer than the answer is waited for.
+fn margin(timeout: Duration) -> Duration {
+    (timeout / 10).min(Duration::from_secs(1))
+}
+
 pub(super) fn host_failure(error: &ExecError) -> HostFailure {
     HostFailure {
         unreachable: error.phase <= Phase::Authentication,
+        ours: false,
         error: error.chain(),
     }
 }
@@ -354,14 +378,4 @@ pub(super) fn describe(answer: &Collected) -> String {
         text.extend(&clean[tail..]);
     }
     text
-}
-
-impl HostFailure {
-    /// The host was reached and did not do what it was asked to.
-    pub(super) fn answered(error: String) -> Self {
-        Self {
-            unreachable: false,
-            error,
-        }
-    }
 }

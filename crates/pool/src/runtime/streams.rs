@@ -14,7 +14,7 @@ use longshore_runner_api::watch::{
     Answers, Ask, FromRunner, MAX_UNANSWERED, PING_INTERVAL, RUNNER_SILENCE, Request,
 };
 use longshore_types::InstanceId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::text::one_line;
@@ -41,12 +41,16 @@ enum Known {
     Open(Stream),
     /// Its runner has none; not asked again before this time.
     Without(Instant),
+    /// Its host lets one command run at a time: a stream would keep all others from their turn.
+    Alone,
 }
 
 /// A way to ask one runner.
 #[derive(Clone)]
 pub(super) struct Stream {
     questions: mpsc::Sender<Question>,
+    /// Tells it to end as soon as it may.
+    leave: watch::Sender<bool>,
     /// Where it leads to.
     address: String,
     user: String,
@@ -101,7 +105,7 @@ impl Streams {
                 Some(Known::Open(stream)) if stream.leads_to(target) => {
                     return Ok(Some(stream.clone()));
                 }
-                Some(Known::Opening) => return Ok(None),
+                Some(Known::Opening | Known::Alone) => return Ok(None),
                 Some(Known::Without(until)) if Instant::now() < *until => return Ok(None),
                 _ => {}
             }
@@ -116,13 +120,15 @@ impl Streams {
         match greeted {
             Ok(Ok(Some((process, answers)))) => {
                 let (questions, inbox) = mpsc::channel(MAX_UNANSWERED);
+                let (leave, leaving) = watch::channel(false);
                 let stream = Stream {
                     questions,
+                    leave,
                     address: target.address.clone(),
                     user: target.user.clone(),
                 };
                 let instance = target.instance.clone();
-                tokio::spawn(converse(instance, process, answers, inbox));
+                tokio::spawn(converse(instance, process, answers, inbox, leaving));
                 opening.outcome = Some(Known::Open(stream.clone()));
                 Ok(Some(stream))
             }
@@ -138,6 +144,28 @@ impl Streams {
     /// Closes the stream to an instance, and forgets what is known of its runner.
     pub(super) fn forget(&self, instance: &InstanceId) {
         self.lock().remove(instance);
+    }
+
+    /// Ends the stream to a host that lets one command run at a time, so that others have their
+    /// turn. There is no other until the instance is forgotten. Returns once it has ended.
+    pub(super) async fn give_way(&self, instance: &InstanceId) {
+        let before = self.lock().insert(instance.clone(), Known::Alone);
+        if !matches!(before, Some(Known::Alone)) {
+            tracing::warn!(
+                %instance,
+                "its SSH server allows one session at a time (MaxSessions 1), so it has no watch \
+                 stream, and is asked at intervals: starts and ends are seen later there"
+            );
+        }
+        if let Some(Known::Open(stream)) = before {
+            stream.leave.send_replace(true);
+            stream.leave.closed().await;
+        }
+    }
+
+    /// Whether a host lets one command run at a time.
+    pub(super) fn is_alone(&self, instance: &InstanceId) -> bool {
+        matches!(self.lock().get(instance), Some(Known::Alone))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Known>> {
@@ -232,6 +260,8 @@ async fn converse(
     process: Box<dyn Process>,
     answers: Answers,
     questions: mpsc::Receiver<Question>,
+    // Whoever waits for the end of it waits for that of the process, which goes before this.
+    mut leaving: watch::Receiver<bool>,
 ) {
     let mut conversation = Conversation {
         process,
@@ -242,7 +272,7 @@ async fn converse(
         silent_at: Instant::now() + RUNNER_SILENCE,
         ping_at: Instant::now() + PING_INTERVAL,
     };
-    let why = conversation.run(questions).await;
+    let why = conversation.run(questions, &mut leaving).await;
     // Those that wait for an answer, and those that come too late, learn of it by this.
     let complaint = String::from_utf8_lossy(&conversation.complaint);
     let complaint = one_line(complaint.trim());
@@ -252,7 +282,7 @@ async fn converse(
 struct Conversation {
     process: Box<dyn Process>,
     answers: Answers,
-    unanswered: BTreeMap<u64, oneshot::Sender<FromRunner>>,
+    unanswered: BTreeMap<u64, Asker>,
     next: u64,
     /// The first bytes of what the runner complained of.
     complaint: Vec<u8>,
@@ -260,14 +290,52 @@ struct Conversation {
     ping_at: Instant,
 }
 
+/// Waits until it is told so; false if nobody can tell it any more.
+async fn told_to_leave(leaving: &mut watch::Receiver<bool>) -> bool {
+    leaving.wait_for(|leave| *leave).await.is_ok()
+}
+
+/// Who waits for an answer.
+struct Asker {
+    answer: oneshot::Sender<FromRunner>,
+    /// Whether nothing is lost without the answer.
+    only_looks: bool,
+}
+
+impl Asker {
+    fn must_hear(&self) -> bool {
+        !self.only_looks && !self.answer.is_closed()
+    }
+}
+
 impl Conversation {
-    /// Why it has ended.
-    async fn run(&mut self, mut questions: mpsc::Receiver<Question>) -> String {
+    /// Why it has ended. Told to leave it takes no more questions, and ends once it has answered
+    /// those that have an effect.
+    async fn run(
+        &mut self,
+        mut questions: mpsc::Receiver<Question>,
+        leaving: &mut watch::Receiver<bool>,
+    ) -> String {
+        let mut is_leaving = false;
         loop {
-            let may_ask = self.unanswered.len() < MAX_UNANSWERED;
+            if let Err(why) = self.is_answered() {
+                return why;
+            }
+            let is_last = is_leaving && questions.is_empty();
+            if is_last && !self.unanswered.values().any(Asker::must_hear) {
+                return "it gives way to commands".into();
+            }
+            let may_ask = !is_last && self.unanswered.len() < MAX_UNANSWERED;
             let done = tokio::select! {
+                true = told_to_leave(leaving), if !is_leaving => {
+                    is_leaving = true;
+                    questions.close();
+                    Ok(())
+                }
                 question = questions.recv(), if may_ask => match question {
                     None => return "nobody asks any more".into(),
+                    // Whoever asked has lost patience: it must not be done later.
+                    Some(question) if question.answer.is_closed() => Ok(()),
                     Some(question) => self.ask(question.ask, &question.document, question.answer).await,
                 },
                 output = self.process.output() => self.hear(output),
@@ -285,6 +353,22 @@ impl Conversation {
         }
     }
 
+    /// An error if nothing more can be asked, and that because nobody waits for most of the
+    /// answers any more: commands may fare better.
+    fn is_answered(&self) -> Result<(), String> {
+        if self.unanswered.len() < MAX_UNANSWERED {
+            return Ok(());
+        }
+        let late = self.unanswered.values();
+        let late = late.filter(|asker| asker.answer.is_closed());
+        match late.count() {
+            late if late > MAX_UNANSWERED / 2 => {
+                Err(format!("the runner has not answered {late} requests"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn ask(
         &mut self,
         ask: Ask,
@@ -294,10 +378,11 @@ impl Conversation {
         let id = self.next;
         self.next += 1;
         self.ping_at = Instant::now() + PING_INTERVAL;
+        let only_looks = matches!(ask, Ask::Report { .. } | Ask::Ping);
         let mut text = Request { id, ask }.line().into_bytes();
         text.extend_from_slice(document);
         // Before it is sent: whoever asked must not think that it was not.
-        self.unanswered.insert(id, answer);
+        self.unanswered.insert(id, Asker { answer, only_looks });
         match timeout(RUNNER_SILENCE, self.process.write_stdin(&text)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.chain()),
@@ -329,9 +414,9 @@ impl Conversation {
         let (FromRunner::Done { id, .. } | FromRunner::Report { id, .. }) = &message else {
             return;
         };
-        if let Some(answer) = self.unanswered.remove(id) {
+        if let Some(asker) = self.unanswered.remove(id) {
             // Whoever asked may have lost patience.
-            let _ = answer.send(message);
+            let _ = asker.answer.send(message);
         }
     }
 }

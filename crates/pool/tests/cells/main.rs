@@ -162,8 +162,10 @@ fn cells(behavior: IdleBehavior) -> Vec<(&'static str, &'static str, &'static st
 fn what_is_held_is_only_shut_down_on_request_or_by_the_provider() {
     let causes = ["ask shut-down", "ask drain", "list stopping"];
     for (input, situation, cell) in cells(IdleBehavior::Hold) {
+        // It is not held any more then, and of no use.
+        let let_go = (input, situation) == ("ask run", "givenup");
         assert!(
-            !cell.starts_with('S') || causes.contains(&input),
+            !cell.starts_with('S') || causes.contains(&input) || let_go,
             "{situation}: {input}: {cell}"
         );
     }

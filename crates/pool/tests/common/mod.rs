@@ -97,6 +97,7 @@ pub fn failure(kind: ErrorKind, may_have_acted: bool) -> CloudFailure {
 pub fn unreachable() -> HostFailure {
     HostFailure {
         unreachable: true,
+        ours: false,
         error: "connection refused".into(),
     }
 }
@@ -104,6 +105,7 @@ pub fn unreachable() -> HostFailure {
 pub fn badly() -> HostFailure {
     HostFailure {
         unreachable: false,
+        ours: false,
         error: "exit code 1".into(),
     }
 }

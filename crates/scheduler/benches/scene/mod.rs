@@ -91,6 +91,7 @@ pub(crate) fn entry(n: u32) -> QueueEntry {
             },
             supervisor: false,
             lock_count: 0,
+            given_back: None,
             locked_by_us: false,
             placed_on: None,
             revision: 0,

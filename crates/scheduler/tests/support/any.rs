@@ -20,6 +20,7 @@ pub(crate) fn any_entry(n: u32) -> impl Strategy<Value = QueueEntry> {
                 request: request(vcpus),
                 supervisor: flags[0],
                 lock_count,
+                given_back: None,
                 locked_by_us: flags[1] || flags[2],
                 placed_on: place.map(|i| InstanceId::from(format!("w{i}").as_str())),
                 revision: 0,

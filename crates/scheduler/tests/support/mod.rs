@@ -67,6 +67,7 @@ pub(crate) fn queued(n: u32) -> QueueEntry {
             request: request(1),
             supervisor: false,
             lock_count: 0,
+            given_back: None,
             locked_by_us: false,
             placed_on: None,
             revision: 0,

@@ -6,7 +6,7 @@ use longshore_dispatch::QueueFailure;
 use longshore_queue::{Call, QueueErrorKind, Reply};
 use longshore_types::{Attempt, Container, ContainerState, ContainerUuid, ExitCause};
 
-use super::{Controller, document, failure};
+use super::{Controller, failure, told_document};
 
 impl Controller {
     pub(super) fn call_bare(
@@ -46,8 +46,8 @@ impl Controller {
         let record = self.get(uuid).map(|record| self.shown(&record.container));
         let container = record.ok_or_else(|| failure(QueueErrorKind::NotFound))?;
         Ok(Reply {
+            document: told_document(&container),
             container,
-            document: Some(document()),
         })
     }
 

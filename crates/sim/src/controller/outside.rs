@@ -8,7 +8,7 @@ use longshore_types::{Attempt, Container, ContainerState, ContainerUuid};
 
 use super::{Controller, Record};
 
-/// So many of those that wait are told, the first by priority.
+/// So many of those that wait are told, the first by priority and age.
 const QUEUE_TOP: usize = 25;
 
 impl Controller {
@@ -78,7 +78,7 @@ impl Controller {
             .map(|record| &record.container)
             .filter(|c| c.state == ContainerState::Queued && c.priority > 0)
             .collect();
-        queue.sort_by_key(|c| (-c.priority, c.uuid));
+        queue.sort_by_key(|c| (-c.priority, c.created_at, c.uuid));
         let top = queue.into_iter().take(QUEUE_TOP).map(|c| self.shown(c));
         refresh.containers.extend(top);
         let seen: BTreeSet<ContainerUuid> = refresh.containers.iter().map(|c| c.uuid).collect();

@@ -41,6 +41,7 @@ impl World {
         }
         self.check_calls();
         self.check_unattended();
+        self.check_first();
         if self.quiet {
             self.check_end();
         }
@@ -61,6 +62,7 @@ impl World {
         if self.quiet && !std::mem::replace(&mut self.served_in_calm, true) {
             self.ended_at = None;
             self.set_end();
+            self.begin_calm();
         }
     }
 
@@ -117,7 +119,7 @@ impl World {
         }
     }
 
-    fn reason(&self, uuid: ContainerUuid) -> String {
+    pub(super) fn reason(&self, uuid: ContainerUuid) -> String {
         let Some(core) = &self.core else {
             return "there is no dispatcher".into();
         };

@@ -170,6 +170,11 @@ impl World {
                     self.forget_old_lies(&mut outcome, &about);
                     let (kind, how) = How::of(&outcome);
                     self.note_heard(id, &outcome, &about);
+                    if let (PoolOutcome::Collected(Ok(())), Some((uuid, attempt))) =
+                        (&*outcome, about.container)
+                    {
+                        self.witness.brought_home(uuid, attempt);
+                    }
                     self.creates_open -= usize::from(kind == "create").min(self.creates_open);
                     self.tell(Happening::Outcome {
                         life,

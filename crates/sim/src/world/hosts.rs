@@ -19,6 +19,8 @@ use crate::story::About;
 const BYTES_PER_SECOND: u64 = 50_000_000;
 /// The longest that a command is on its way to a slow machine, or its answer from there, in seconds.
 const SLOW_MAX: u64 = 45;
+/// The longest from a start that stood still to the one that waits behind it, in milliseconds.
+const BEHIND_MAX: u64 = 2_000;
 
 impl World {
     /// A command sets out for its machine.
@@ -183,7 +185,8 @@ impl World {
         self.answer_polls(&id);
     }
 
-    /// Whether a start stands still before it takes its lock. It then goes on whatever became of
+    /// Whether a start stands still before it takes its lock, by itself or behind an earlier one of
+    /// the same attempt. It then goes on whatever became of
     /// whoever sent it, unless the machine starts anew.
     fn stalls(&mut self, waiting: Waiting, effect: &PoolEffect) -> bool {
         let EffectAction::Start {
@@ -195,15 +198,27 @@ impl World {
         else {
             return false;
         };
-        if !self.strikes(FaultKind::DiskStall) {
-            return false;
-        }
-        let about = About::on(&host.instance, *uuid, *attempt);
-        self.fault(FaultKind::DiskStall, about);
-        self.trouble(&host.instance);
-        let until = self.now + self.random.seconds(1, 600);
-        if let Some(machine) = self.machines.get_mut(&host.instance) {
-            machine.stalled.insert((*uuid, *attempt), until);
+        let (id, start) = (&host.instance, (*uuid, *attempt));
+        let machine = self.machines.get(id);
+        let first = machine.and_then(|machine| machine.stalled.get(&start).copied());
+        let first = first.filter(|first| *first > self.now);
+        let first = first.filter(|_| self.strikes(FaultKind::StartWaits));
+        let kind = match first {
+            Some(_) => FaultKind::StartWaits,
+            None if self.strikes(FaultKind::DiskStall) => FaultKind::DiskStall,
+            None => return false,
+        };
+        self.fault(kind, About::on(id, *uuid, *attempt));
+        self.trouble(id);
+        let until = match first {
+            Some(first) => first + self.random.millis(1, BEHIND_MAX),
+            None => self.now + self.random.seconds(1, 600),
+        };
+        if let Some(machine) = self.machines.get_mut(id) {
+            match first {
+                Some(_) => drop(machine.behind.insert((*uuid, *attempt, until))),
+                None => drop(machine.stalled.insert(start, until)),
+            }
         }
         let mut waiting = waiting;
         if waiting.answered && until >= waiting.deadline {
@@ -233,10 +248,11 @@ impl World {
             return;
         };
         let id = &host.instance;
-        let stalled = self.machines.get_mut(id).map(|m| &mut m.stalled);
-        let went_on = stalled.is_some_and(|stalled| {
-            let due = stalled.get(&(*uuid, *attempt)) == Some(&self.now);
-            due && stalled.remove(&(*uuid, *attempt)).is_some()
+        let (start, now) = ((*uuid, *attempt), self.now);
+        let went_on = self.machines.get_mut(id).is_some_and(|machine| {
+            let due = machine.stalled.get(&start) == Some(&now);
+            let stalled = due && machine.stalled.remove(&start).is_some();
+            stalled || machine.behind.remove(&(*uuid, *attempt, now))
         });
         let waiting = arrival.waiting;
         let done = went_on.then(|| self.carry_out(id, effect, waiting));
@@ -322,7 +338,9 @@ impl World {
         waiting: Waiting,
     ) -> Option<(PoolOutcome, Duration)> {
         let now = self.now;
-        if !matches!(effect.action, EffectAction::Boot(_)) {
+        // One that puts the runner there reaches it only if that succeeds.
+        let deploys = matches!(effect.action, EffectAction::Deploy(..));
+        if !deploys && !matches!(effect.action, EffectAction::Boot(_)) {
             self.contact(id);
         }
         let machine = self.machines.get_mut(id)?;
@@ -355,6 +373,13 @@ impl World {
             EffectAction::Kill { uuid, attempt, .. } => {
                 let (outcome, after) = self.kill(id, *uuid, *attempt);
                 Some((PoolOutcome::Killed(outcome), after))
+            }
+            EffectAction::Collect { uuid, attempt, .. }
+                if self.strikes(FaultKind::OutputRefused) =>
+            {
+                let about = About::on(id, *uuid, *attempt);
+                self.fault(FaultKind::OutputRefused, about);
+                at_once(PoolOutcome::Collected(Err(badly("input/output error"))))
             }
             EffectAction::Collect { written, .. } => {
                 let millis = written.bytes * 1_000 / BYTES_PER_SECOND;
@@ -454,6 +479,7 @@ impl World {
 fn not_reached(action: &EffectAction) -> PoolOutcome {
     let failure = HostFailure {
         unreachable: true,
+        ours: false,
         error: "no route to host".into(),
     };
     match action {
@@ -473,6 +499,7 @@ pub(super) fn not_started(why: &str) -> StartOutcome {
 fn badly(why: &str) -> HostFailure {
     HostFailure {
         unreachable: false,
+        ours: false,
         error: why.into(),
     }
 }

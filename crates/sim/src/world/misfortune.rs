@@ -111,6 +111,8 @@ impl World {
             | FaultKind::Delete
             | FaultKind::Reprioritize => self.owner_acts(kind),
             FaultKind::OtherLocks => self.other_locks(),
+            FaultKind::Operator => self.operator_acts(),
+            FaultKind::Stopped => self.operator_stops(),
             FaultKind::LockLost => self.end_session(true),
             FaultKind::CloudStorm
             | FaultKind::Denied
@@ -241,6 +243,9 @@ impl World {
     pub(super) fn fall_quiet(&mut self) {
         self.quiet = true;
         self.served_in_calm = self.core.is_some();
+        if self.served_in_calm {
+            self.begin_calm();
+        }
         self.tell(Happening::Quiet);
         for rule in std::mem::take(&mut self.standing) {
             self.cloud.lift(rule);

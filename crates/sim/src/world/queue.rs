@@ -231,8 +231,25 @@ impl World {
 
     fn watch(&mut self, life: u32, id: RequestId, until: Instant) {
         self.watcher = Some(Watcher { life, id, until });
-        self.schedule_at(until, Event::WatchDue);
+        self.schedule_watch();
         self.wake_watcher();
+    }
+
+    /// One at a time is enough to wake whoever waits: it is looked further when it is time.
+    fn schedule_watch(&mut self) {
+        if let Some(watcher) = self.watcher.as_ref().filter(|_| !self.watch_is_due) {
+            let until = watcher.until;
+            self.watch_is_due = true;
+            self.schedule_at(until, Event::WatchDue);
+        }
+    }
+
+    /// It may be time for an empty answer; that of a later watcher is yet to come.
+    pub(super) fn watch_due(&mut self) {
+        self.watch_is_due = false;
+        if self.watcher.as_ref().is_some_and(|w| w.until > self.now) {
+            self.schedule_watch();
+        }
     }
 
     /// Whoever waits for changes hears of them, or that there are none. Changes that were in an

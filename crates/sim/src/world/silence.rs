@@ -4,18 +4,21 @@
 //! nothing was heard of it for `timeout_probe` while the dispatcher was awake and its own network
 //! worked, at least three probes failed, a probe interval apart, and one of them set out after the
 //! last outage of that network. An outage counts that a failed listing told of, from the moment
-//! when that listing was asked for.
+//! when that listing was asked for. And a start of which nobody knows what came of it binds its
+//! container to the worker for `timeout_term`, our own outages left out.
 
 use std::time::Duration;
 
 use longshore_cloud::InstanceState;
 use longshore_fakecloud::FakeInstance;
-use longshore_pool::{Effect as PoolEffect, EffectAction, EffectId, Outcome as PoolOutcome};
+use longshore_pool::{
+    Effect as PoolEffect, EffectAction, EffectId, KillOutcome, Outcome as PoolOutcome, StartOutcome,
+};
 use longshore_types::{Attempt, ContainerState, ContainerUuid, InstanceId, Instant, ReportedState};
 
 use super::World;
 use crate::Rule;
-use crate::machine::{Heard, Machine};
+use crate::machine::{Doubt, Heard, Machine};
 use crate::story::About;
 
 /// Failed probes before a worker may be called silent.
@@ -40,6 +43,9 @@ impl World {
             machine.heard.at = self.now;
             machine.heard.fails = 0;
             machine.heard.failed_at = None;
+            for doubt in machine.heard.doubts.values_mut() {
+                doubt.since = self.now;
+            }
         }
     }
 
@@ -55,6 +61,16 @@ impl World {
             | EffectAction::Report(host, _) => {
                 if let Some(machine) = self.machines.get_mut(&host.instance) {
                     machine.heard.asked.insert(effect.id, self.now);
+                }
+            }
+            EffectAction::Start {
+                host,
+                uuid,
+                attempt,
+                ..
+            } => {
+                if let Some(machine) = self.machines.get_mut(&host.instance) {
+                    machine.heard.start_asked(*uuid, *attempt, self.now);
                 }
             }
             _ => {}
@@ -97,6 +113,16 @@ impl World {
         if let Some(asked_at) = heard.asked.remove(&id) {
             heard.tried_at = heard.tried_at.max(asked_at);
         }
+        match (outcome, about.container) {
+            (PoolOutcome::Started(outcome), Some((uuid, attempt))) => {
+                let meant = runner.meant(uuid, attempt);
+                heard.start_answered(uuid, attempt, meant, outcome, now);
+            }
+            (PoolOutcome::Killed(KillOutcome::Gone), Some((uuid, _))) => {
+                heard.doubts.remove(&uuid);
+            }
+            _ => {}
+        }
         match outcome {
             PoolOutcome::Reported(Ok(report)) => {
                 heard.at = now;
@@ -104,6 +130,7 @@ impl World {
                 heard.failed_at = None;
                 heard.missed = false;
                 for shown in &report.containers {
+                    heard.doubts.remove(&shown.uuid);
                     let key = (shown.uuid, runner.meant(shown.uuid, shown.attempt));
                     if matches!(shown.state, ReportedState::Stale) {
                         heard.runs.remove(&key);
@@ -177,7 +204,33 @@ impl World {
                 "{id}, silent for {silent:?} in which {fails} probes failed, has {uuid}; asked since our own outage: {asked}"
             );
             self.witness.find(Rule::GivenUpEarly, &about, what);
+        } else if let Some((uuid, doubted)) = self.doubted_too_shortly(id) {
+            let about = [uuid.to_string(), id.to_string()];
+            let what = format!(
+                "{id} has {uuid}, of which nobody knew for {doubted:?} whether it was started"
+            );
+            self.witness.find(Rule::GivenUpEarly, &about, what);
         }
+    }
+
+    /// What really is on an instance, is wanted, and was in doubt for less than it has to be put up
+    /// with, and for how long it was.
+    fn doubted_too_shortly(&self, id: &InstanceId) -> Option<(ContainerUuid, Duration)> {
+        let machine = self.machines.get(id)?;
+        let results = machine.runner.results();
+        let runs = self.witness.running_on(id);
+        let is_there = |uuid: ContainerUuid| {
+            let running = self.witness.running_attempt(uuid);
+            let running = running.filter(|_| runs.contains(&uuid));
+            let ended = results.iter().filter(|(other, _)| *other == uuid);
+            let mut attempts = running
+                .into_iter()
+                .chain(ended.map(|(_, attempt)| *attempt));
+            attempts.any(|attempt| self.counts_on(uuid, attempt))
+        };
+        let doubts = machine.heard.doubts.iter();
+        let mut doubts = doubts.map(|(uuid, doubt)| (*uuid, self.silent_since(doubt.since)));
+        doubts.find(|(uuid, doubted)| *doubted < self.config.pool.timeout_term && is_there(*uuid))
     }
 
     /// Whether an attempt, or its result, is still wanted.
@@ -188,5 +241,49 @@ impl World {
             matches!(state, ContainerState::Locked | ContainerState::Running)
         });
         open && self.witness.is_wanted(uuid, attempt, record)
+    }
+}
+
+impl Heard {
+    /// A start was asked for.
+    fn start_asked(&mut self, uuid: ContainerUuid, attempt: Attempt, now: Instant) {
+        let doubt = Doubt {
+            attempt,
+            since: now,
+            lost: false,
+        };
+        let known = self.doubts.entry(uuid).or_insert(doubt);
+        if known.attempt < attempt {
+            *known = doubt;
+        }
+    }
+
+    /// The answer to a start, which the runner took for one of `meant`.
+    fn start_answered(
+        &mut self,
+        uuid: ContainerUuid,
+        attempt: Attempt,
+        meant: Attempt,
+        outcome: &StartOutcome,
+        now: Instant,
+    ) {
+        let doubt = self.doubts.get_mut(&uuid);
+        let Some(doubt) = doubt.filter(|doubt| doubt.attempt == attempt) else {
+            return;
+        };
+        match outcome {
+            StartOutcome::Unknown { .. } if !doubt.lost => {
+                (doubt.lost, doubt.since) = (true, now);
+            }
+            StartOutcome::Unknown { .. } => {}
+            StartOutcome::NotStarted { .. } if doubt.lost => {}
+            StartOutcome::NotStarted { .. } | StartOutcome::KnownAttempt => {
+                self.doubts.remove(&uuid);
+            }
+            StartOutcome::Started => {
+                self.doubts.remove(&uuid);
+                self.runs.insert((uuid, meant));
+            }
+        }
     }
 }

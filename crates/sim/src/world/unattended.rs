@@ -102,7 +102,12 @@ impl World {
             self.power_off(id);
             return;
         }
-        let next = if busy { now + LOOK_PERIOD } else { at };
+        // Results may be fetched meanwhile, and then there is less to wait for.
+        let next = if busy {
+            now + LOOK_PERIOD
+        } else {
+            at.min(now + switch.after)
+        };
         switch.due = Some(next);
         self.schedule_at(next, Event::SwitchDue(id.clone()));
     }
@@ -118,6 +123,7 @@ impl World {
         machine.troubled = true;
         machine.switch = None;
         machine.stalled.clear();
+        machine.behind.clear();
         // Commands that it had accepted are gone, too; whoever sent them hears nothing.
         machine.stuck.clear();
         let polls = std::mem::take(&mut machine.polls);

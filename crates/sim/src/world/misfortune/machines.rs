@@ -157,6 +157,7 @@ impl World {
         let processes = machine.runner.processes();
         machine.runner.reboot();
         machine.stalled.clear();
+        machine.behind.clear();
         machine.stop_switch();
         let (polls, stuck) = (
             std::mem::take(&mut machine.polls),

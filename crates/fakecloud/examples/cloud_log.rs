@@ -1,6 +1,6 @@
 //! Prints the log of a cloud on which a lot goes wrong; the same seed prints the same bytes.
 //!
-//! `cargo run -p longshore-fakecloud --example event_log -- 7`
+//! `cargo run -p longshore-fakecloud --example cloud_log -- 7`
 
 use std::io::{self, Write};
 use std::time::Duration;
