@@ -397,21 +397,3 @@ async fn dropping_futures_anywhere_does_no_harm() {
     .await;
     assert_eq!(server.connections(), 3);
 }
-
-#[tokio::test]
-async fn a_thousand_commands_leave_no_descriptor() {
-    let server = TestServer::start(Behaviour::Instant).await;
-    let executor = executor();
-    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let target = target("i", &server.address());
-    run(&executor, &target, "true").await;
-    let before = count();
-    for i in 0..1_000 {
-        assert!(run(&executor, &target, "true").await.succeeded());
-        if i % 100 == 0 {
-            executor.disconnect(&target.instance).await;
-        }
-    }
-    // Other tests of this program open and close descriptors, too.
-    until("as many descriptors as before", || count() <= before + 4).await;
-}

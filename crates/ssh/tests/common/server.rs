@@ -1,6 +1,6 @@
 //! An SSH server in this process that runs commands, or misbehaves.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{Shutdown, SocketAddr};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -72,7 +72,8 @@ pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Seen>,
     accepting: JoinHandle<()>,
-    sockets: Arc<Mutex<Vec<std::net::TcpStream>>>,
+    /// A second descriptor of each open connection, by its number.
+    sockets: Arc<Mutex<BTreeMap<usize, std::net::TcpStream>>>,
 }
 
 impl TestServer {
@@ -95,7 +96,7 @@ impl TestServer {
         let listener = listen(address.parse().unwrap()).await;
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
-        let sockets = Arc::new(Mutex::new(Vec::new()));
+        let sockets = Arc::new(Mutex::new(BTreeMap::new()));
         let accepting = tokio::spawn({
             let (seen, sockets) = (Arc::clone(&seen), Arc::clone(&sockets));
             async move {
@@ -103,7 +104,8 @@ impl TestServer {
                     tcp.set_nodelay(true).unwrap();
                     let number = seen.connections.fetch_add(1, SeqCst);
                     let tcp = tcp.into_std().unwrap();
-                    sockets.lock().unwrap().push(tcp.try_clone().unwrap());
+                    let second = tcp.try_clone().unwrap();
+                    sockets.lock().unwrap().insert(number, second);
                     let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
                     let handler = Client {
                         number,
@@ -114,11 +116,13 @@ impl TestServer {
                     };
                     let config = Arc::clone(&config);
                     let children = Arc::clone(&handler.children);
+                    let sockets = Arc::clone(&sockets);
                     tokio::spawn(async move {
                         if let Ok(session) = run_stream(config, tcp, handler).await {
                             let _ = session.await;
                         }
                         children.end();
+                        sockets.lock().unwrap().remove(&number);
                     });
                 }
             }
@@ -147,14 +151,14 @@ impl TestServer {
     pub(crate) async fn stop(self) {
         self.accepting.abort();
         let _ = self.accepting.await;
-        self.sockets.lock().unwrap().iter().for_each(|socket| {
+        self.sockets.lock().unwrap().values().for_each(|socket| {
             let _ = socket.shutdown(Shutdown::Both);
         });
     }
 
     /// Cuts every connection; new ones are accepted.
     pub(crate) fn cut(&self) {
-        for socket in self.sockets.lock().unwrap().drain(..) {
+        for socket in self.sockets.lock().unwrap().values() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
