@@ -1,6 +1,8 @@
 //! Removing results that the dispatcher has received.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,8 +24,9 @@ const MARK_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 const SHORTEST_LIFE: Duration = Duration::from_secs(3600);
 /// How long what cannot be deleted is left alone before it is tried again; it may be much.
 const TRASH_PAUSE: Duration = Duration::from_secs(60);
-/// One acknowledgement in so many looks for old marks.
-const SWEEP_SHARE: usize = 64;
+/// How often old marks are looked for: that costs as much as there are marks, and there may be those
+/// of an hour's jobs.
+const SWEEP_PERIOD: Duration = Duration::from_secs(600);
 
 /// Removes the entries of these attempts, if they have ended, and leaves marks in their place.
 pub(crate) fn acknowledge(
@@ -64,9 +67,6 @@ pub(crate) fn acknowledge(
     }
     // Whatever an interrupted acknowledgement left is removed, too.
     empty_trash(directory);
-    if ended.iter().any(|entry| is_sweeper(entry.uuid)) {
-        sweep_marks(directory)?;
-    }
     Ok(())
 }
 
@@ -139,32 +139,55 @@ fn empty_trash(directory: &RunDirectory) {
     }
 }
 
-fn is_sweeper(uuid: ContainerUuid) -> bool {
-    uuid.as_str().bytes().map(usize::from).sum::<usize>() % SWEEP_SHARE == 0
+/// Whether it is time to look for old marks. Whoever is told so has to [do it](sweep_marks): others
+/// are told that it is not.
+pub(crate) fn take_turn_to_sweep(directory: &RunDirectory) -> bool {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(directory.swept());
+    if file.is_ok() {
+        return true;
+    }
+    // One that cannot be read or written is tried again with the next acknowledgement.
+    let Ok(file) = File::options().write(true).open(directory.swept()) else {
+        return false;
+    };
+    let last = file.metadata().and_then(|file| file.modified());
+    // A time that is still to come is that of a clock that was wrong.
+    let is_due = last.is_ok_and(|last| last.elapsed().map_or(true, |since| since >= SWEEP_PERIOD));
+    is_due && file.set_modified(SystemTime::now()).is_ok()
 }
 
 /// Deletes marks that are too old, or too many.
-fn sweep_marks(directory: &RunDirectory) -> Result<()> {
+pub(crate) fn sweep_marks(directory: &RunDirectory) -> Result<()> {
     let path = directory.marks();
-    let mut marks: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(&path)
+    let now = SystemTime::now();
+    let mut count = 0_usize;
+    let mut old: Vec<(Duration, OsString)> = Vec::new();
+    for name in std::fs::read_dir(&path)
         .with_context(|| format!("cannot read {}", path.display()))?
         .flatten()
-        .filter_map(|name| Some((name.metadata().ok()?.modified().ok()?, name.path())))
-        .collect();
-    marks.sort();
-    let too_many = marks.len().saturating_sub(MAX_MARKS);
-    let now = SystemTime::now();
-    for (i, (modified, path)) in marks.iter().enumerate() {
-        let age = now.duration_since(*modified).unwrap_or_default();
-        let life = if i < too_many {
-            SHORTEST_LIFE
-        } else {
-            MARK_LIFE
-        };
-        if age < life {
+    {
+        count += 1;
+        let made = name.metadata().and_then(|mark| mark.modified());
+        let age = made.map(|made| now.duration_since(made).unwrap_or_default());
+        if let Ok(age) = age
+            && age >= SHORTEST_LIFE
+        {
+            old.push((age, name.file_name()));
+        }
+    }
+    old.sort_by(|(a, _), (b, _)| b.cmp(a));
+    let too_many = count.saturating_sub(MAX_MARKS);
+    for (i, (age, name)) in old.iter().enumerate() {
+        if i >= too_many && *age < MARK_LIFE {
             break;
         }
-        let _ = std::fs::remove_file(path);
+        // What cannot be deleted is tried again next time.
+        let _ = std::fs::remove_file(path.join(name));
     }
     Ok(())
 }

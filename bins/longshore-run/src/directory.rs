@@ -76,6 +76,11 @@ impl RunDirectory {
         self.root.join("mark")
     }
 
+    /// The file that was written when old marks were last looked for.
+    pub(crate) fn swept(&self) -> PathBuf {
+        self.root.join("swept")
+    }
+
     pub(crate) fn trash(&self) -> PathBuf {
         self.root.join("trash")
     }

@@ -43,7 +43,8 @@
 //! | `lock/directory` | the directory lock | nothing |
 //! | `lock/UUID.lock` | held as long as anything of the container may run | its supervisor; a report, if nobody holds it |
 //! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/`, `engine` (what a container engine complained of), `variables` (of its container, until that is made) | an acknowledgement |
-//! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number |
+//! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number (looked for every ten minutes) |
+//! | `swept` | empty; written when old marks were last looked for | nothing |
 //! | `trash/` | entries that are being removed | the acknowledgement, or one that comes a minute later |
 //! | `guard/` | when to power the machine off, when a command last came, the guard's lock | nothing |
 //! | `broken` | why the machine should get no more work | the operator |
@@ -105,6 +106,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::acknowledge::{sweep_marks, take_turn_to_sweep};
 use crate::arguments::Command;
 use crate::directory::RunDirectory;
 
@@ -149,7 +151,13 @@ fn run_in(directory: &RunDirectory, command: Command) -> Result<u8> {
             uuid,
             attempt,
         } => kill::kill(directory, uuid, attempt, signal),
-        Command::Report(options) => report::report(directory, &options),
+        Command::Report(options) => {
+            let code = report::report(directory, &options);
+            if !options.acks.is_empty() && take_turn_to_sweep(directory) {
+                sweep_marks(directory)?;
+            }
+            code
+        }
         Command::List => report::list(directory),
         Command::Watch { silence } => stream::serve(directory, silence),
         Command::Guard(options) => guard::guard(directory, &options),

@@ -21,6 +21,8 @@ use crate::tree;
 const STATE: &str = "state";
 /// The longest state that is read.
 const MAX_STATE: u64 = 64 << 10;
+/// How long a state usually is at most: so much is read at once.
+const USUAL_STATE: usize = 2 << 10;
 
 /// One line of an attempt's `state`, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -157,7 +159,7 @@ impl Entry {
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(self.path.join(STATE));
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL_STATE);
         let read = file.and_then(|file| file.take(MAX_STATE).read_to_end(&mut bytes));
         if read.is_err() {
             return state;
@@ -254,7 +256,7 @@ impl Entry {
         let mut line = serde_json::to_vec(note)?;
         line.push(b'\n');
         let file = self.open_state()?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL_STATE);
         (&file).take(MAX_STATE).read_to_end(&mut bytes)?;
         let end = complete(&bytes);
         if end < bytes.len() {

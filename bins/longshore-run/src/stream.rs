@@ -22,7 +22,7 @@ use longshore_types::{Attempt, ContainerReport, ContainerUuid, ReportedState};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::acknowledge::acknowledge;
+use crate::acknowledge::{acknowledge, sweep_marks, take_turn_to_sweep};
 use crate::cgroup;
 use crate::directory::RunDirectory;
 use crate::report::Looks;
@@ -352,16 +352,34 @@ impl<'a> Stream<'a> {
             } => {
                 if self.exit_code(child.process) != 0 {
                     // What was not removed is reported, and will be acknowledged again.
-                    let said = child.complaint();
-                    complain(said.trim_start_matches("longshore-run: "));
+                    child.pass_on_complaint();
                 }
                 let now = Instant::now();
                 for uuid in acknowledged {
                     self.looks.plan(Look::Container(*uuid), now);
                 }
                 self.wait_for_news(child.id, known.clone());
+                self.sweep();
                 Ok(())
             }
+            Task::Sweep => {
+                if self.exit_code(child.process) != 0 {
+                    child.pass_on_complaint();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Has a child look for old marks from time to time, for which nobody has to wait.
+    fn sweep(&mut self) {
+        let directory = self.directory;
+        if !take_turn_to_sweep(directory) {
+            return;
+        }
+        match child(|| sweep_marks(directory).map(|()| 0)) {
+            Ok(forked) => self.children.push(Child::new(0, forked, Task::Sweep)),
+            Err(error) => complain(&format!("cannot look for old marks: {error:#}")),
         }
     }
 

@@ -11,6 +11,7 @@ use common::*;
 use longshore_runner_api::StartReply;
 use longshore_types::{Attempt, ExitCause, ReportedState};
 use std::ops::Range;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -189,36 +190,47 @@ fn marks_are_bounded_but_none_goes_while_a_start_could_be_on_its_way() {
     let fixture = Fixture::new();
     fixture.report();
     let mark = |i: usize| fixture.root().join(format!("mark/aaaaa-dz642-{i:015}"));
-    for i in 0..OLD + 10_000 {
-        std::os::unix::fs::symlink("1", mark(i)).unwrap();
-    }
-    for i in 0..OLD {
+    let make = |i: usize| std::os::unix::fs::symlink("1", mark(i)).unwrap();
+    let make_older = |path: &Path, date: &str| {
         let touched = Command::new("touch")
-            .args(["--no-dereference", "--date", "2 hours ago"])
-            .arg(mark(i))
+            .args(["--no-dereference", "--date", date])
+            .arg(path)
             .status();
         assert!(touched.unwrap().success());
-    }
+    };
+    let make_old = |range: Range<usize>| {
+        for i in range {
+            make(i);
+            make_older(&mark(i), "2 hours ago");
+        }
+    };
+    make_old(0..OLD);
+    (OLD..OLD + 10_000).for_each(make);
     let left = |range: Range<usize>| {
         let there = |i: &usize| mark(*i).symlink_metadata().is_ok();
         range.filter(there).count()
     };
-    let mut last = None;
-    // Not every acknowledgement looks for old marks.
-    for i in 0..2_000_u32 {
-        let bytes = (i + 1).wrapping_mul(2_654_435_761).to_le_bytes();
-        let random = std::array::from_fn(|k| bytes[k % 4] >> (k / 4));
-        let uuid = longshore_types::ContainerUuid::generate("bbbbb", random).unwrap();
+    let acknowledge_one = || {
+        let uuid = uuid();
         fixture.start(uuid, 1, &shell("exit 0"));
         fixture.finished(uuid, 1);
         fixture.report_with(&["--ack", &format!("{uuid}:1")]);
-        last = Some(uuid);
-        if left(0..OLD) == 0 {
-            break;
-        }
-    }
+        uuid
+    };
+    let last = acknowledge_one();
     assert_eq!((left(0..OLD), left(OLD..OLD + 10_000)), (0, 10_000));
-    let refused = fixture.try_start(last.unwrap(), 1, &shell("exit 0"));
+
+    // Looking costs as much as there are, so that not every acknowledgement does it.
+    make_old(0..OLD);
+    acknowledge_one();
+    assert_eq!(left(0..OLD), OLD);
+    make_older(&fixture.root().join("swept"), "9 minutes ago");
+    acknowledge_one();
+    assert_eq!(left(0..OLD), OLD);
+    make_older(&fixture.root().join("swept"), "11 minutes ago");
+    acknowledge_one();
+    assert_eq!((left(0..OLD), left(OLD..OLD + 10_000)), (0, 10_000));
+    let refused = fixture.try_start(last, 1, &shell("exit 0"));
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
 }
 
@@ -342,7 +354,7 @@ fn a_process_that_was_only_written_down_is_never_signalled() {
 }
 
 /// Removes the last byte of what is noted about an attempt.
-fn cut_result(entry: &std::path::Path) {
+fn cut_result(entry: &Path) {
     let state = entry.join("state");
     let text = std::fs::read(&state).unwrap();
     std::fs::write(&state, &text[..text.len() - 1]).unwrap();

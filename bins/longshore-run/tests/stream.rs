@@ -9,7 +9,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -158,8 +158,18 @@ fn a_container_is_started_watched_and_acknowledged() {
     };
     assert_eq!(exit.cause, ExitCause::Exited { code: 7 });
 
+    let old_mark = fixture.root().join("mark/aaaaa-dz642-000000000000000");
+    std::os::unix::fs::symlink("1", &old_mark).unwrap();
+    let touched = Command::new("touch")
+        .args(["--no-dereference", "--date", "8 days ago"])
+        .arg(&old_mark)
+        .status();
+    assert!(touched.unwrap().success());
     let news = stream.ask_report(&report.digest, &[(uuid, Attempt(1))]);
     assert_eq!(stream.reported(news).containers, []);
+    eventually("the end of an old mark", || {
+        old_mark.symlink_metadata().is_err().then_some(())
+    });
     assert_eq!(stream.close(), Some(0));
     fixture.assert_clean(&[uuid]);
 }

@@ -33,6 +33,8 @@ pub(super) enum Task {
         acknowledged: Vec<ContainerUuid>,
         known: Known,
     },
+    /// Looks for old marks; nobody has asked for that.
+    Sweep,
 }
 
 /// The digest of what is known to whoever asks for a report, and how long to wait for another.
@@ -52,12 +54,18 @@ impl Child {
     pub(super) fn starts(&self) -> Option<ContainerUuid> {
         match self.task {
             Task::Start(uuid) => Some(uuid),
-            Task::Kill | Task::EndLeft(_) | Task::Acknowledge { .. } => None,
+            Task::Kill | Task::EndLeft(_) | Task::Acknowledge { .. } | Task::Sweep => None,
         }
     }
 
     pub(super) fn complaint(&self) -> String {
         String::from_utf8_lossy(&self.said).trim().to_owned()
+    }
+
+    /// Says what it has complained of, where nobody else is told.
+    pub(super) fn pass_on_complaint(&self) {
+        let said = self.complaint();
+        complain(said.trim_start_matches("longshore-run: "));
     }
 }
 
