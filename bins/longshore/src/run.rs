@@ -32,6 +32,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long what blocks a thread is waited for at the end.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+/// How often `cleanup` says that it waits, as for an engine that does not answer.
+const CLEANUP_SILENCE: Duration = Duration::from_secs(5);
 
 /// Runs the jobs of files on this machine.
 pub fn run(args: &RunArgs, state_dir: &Path) -> anyhow::Result<Ending> {
@@ -232,8 +234,16 @@ async fn hold(state_dir: &Path) -> anyhow::Result<Holder> {
 /// Destroys the instances that earlier runs left in a state directory.
 pub fn cleanup(state_dir: &Path) -> anyhow::Result<Ending> {
     let state = StateDirectory::open(state_dir)?;
-    let destroyed =
-        block_on(async { embedded::destroy_all(Provider::loopback(&state).await?).await })?;
+    let destroyed = block_on(async {
+        let destroying = async { embedded::destroy_all(Provider::loopback(&state).await?).await };
+        tokio::pin!(destroying);
+        loop {
+            match tokio::time::timeout(CLEANUP_SILENCE, &mut destroying).await {
+                Ok(destroyed) => return destroyed,
+                Err(_) => tell!("waiting until what is left is ended and its instances destroyed"),
+            }
+        }
+    })?;
     match destroyed.len() {
         0 => tell!("no instances were left"),
         count => tell!("destroyed {count}: {}", join(&destroyed)),

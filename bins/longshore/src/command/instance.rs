@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::{print, print_json};
 use crate::cli::InstanceCommand;
-use crate::ending::Ending;
+use crate::ending::{Ending, UsageError};
 use crate::run::runtime;
+use crate::service::Client;
 use crate::service::client::encode;
-use crate::service::{Client, ClientError};
 use crate::tell;
 use crate::text::clean;
 
@@ -91,17 +91,23 @@ async fn each(
     instances: &[String],
     more: &str,
 ) -> anyhow::Result<Ending> {
-    let mut ending = Ending::Succeeded;
+    let mut ending = Ok(Ending::Succeeded);
     for id in instances {
         let path = format!("{INSTANCES}/{verb}?instance_id={}{more}", encode(id));
         match client.manage(Method::POST, &path).await {
             Ok(_) => tell!("{} {said}", clean(id)),
-            Err(ClientError::Refused { message, .. }) => {
-                tell!("{}: {}", clean(id), clean(&message));
-                ending = Ending::Failed;
+            Err(error) if error.is_not_there() => {
+                let message = format!(
+                    "there is no instance {}; `longshore instance list` shows them",
+                    clean(id)
+                );
+                // The others are seen to all the same.
+                if let Err(before) = std::mem::replace(&mut ending, Err(UsageError::new(message))) {
+                    tell!("{before}");
+                }
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ending)
+    Ok(ending?)
 }

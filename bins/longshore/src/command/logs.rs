@@ -164,7 +164,11 @@ impl<'a, S: Source> Stream<'a, S> {
                 self.attempt = part.attempt;
                 if again {
                     // What came is of another run of it, from the middle.
-                    tell!("longshore: attempt {} begins", part.attempt);
+                    tell!(
+                        "longshore: {} of attempt {} begins",
+                        self.name,
+                        part.attempt
+                    );
                     self.at = 0;
                     continue;
                 }

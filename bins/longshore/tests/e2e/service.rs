@@ -546,6 +546,14 @@ fn a_job_that_waits_is_explained() {
         .unwrap()
         .to_owned();
     world.run(&["instance", "hold", &id]).expect(0);
+    let said = world
+        .run(&["instance", "hold", "nosuch", &id, "nor-this"])
+        .expect(2);
+    said.complains(&[
+        "there is no instance nosuch",
+        &format!("{id} is on hold"),
+        "there is no instance nor-this; `longshore instance list` shows them",
+    ]);
     explained(
         "second",
         &format!("let {id} take containers again, which is on hold"),
