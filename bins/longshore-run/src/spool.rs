@@ -22,6 +22,9 @@ const STATE: &str = "state";
 /// The longest state that is read.
 const MAX_STATE: u64 = 64 << 10;
 
+/// The longest note of a container, so that it and the result are read.
+const MAX_ENGINE: usize = 32 << 10;
+
 /// One line of an attempt's `state`, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -190,7 +193,12 @@ impl Entry {
 
     /// Remembers the container of an engine, before it is made.
     pub(crate) fn note_engine(&self, engine: &Engine) -> std::io::Result<()> {
-        self.note(&Note::Engine(engine.clone()))?.sync_data()
+        let note = Note::Engine(engine.clone());
+        if serde_json::to_vec(&note)?.len() > MAX_ENGINE {
+            let why = "the variables of its client are too long";
+            return Err(std::io::Error::other(why));
+        }
+        self.note(&note)?.sync_data()
     }
 
     /// Remembers that the engine has removed its container, so that it is not asked again; whether
