@@ -238,6 +238,26 @@ async fn what_cannot_be_deleted_is_in_nobodys_way() {
     create(&*open(&directory, 1).await, "three").await;
 }
 
+#[tokio::test]
+async fn what_has_outlived_its_instance_is_ended_and_keeps_nobody_from_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let set = open(&directory, 2).await;
+    let (one, two) = (create(&*set, "one").await, create(&*set, "two").await);
+    destroy(&*set, &one).await;
+    set.stop().await;
+    // A runner that was about to start makes its directory anew.
+    let mut late = supervisor(&directory, &one);
+
+    let set = open(&directory, 2).await;
+    assert!(!runs(late.id()));
+    late.wait().unwrap();
+    assert!(!directory.join(one.id.as_str()).exists());
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].id, two.id);
+}
+
 /// A client that notes what it is asked and has removed the container.
 const CLIENT: &str = "#!/bin/sh\necho \"$1 $DOCKER_HOST $4\" >> \"$HOME/asked\"\n";
 
