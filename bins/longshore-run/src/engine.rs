@@ -3,9 +3,11 @@
 //!
 //! The name of a container is made of the UUID and the attempt, and is noted in the spool before
 //! the container is made. So whoever finds an entry without a result finds the container, too, and
-//! nobody takes it for gone before the engine has said that it is.
+//! nobody takes it for gone before the engine has said that it is: the same engine, asked by the
+//! same client, for both are noted, too.
 
-use std::ffi::OsString;
+mod client;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -18,6 +20,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+use client::Client;
 
 use crate::spool::Entry;
 
@@ -40,6 +44,18 @@ pub(crate) struct Engine {
     name: String,
     /// The control group that the container is put into, from the root of every hierarchy.
     parent: Option<String>,
+    /// Whom to ask about it; none before it was looked for, and in what earlier versions noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Client>,
+}
+
+/// A container of which its engine has not said that it is gone.
+#[derive(Debug)]
+pub(crate) enum NotRemoved {
+    /// Nobody could be asked, and so nothing is known of it.
+    NoClient(String),
+    /// The engine has not done it, or not in time.
+    Refused,
 }
 
 /// What an engine is called on the command line.
@@ -73,7 +89,15 @@ impl Engine {
             program,
             name: format!("longshore-{}-{}", entry.uuid, entry.attempt),
             parent: None,
+            client: None,
         })
+    }
+
+    /// Looks for the engine's client, which is the one that is asked from then on; `false` if there
+    /// is none, so that there can be no container either.
+    pub(crate) fn find_client(&mut self) -> bool {
+        self.client = Client::find(self.program());
+        self.client.is_some()
     }
 
     /// The container that an attempt may have left: it has one, and no result yet.
@@ -207,9 +231,10 @@ impl Engine {
         answer.success.then(|| ended(&answer.stdout))?
     }
 
-    /// Ends the container and removes it; `true` once the engine says that there is none.
-    pub(crate) fn remove(&self, patience: Duration) -> bool {
+    /// Ends the container and removes it; an error means that it may still be there.
+    pub(crate) fn remove(&self, patience: Duration) -> Result<(), NotRemoved> {
         let mut command = self.command();
+        let client = command.get_program().to_owned();
         command.args(["rm", "--force", "--volumes"]);
         if self.program == Program::Podman {
             command.args(["--time", "0"]);
@@ -218,10 +243,18 @@ impl Engine {
         match run(&mut command, patience) {
             Ok(answer) => {
                 let said = answer.stderr.to_lowercase();
-                answer.success || said.contains("no such container")
+                let is_gone = answer.success || said.contains("no such container");
+                is_gone.then_some(()).ok_or(NotRemoved::Refused)
             }
-            // Without the program nothing of it can be.
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(NotRemoved::Refused),
+            // The engine's processes go on without its client's program.
+            Err(error) => Err(NotRemoved::NoClient(format!(
+                "cannot run {} ({error}), and so cannot learn whether the container {} is gone: \
+                 it counts as running until {} is there again and says that it is",
+                client.display(),
+                self.name,
+                client.display(),
+            ))),
         }
     }
 
@@ -265,25 +298,11 @@ impl Engine {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(self.program());
-        let inherited = |name: &str, default: &str| -> OsString {
-            std::env::var_os(name).unwrap_or_else(|| default.into())
+        let noted = self.client.as_ref();
+        let mut command = match noted.filter(|client| client.is_believed(self.program())) {
+            Some(client) => client.command(),
+            None => client::command_by_name(self.program()),
         };
-        command
-            .env_clear()
-            .env("PATH", inherited("PATH", crate::job::DEFAULT_PATH))
-            .env("HOME", inherited("HOME", "/"));
-        // Where the user's engine is.
-        for name in [
-            "XDG_RUNTIME_DIR",
-            "DOCKER_HOST",
-            "CONTAINERS_CONF",
-            "CONTAINERS_STORAGE_CONF",
-        ] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
         if self.parent.is_some() {
             // What the group is called depends on it.
             command.arg("--cgroup-manager=cgroupfs");

@@ -101,13 +101,22 @@ pub(crate) fn spawn_client(
     let started = start(&mut command, document, &frame, None);
     started
         .map(|spawned| spawned.pid)
-        .map_err(|error| match cannot_run(&program, &error) {
-            ExitCause::CannotRun { code, error } => ExitCause::CannotRun {
-                code,
-                error: format!("{error} on this machine, so that it can run no containers"),
-            },
-            other => other,
-        })
+        .map_err(|error| cannot_run_client(&program, &error))
+}
+
+/// That this machine has no such engine.
+pub(crate) fn no_engine(program: &str) -> ExitCause {
+    cannot_run_client(program, &std::io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+fn cannot_run_client(program: &str, error: &std::io::Error) -> ExitCause {
+    match cannot_run(program, error) {
+        ExitCause::CannotRun { code, error } => ExitCause::CannotRun {
+            code,
+            error: format!("{error} on this machine, so that it can run no containers"),
+        },
+        other => other,
+    }
 }
 
 /// Whether the job or the machine is to blame for it that a program cannot be executed.

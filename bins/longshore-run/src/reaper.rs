@@ -158,9 +158,12 @@ pub(crate) fn run(claim: &Claim, socket: UnixStream, signals: &SignalFd, gate: G
 impl Reaper<'_> {
     /// Starts the job, or has its container made, as soon as that may be.
     fn begin(&mut self, mut gate: Gate) -> Result<(), ExitCause> {
-        if let Some((engine, _)) = &self.engine {
+        if let Some((engine, _)) = &mut self.engine {
             if !gate.wait() {
                 return Err(job::no_leave());
+            }
+            if !engine.find_client() {
+                return Err(job::no_engine(engine.program()));
             }
             let noted = self.entry.note_engine(engine);
             noted.map_err(|error| ExitCause::NotStarted {
@@ -329,7 +332,7 @@ impl Reaper<'_> {
         // What nobody has asked to start never runs: an engine that cannot be used, which could not
         // make it, cannot remove it either.
         let never_started = matches!(stage, Stage::Creating { .. });
-        let removed = engine.remove(REMOVE_PATIENCE) || never_started;
+        let removed = engine.remove(REMOVE_PATIENCE).is_ok() || never_started;
         if removed {
             self.tell(&Message::Removed);
         }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::cgroup::Cgroup;
-use crate::engine::Engine;
+use crate::complain;
+use crate::engine::{Engine, NotRemoved};
 use crate::spool::Entry;
 
 /// How long an engine is given at least to remove a container.
@@ -39,7 +40,14 @@ impl<'a> Remains<'a> {
         // The container first: its engine would take it amiss if its group were gone.
         // Unless that is remembered the engine is asked again, after a pause.
         let removed = self.engine.as_ref().is_none_or(|engine| {
-            engine.remove(patience.max(ENGINE_PATIENCE)) && self.entry.note_engine_removed()
+            match engine.remove(patience.max(ENGINE_PATIENCE)) {
+                Ok(()) => self.entry.note_engine_removed(),
+                Err(NotRemoved::Refused) => false,
+                Err(NotRemoved::NoClient(why)) => {
+                    complain(&why);
+                    false
+                }
+            }
         });
         let ended = self
             .cgroup

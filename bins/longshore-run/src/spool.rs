@@ -24,6 +24,9 @@ const MAX_STATE: u64 = 64 << 10;
 /// How long a state usually is at most: so much is read at once.
 const USUAL_STATE: usize = 2 << 10;
 
+/// The longest note of a container, so that it and the result are read.
+const MAX_ENGINE: usize = 32 << 10;
+
 /// One line of an attempt's `state`, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -192,7 +195,12 @@ impl Entry {
 
     /// Remembers the container of an engine, before it is made.
     pub(crate) fn note_engine(&self, engine: &Engine) -> std::io::Result<()> {
-        self.note(&Note::Engine(engine.clone()))?.sync_data()
+        let note = Note::Engine(engine.clone());
+        if serde_json::to_vec(&note)?.len() > MAX_ENGINE {
+            let why = "the variables of its client are too long";
+            return Err(std::io::Error::other(why));
+        }
+        self.note(&note)?.sync_data()
     }
 
     /// Remembers that the engine has removed its container, so that it is not asked again; whether

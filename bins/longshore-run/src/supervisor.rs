@@ -440,7 +440,7 @@ impl<'a> Supervisor<'a> {
             return;
         };
         let mut pause = Duration::from_millis(100);
-        while !engine.remove(REMOVE_PATIENCE) {
+        while engine.remove(REMOVE_PATIENCE).is_err() {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(10));
         }

@@ -531,6 +531,85 @@ fn an_engine_that_has_removed_a_container_is_not_asked_again() {
     fixture.assert_clean(&[uuid]);
 }
 
+/// Holds its container until it is asked to remove it, and is not the engine of another host.
+const LOCAL_DOCKER: &str = r#"#!/bin/sh
+echo "$1 $DOCKER_HOST" >> "$HOME/asked"
+case $1 in
+create) : > "$HOME/container";;
+start) exec sleep 1000;;
+rm) rm -f "$HOME/container";;
+esac
+"#;
+
+/// The engine of another host, or another user's: it has no such container.
+const OTHER_DOCKER: &str = r#"#!/bin/sh
+echo "Error response from daemon: No such container: $4" >&2
+exit 1
+"#;
+
+#[test]
+fn a_container_is_asked_for_where_it_was_made_and_never_taken_for_gone_elsewhere() {
+    let mut fixture = Fixture::new();
+    let home = fixture.have_docker(LOCAL_DOCKER);
+    fixture.set("DOCKER_HOST", "unix:///first".into());
+    let uuid = uuid();
+    let mut document = inside("x");
+    document.engine = Engine::Docker;
+    let supervisor = fixture.start(uuid, 1, &document);
+    let asked = home.join("asked");
+    eventually("the start", || {
+        let asked = std::fs::read_to_string(&asked).unwrap_or_default();
+        asked.contains("start ").then_some(())
+    });
+    let reaper = reaper_of(supervisor);
+    // Neither sees the other's end.
+    signal(reaper, libc::SIGSTOP).unwrap();
+    signal(supervisor, libc::SIGKILL).unwrap();
+    // Its client is there no more.
+    let (docker, moved) = (home.join("docker"), home.join("moved"));
+    std::fs::rename(&docker, &moved).unwrap();
+    signal(reaper, libc::SIGKILL).unwrap();
+    // Another is in the path, and another host is the present one.
+    let other = fixture.path("other");
+    std::fs::create_dir(&other).unwrap();
+    executable(&other.join("docker"), OTHER_DOCKER);
+    fixture.set("PATH", format!("{}:/usr/bin:/bin", other.display()).into());
+    fixture.set("DOCKER_HOST", "unix:///second".into());
+
+    let output = fixture.run(&["--report"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains(docker.to_str().unwrap()), "{errors}");
+    let state = fixture.reported(uuid).unwrap().state;
+    assert_eq!(state, ReportedState::Stale);
+    let newer = fixture.try_start(uuid, 2, &shell("exit 0"));
+    assert!(!newer.status.success(), "{newer:?}");
+    fixture.report_with(&["--ack", &format!("{uuid}:1")]);
+    assert!(home.join("container").exists() && fixture.entry(uuid, 1).exists());
+
+    std::fs::rename(&moved, &docker).unwrap();
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+    assert!(!home.join("container").exists());
+    let asked = std::fs::read_to_string(&asked).unwrap();
+    assert!(
+        asked.lines().all(|line| line.ends_with(" unix:///first")),
+        "{asked}"
+    );
+    fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn a_container_of_which_no_client_is_known_is_not_gone_without_one() {
+    let mut fixture = Fixture::new();
+    fixture.set("PATH", "/no/such/directory".into());
+    let uuid = uuid();
+    // As earlier versions noted it.
+    fixture.lose_container(uuid);
+    let state = fixture.reported(uuid).unwrap().state;
+    assert_eq!(state, ReportedState::Stale);
+    fixture.have_docker(OTHER_DOCKER);
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+}
+
 /// One that hangs, with a part that would survive its end.
 const SLOW_DOCKER: &str =
     "#!/bin/sh\nfor i in 1 2; do echo \"$4\" >> \"$HOME/asked\"; sleep 1000 & wait; done\n";

@@ -12,6 +12,7 @@
 //!
 //! ```
 //! use std::path::{Path, PathBuf};
+//! use std::sync::{Mutex, MutexGuard, PoisonError};
 //! use std::{fmt, fs, io};
 //!
 //! use async_trait::async_trait;
@@ -19,7 +20,7 @@
 //! use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 //!
 //! #[derive(Debug)]
-//! struct Directory(PathBuf);
+//! struct Directory(PathBuf, Mutex<()>);
 //!
 //! impl fmt::Display for Directory {
 //!     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,6 +44,12 @@
 //!     fn path(&self, name: &str) -> PathBuf {
 //!         self.0.join(name.replace('/', "%"))
 //!     }
+//!
+//!     /// Held while a file changes, since calls run at the same time: new tags for one that was
+//!     /// removed since it was read would bring a destroyed instance back.
+//!     fn alone(&self) -> MutexGuard<'_, ()> {
+//!         self.1.lock().unwrap_or_else(PoisonError::into_inner)
+//!     }
 //! }
 //!
 //! fn describe(path: &Path) -> io::Result<Instance> {
@@ -64,6 +71,7 @@
 //!         -> Result<Instance, CloudError> {
 //!         // The token is the name: a repeated request finds what the first one made.
 //!         let path = self.path(&request.token);
+//!         let _alone = self.alone();
 //!         let make = || match path.exists() {
 //!             true => Ok(()),
 //!             false => write(&path, &request.instance_type.provider_type, &request.tags),
@@ -86,6 +94,7 @@
 //!     }
 //!
 //!     async fn destroy(&self, _: &CallContext, ids: &[InstanceId]) -> InstanceResults {
+//!         let _alone = self.alone();
 //!         let remove = |id: &InstanceId| match fs::remove_file(self.path(id.as_str())) {
 //!             Err(error) if error.kind() != io::ErrorKind::NotFound => {
 //!                 Err(classify(Operation::Destroy, error))
@@ -97,6 +106,7 @@
 //!
 //!     async fn set_tags(&self, _: &CallContext, changes: &[(InstanceId, Tags)])
 //!         -> InstanceResults {
+//!         let _alone = self.alone();
 //!         let merge = |id: &InstanceId, tags: &Tags| -> io::Result<()> {
 //!             let path = self.path(id.as_str());
 //!             let Instance { provider_type, tags: mut all, .. } = describe(&path)?;
@@ -132,7 +142,7 @@
 //! # let folder = std::env::temp_dir().join(format!("longshore-doc-{}", std::process::id()));
 //! # fs::create_dir_all(&folder).unwrap();
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let cloud = Directory(folder.clone());
+//! let cloud = Directory(folder.clone(), Mutex::default());
 //! let context = CallContext::example();
 //! let request = CreateRequest::example();
 //! let made = cloud.create(&context, &request).await?;

@@ -140,7 +140,7 @@ impl<S> Chaos<S> {
         if !delay.is_zero() {
             tokio::time::sleep(delay.min(budget.left())).await;
         }
-        let Some(rest) = budget.rest() else {
+        let Some(rest) = budget.any_rest() else {
             return fail(ErrorKind::TimedOut, "held up on purpose");
         };
         if fate == Fate::FailsBefore {

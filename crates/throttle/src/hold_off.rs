@@ -1,10 +1,10 @@
 //! No calls for a while after the provider refused one for its rate.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use longshore_cloud::{CallContext, CloudError, ErrorKind};
+use longshore_cloud::{CallContext, CloudError, ErrorKind, Operation};
 use longshore_types::Instant;
 
 use crate::budget::Clock;
@@ -25,6 +25,9 @@ use crate::refused::Refused;
 /// Only rate limits of the provider count: quota and capacity are the pool's business, and what an
 /// inner layer did not let through ([`Refused`]) says nothing about the provider.
 ///
+/// What waits further in when a hold-off begins is sent all the same; a [`Stack`](crate::Stack) holds
+/// that, too, by a part of this layer, `Held`, within those where calls wait.
+///
 /// ```
 /// # mod stub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stub.rs")); }
 /// # use stub::*;
@@ -40,36 +43,82 @@ use crate::refused::Refused;
 #[derive(Debug)]
 pub struct HoldOff<S> {
     inner: S,
-    clock: Clock,
-    holds: Mutex<PerKind<Hold>>,
+    holds: Holds,
 }
 
 impl<S> HoldOff<S> {
     /// A layer around `inner`.
     pub fn new(inner: S) -> Self {
-        Self {
-            inner,
-            clock: Clock::start(),
-            holds: Mutex::default(),
-        }
+        Self::sharing(inner, Holds::new())
     }
 
-    fn holds(&self) -> MutexGuard<'_, PerKind<Hold>> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    /// One whose hold-offs a [`Held`] further in knows, too.
+    pub(crate) fn sharing(inner: S, holds: Holds) -> Self {
+        Self { inner, holds }
     }
 
     async fn pass<C: Call>(&self, context: &CallContext, call: C) -> C::Answer {
         let operation = call.operation();
-        let sent = self.clock.now();
-        let left = self.holds().of(operation).left(sent);
-        if let Some(left) = left {
-            return call.failed(&|| Refused::HeldOff.error(operation, "hold-off", Some(left)));
+        let sent = self.holds.clock.now();
+        if let Some(left) = self.holds.left(operation) {
+            return held_off(&call, left);
         }
         let answer = call.send(context).await;
-        let now = self.clock.now();
-        note(self.holds().of_mut(operation), &answer.errors(), sent, now);
+        let now = self.holds.clock.now();
+        let mut holds = self.holds.all();
+        note(holds.of_mut(operation), &answer.errors(), sent, now);
         answer
     }
+}
+
+/// The hold-offs of all kinds of calls; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Holds {
+    clock: Clock,
+    all: Arc<Mutex<PerKind<Hold>>>,
+}
+
+impl Holds {
+    pub(crate) fn new() -> Self {
+        Self {
+            clock: Clock::start(),
+            all: Arc::default(),
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, PerKind<Hold>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long calls of a kind are still held off.
+    fn left(&self, operation: Operation) -> Option<Duration> {
+        self.all().of(operation).left(self.clock.now())
+    }
+}
+
+/// The part of a [`HoldOff`] within the layers where calls wait: one that began to wait before the
+/// provider refused another is held off, too, when its turn comes.
+#[derive(Debug)]
+pub(crate) struct Held<S> {
+    inner: S,
+    holds: Holds,
+}
+
+impl<S> Held<S> {
+    pub(crate) fn new(inner: S, holds: Holds) -> Self {
+        Self { inner, holds }
+    }
+
+    async fn pass<C: Call>(&self, context: &CallContext, call: C) -> C::Answer {
+        match self.holds.left(call.operation()) {
+            Some(left) => held_off(&call, left),
+            None => call.send(context).await,
+        }
+    }
+}
+
+fn held_off<C: Call>(call: &C, left: Duration) -> C::Answer {
+    call.failed(&|| Refused::HeldOff.error(call.operation(), "hold-off", Some(left)))
 }
 
 fn note(hold: &mut Hold, errors: &[&CloudError], sent: Instant, now: Instant) {
@@ -90,6 +139,7 @@ fn note(hold: &mut Hold, errors: &[&CloudError], sent: Instant, now: Instant) {
 }
 
 layer!(HoldOff);
+layer!(Held);
 
 impl<S: fmt::Display> fmt::Display for HoldOff<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,10 +147,14 @@ impl<S: fmt::Display> fmt::Display for HoldOff<S> {
     }
 }
 
+impl<S: fmt::Display> fmt::Display for Held<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held({})", self.inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use longshore_cloud::Operation;
-
     use super::*;
 
     #[test]

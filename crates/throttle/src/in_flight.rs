@@ -70,8 +70,8 @@ impl Default for InFlightLimits {
 
 /// Lets so many calls of each kind be under way at the same time; the others wait in order.
 ///
-/// A call that waits longer than its timeout, or finds too many waiting, was not sent and ends
-/// with [`RateLimited`](longshore_cloud::ErrorKind::RateLimited) and [`Refused`]. A call that goes
+/// A call that waits until only a tenth of its timeout, or 5 s, is left, or finds too many waiting, was
+/// not sent and ends with [`RateLimited`](longshore_cloud::ErrorKind::RateLimited) and [`Refused`]. A call that goes
 /// on for a second more than its timeout is given up as
 /// [`TimedOut`](longshore_cloud::ErrorKind::TimedOut), so that a driver that hangs does not take
 /// all the places. A place is free again when its call ends, is dropped, or panics.
@@ -156,7 +156,7 @@ impl Places {
             return Ok(permit);
         }
         let waiting = Waiting::enter(&self.waiting, most_waiting).ok_or(Refused::TooManyWaiting)?;
-        let permit = tokio::time::timeout(budget.left(), self.free.acquire()).await;
+        let permit = tokio::time::timeout(budget.patience(), self.free.acquire()).await;
         drop(waiting);
         // The semaphore is never closed.
         permit.ok().and_then(Result::ok).ok_or(Refused::NotInTime)

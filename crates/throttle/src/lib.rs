@@ -33,7 +33,7 @@
 //! assert_eq!(
 //!     set.to_string(),
 //!     "Filter(ExampleInstanceSetID=set, DefaultTags(team=genomics, HoldOff(\
-//!      Governor(Rate(5/s, InFlight(create 20, Instrument(Stub)))))))",
+//!      Governor(Rate(5/s, InFlight(create 20, Held(Instrument(Stub))))))))",
 //! );
 //!
 //! let context = CallContext::example();
@@ -50,7 +50,8 @@
 //! [`RateLimited`](longshore_cloud::ErrorKind::RateLimited), whose outcome is
 //! [`NotDone`](longshore_cloud::Outcome::NotDone), and [`Refused`] as its source.
 //! [`TimedOut`](longshore_cloud::ErrorKind::TimedOut) always means that it was sent, or may have
-//! been.
+//! been. Nothing waits into the last tenth of its timeout, at most 5 s: a caller that waits no longer
+//! than that itself hears of the refusal, and what is sent can still be answered.
 //!
 //! # Time
 //!

@@ -65,9 +65,10 @@ impl RateLimit {
 /// - The others have shares: creates 4, listings and host keys 2, tags and extensions 1. What a
 ///   kind does not use is lent to the others. Within a kind the order is kept.
 /// - A batch is one call.
-/// - Time spent waiting comes off [`CallContext::timeout`]. A call whose turn does not come in
-///   time, or that finds too many waiting, ends with
-///   [`RateLimited`](longshore_cloud::ErrorKind::RateLimited) and [`Refused`], and was not sent.
+/// - Time spent waiting comes off [`CallContext::timeout`]. A call whose turn does not come while a
+///   tenth of it, or 5 s, is left, or that finds too many waiting, ends with
+///   [`RateLimited`](longshore_cloud::ErrorKind::RateLimited) and [`Refused`], and was not sent. So
+///   none is sent that could not be answered in time, and the caller hears of it before its own end.
 /// - A call that is dropped leaves its place; its token goes to the next.
 ///
 /// ```
@@ -167,7 +168,7 @@ impl Gate {
     /// Waits for a token.
     async fn wait(&self, operation: Operation, budget: &Budget<'_>) -> Result<(), Refused> {
         let place = self.enter(operation).ok_or(Refused::TooManyWaiting)?;
-        let end = tokio::time::sleep(budget.left());
+        let end = tokio::time::sleep(budget.patience());
         tokio::pin!(end);
         loop {
             let step = self.state().turns.step(place.ticket, self.clock.now());

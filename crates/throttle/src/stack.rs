@@ -5,6 +5,7 @@ use std::sync::Arc;
 use longshore_cloud::{InstanceSet, Tags};
 
 use crate::governor::{Governor, Learned};
+use crate::hold_off::{Held, Holds};
 use crate::{
     Chaos, DefaultTags, Faults, Filter, HoldOff, InFlight, InFlightLimits, Instrument, Metrics,
     Rate, RateLimit,
@@ -14,7 +15,8 @@ use crate::{
 ///
 /// From the inside: driver, [`Chaos`], [`Instrument`], [`InFlight`], [`Rate`], [`Governor`],
 /// [`HoldOff`], [`DefaultTags`], [`Filter`]. What was not asked for is not there. What the governor
-/// sends again goes through the rate again. The crate's documentation has the whole stack.
+/// sends again goes through the rate again. What waits in any of them when a hold-off begins is held
+/// off, too: a part of that layer, `Held`, is within them, around [`Instrument`]. The crate's documentation has the whole stack.
 ///
 /// ```
 /// # mod stub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stub.rs")); }
@@ -122,6 +124,11 @@ impl Stack {
         if let Some(metrics) = self.metrics {
             set = Arc::new(Instrument::new(set, metrics));
         }
+        let holds = self.hold_off.then(Holds::new);
+        let calls_wait = self.in_flight.is_some() || self.rate.is_some() || self.learned.is_some();
+        if let Some(holds) = holds.clone().filter(|_| calls_wait) {
+            set = Arc::new(Held::new(set, holds));
+        }
         if let Some(limits) = self.in_flight {
             set = Arc::new(InFlight::new(set, limits));
         }
@@ -131,8 +138,8 @@ impl Stack {
         if let Some(learned) = self.learned {
             set = Arc::new(Governor::new(set, learned));
         }
-        if self.hold_off {
-            set = Arc::new(HoldOff::new(set));
+        if let Some(holds) = holds {
+            set = Arc::new(HoldOff::sharing(set, holds));
         }
         if let Some(tags) = self.default_tags {
             set = Arc::new(DefaultTags::new(set, tags));

@@ -158,7 +158,7 @@ fn the_whole_stack_prints_itself() {
     assert_eq!(
         set.to_string(),
         "Filter(set=x, DefaultTags(team=x, HoldOff(Rate(5/s, InFlight(destroy 4, create 2, \
-         Instrument(Chaos(seed 9, Stub)))))))"
+         Held(Instrument(Chaos(seed 9, Stub))))))))"
     );
     assert_eq!(Stack::new(Stub::default()).build().to_string(), "Stub");
     assert_eq!(

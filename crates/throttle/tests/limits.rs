@@ -132,6 +132,80 @@ async fn time_spent_waiting_comes_off_and_what_is_late_was_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_no_longer_than_the_timeout_hears_that_nothing_was_sent() {
+    let busy = || Stub::taking(Duration::from_secs(100));
+    let refuses = Stub::refusing(ErrorKind::RateLimited {
+        retry_after: Some(Duration::from_secs(100)),
+    });
+    let rate = || RateLimit::new(0.001);
+    let sets: [Arc<dyn InstanceSet>; 3] = [
+        Arc::new(Rate::new(Stub::default(), rate())),
+        Arc::new(InFlight::new(busy(), InFlightLimits::all(1))),
+        Arc::new(governor::Governor::new(refuses, governor::Learned::new())),
+    ];
+    for set in sets {
+        let first = spawn(&set, 0, context(1000));
+        settle().await;
+        // As the pool does: it waits no longer, from before the layer begins to.
+        let end = tokio::time::sleep(Duration::from_secs(20));
+        let heard = tokio::select! {
+            biased;
+            () = end => None,
+            error = spawn(&set, 0, context(20)) => error.unwrap(),
+        };
+        let error = heard.expect("it is heard in time");
+        assert_eq!(error.outcome(), Outcome::NotDone, "{set}");
+        first.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_that_could_not_be_answered_in_time() {
+    let driver = Arc::new(Stub::taking(Duration::from_millis(9_990)));
+    let set: Arc<dyn InstanceSet> =
+        Arc::new(InFlight::new(Arc::clone(&driver), InFlightLimits::all(1)));
+    let calls: Vec<_> = (0..2).map(|_| spawn(&set, 0, context(10))).collect();
+    let mut errors = Vec::new();
+    for call in calls {
+        errors.extend(call.await.unwrap());
+    }
+    assert_eq!(driver.heard().len(), 1);
+    let source = errors[0].source.downcast_ref();
+    assert_eq!(source, Some(&Refused::NotInTime));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_already_when_a_hold_off_begins_is_held_off() {
+    let layers: [fn(Stack) -> Stack; 3] = [
+        |stack| stack.rate(RateLimit::new(1.0)),
+        |stack| stack.in_flight(InFlightLimits::all(1)),
+        |stack| {
+            stack
+                .rate(RateLimit::new(1.0))
+                .in_flight(InFlightLimits::all(1))
+        },
+    ];
+    for layer in layers {
+        let kind = ErrorKind::RateLimited {
+            retry_after: Some(Duration::from_secs(100)),
+        };
+        let mut driver = Stub::refusing(kind);
+        driver.takes = Duration::from_millis(10);
+        let driver = Arc::new(driver);
+        let set = layer(Stack::new(Arc::clone(&driver))).hold_off().build();
+        let calls: Vec<_> = (0..5).map(|_| spawn(&set, 0, context(60))).collect();
+        let mut held = 0;
+        for call in calls {
+            let error = call.await.unwrap().unwrap();
+            held += u32::from(error.source.downcast_ref() == Some(&Refused::HeldOff));
+        }
+        assert_eq!((driver.heard().len(), held), (1, 4), "{set}");
+        // Other kinds are not.
+        assert!(call(&set, 1, &context(60)).await.unwrap().provider == "stub");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_more_than_may_wait_is_refused_at_once() {
     let limit = RateLimit::new(1.0).with_waiting(3);
     let rate: Arc<dyn InstanceSet> = Arc::new(Rate::new(Stub::default(), limit));

@@ -102,8 +102,8 @@ impl InstanceSet for AcmeSet {
     async fn destroy(&self, context: &CallContext, ids: &[InstanceId]) -> InstanceResults {
         let deadline = Deadline::start(context);
         let mut results = Vec::with_capacity(ids.len());
-        for id in ids {
-            let rest = deadline.rest();
+        for (done, id) in ids.iter().enumerate() {
+            let rest = deadline.share(ids.len() - done);
             let call = self.api.delete_server(&rest, id.as_str());
             let result = match ask(Operation::Destroy, &rest, None, call).await {
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
@@ -121,8 +121,8 @@ impl InstanceSet for AcmeSet {
     ) -> InstanceResults {
         let deadline = Deadline::start(context);
         let mut results = Vec::with_capacity(changes.len());
-        for (id, tags) in changes {
-            let rest = deadline.rest();
+        for (done, (id, tags)) in changes.iter().enumerate() {
+            let rest = deadline.share(changes.len() - done);
             let call = self.api.set_tags(&rest, id.as_str(), tags);
             let result = ask(Operation::SetTags, &rest, None, call).await;
             results.push((id.clone(), result));
@@ -189,10 +189,18 @@ impl<'a> Deadline<'a> {
         Self { started, context }
     }
 
-    /// The context of the next request: what is left of the time.
+    /// The context of the next page: what is left of the time, since without it there is no answer.
     fn rest(&self) -> CallContext {
+        self.share(1)
+    }
+
+    /// The context of the next of so many requests that do not need each other: its part of what is
+    /// left of the time, so that one that is not answered leaves the others theirs. What it does not
+    /// use they get, too.
+    fn share(&self, requests: usize) -> CallContext {
         let left = self.context.timeout.saturating_sub(self.started.elapsed());
-        CallContext::new(left, self.context.request_id.clone())
+        let requests = u32::try_from(requests.max(1)).unwrap_or(u32::MAX);
+        CallContext::new(left / requests, self.context.request_id.clone())
     }
 }
 

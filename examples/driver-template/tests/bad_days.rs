@@ -115,6 +115,25 @@ async fn one_failure_does_not_stop_a_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_leaves_the_others_of_a_batch_their_time() {
+    let (api, set) = acme();
+    let ids = five(&set).await;
+    // The first, after which all others come.
+    api.state().hangs = Some(ids[0].to_string());
+    let context = CallContext::example();
+    let changes: Vec<_> = ids.iter().map(|id| (id.clone(), Tags::new())).collect();
+    for results in [
+        set.set_tags(&context, &changes).await,
+        set.destroy(&context, &ids).await,
+    ] {
+        let failed: Vec<_> = results.iter().filter(|(_, r)| r.is_err()).collect();
+        assert_eq!((results.len(), failed.len()), (5, 1), "{results:?}");
+        assert_eq!(failed[0].0, ids[0]);
+    }
+    assert_eq!(api.state().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn silence_ends_at_the_deadline() {
     let (api, set) = acme();
     let ids = five(&set).await;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
 use crate::environment::Environment;
+use crate::server::Shared;
 use crate::stdin::Stdin;
 
 /// The most bytes of output in one message.
@@ -41,8 +42,8 @@ impl From<russh::Error> for Gone {
 }
 
 /// Runs `line` to its end, or until the client closes the channel, which kills it.
-pub(crate) async fn run(line: Vec<u8>, environment: &Environment, client: Client, stdin: &Stdin) {
-    match start(&line, environment) {
+pub(crate) async fn run(line: Vec<u8>, shared: &Shared, client: Client, stdin: &Stdin) {
+    match shared.start(|| start(&line, &shared.environment)) {
         Ok(child) => accompany(child, &client, stdin).await,
         Err(error) => {
             tracing::warn!(%error, "cannot start a command");
@@ -68,7 +69,7 @@ pub(crate) async fn run(line: Vec<u8>, environment: &Environment, client: Client
 /// A session of its own would take a program in between (`setsid`) or unsafe code; a group is
 /// enough to end it and everything that it did not detach, and lets the standard library use
 /// `posix_spawn`.
-fn start(line: &[u8], environment: &Environment) -> io::Result<Child> {
+pub(crate) fn start(line: &[u8], environment: &Environment) -> io::Result<Child> {
     let line = line.strip_prefix(b"sudo ").unwrap_or(line);
     tokio::process::Command::new("/bin/sh")
         .arg("-c")

@@ -7,7 +7,7 @@ use longshore_runner_api::command::DIRECTORY_VARIABLE;
 use nix::unistd::{Uid, User};
 
 /// Where the user's container engine is.
-const OF_ENGINES: [&str; 4] = [
+pub(crate) const OF_ENGINES: [&str; 4] = [
     "XDG_RUNTIME_DIR",
     "DOCKER_HOST",
     "CONTAINERS_CONF",

@@ -23,7 +23,7 @@ pub(crate) fn of_runner(run: &Path) -> Vec<PathBuf> {
         .flat_map(|note| match note {
             Note::Cgroup(group) => vec![group],
             Note::Cgroups(groups) => groups,
-            Note::Engine(_) | Note::Finished(_) => Vec::new(),
+            Note::Engine(_) | Note::EngineRemoved | Note::Finished(_) => Vec::new(),
         })
         .filter(|group| is_container(group))
         .collect()

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_cloud::{
@@ -18,14 +17,11 @@ use russh::keys::PublicKey;
 
 use crate::environment::{Environment, current_user};
 use crate::parameters::Taken;
-use crate::processes;
+use crate::processes::{self, END_TIMEOUT};
 use crate::record::{self, Record, RecordError, Stored};
 use crate::server::Server;
 
 const PROVIDER: &str = "loopback";
-/// How long the processes of an instance are looked for and killed before its end counts as
-/// failed; it can be tried again.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Instances on this machine.
 #[derive(Debug)]
@@ -77,7 +73,7 @@ impl Loopback {
             if stopping {
                 let inner = Arc::clone(&inner);
                 tokio::spawn(async move {
-                    if let Err(error) = inner.end(&id).await {
+                    if let Err(error) = inner.end(&id, record::sweep).await {
                         tracing::error!(%error, instance = %id, "cannot go on destroying");
                     }
                 });
@@ -187,7 +183,8 @@ impl Inner {
             // It could not be listed, so it must not take up the place of one that can.
             let directory = self.directory.clone();
             blocking(Operation::Create, move || {
-                Ok(record::remove(&directory, &id)?)
+                record::sweep(&record::retire(&directory, &id)?);
+                Ok(())
             })
             .await?;
         }
@@ -217,8 +214,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Switches an instance off, and forgets it when nothing of it runs any more.
-    async fn end(&self, id: &InstanceId) -> Result<(), CloudError> {
+    /// Switches an instance off, and forgets it when nothing of it runs any more; then `sweep`
+    /// deletes its files.
+    async fn end(
+        &self,
+        id: &InstanceId,
+        sweep: impl FnOnce(&Path) + Send + 'static,
+    ) -> Result<(), CloudError> {
         let ending = match self.state().machines.get(id) {
             Some(machine) => Arc::clone(&machine.ending),
             None => return Ok(()),
@@ -227,7 +229,7 @@ impl Inner {
         {
             let _writing = self.writing.lock().await;
             self.check_open(Operation::Destroy)?;
-            // Closes its connections.
+            // Closes its connections, and lets no command start any more.
             let (record, server) = match self.state().machines.get_mut(id) {
                 Some(machine) => (machine.record.clone(), machine.server.take()),
                 None => return Ok(()),
@@ -247,15 +249,20 @@ impl Inner {
         })
         .await?;
 
-        let _writing = self.writing.lock().await;
+        let writing = self.writing.lock().await;
         self.check_open(Operation::Destroy)?;
         let (directory, gone) = (self.directory.clone(), id.clone());
-        blocking(Operation::Destroy, move || {
-            Ok(record::remove(&directory, &gone)?)
-        })
-        .await?;
+        let retiring = move || Ok(record::retire(&directory, &gone)?);
+        let files = blocking(Operation::Destroy, retiring).await?;
         self.state().machines.remove(id);
-        Ok(())
+        drop(writing);
+
+        // They may be many, and nobody else is to wait for that.
+        let sweeping = move || {
+            sweep(&files);
+            Ok(())
+        };
+        blocking(Operation::Destroy, sweeping).await
     }
 }
 
@@ -284,7 +291,7 @@ impl InstanceSet for Loopback {
             .iter()
             .map(|id| {
                 let (inner, id) = (Arc::clone(&self.0), id.clone());
-                let ending = async move { inner.end(&id).await };
+                let ending = async move { inner.end(&id, record::sweep).await };
                 tokio::spawn(detached(Operation::Destroy, context.clone(), ending))
             })
             .collect();
@@ -448,4 +455,49 @@ fn check_key(key: Option<&str>) -> Result<(), CloudError> {
 
 fn refused(operation: Operation, kind: ErrorKind, why: &str) -> CloudError {
     CloudError::new(operation, PROVIDER, kind, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use longshore_cloud::Driver as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_files_of_an_instance_that_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let parameters = serde_json::json!({ "directory": folder.path(), "instances": 1 });
+        let taken = crate::parameters::take(folder.path()).unwrap();
+        let inner = Loopback::start(taken, 1).await.unwrap().0;
+        let mut request = CreateRequest::example();
+        let first = inner.create(request.clone()).await.unwrap();
+
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let (ending, id) = (Arc::clone(&inner), first.id.clone());
+        let ending = tokio::spawn(async move {
+            let slow = move |files: &Path| {
+                let _ = began.send(());
+                let _ = may_go_on.recv();
+                record::sweep(files);
+            };
+            ending.end(&id, slow).await
+        });
+        begun.await.unwrap();
+        // Others change meanwhile, in the place that is free.
+        request.token = "second".into();
+        let patience = std::time::Duration::from_secs(20);
+        let second = tokio::time::timeout(patience, inner.create(request)).await;
+        go_on.send(()).unwrap();
+        ending.await.unwrap().unwrap();
+        let second = second.expect("it waits for the files").unwrap();
+        assert_ne!(second.id, first.id);
+
+        Loopback(inner).stop().await;
+        let set = crate::LoopbackDriver.open(&parameters).await.unwrap();
+        let listed = set.list(&CallContext::example(), &Tags::new()).await;
+        assert_eq!(listed.unwrap().len(), 1);
+    }
 }

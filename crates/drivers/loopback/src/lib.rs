@@ -4,7 +4,8 @@
 //! SSH server on an ephemeral port of 127.0.0.1. Whoever logs in with the key of the request runs
 //! commands as the current user. `destroy` does what switching a machine off does: every process
 //! that was started through the server is ended, and every container that the runner had an engine
-//! make; then the directory is removed.
+//! make; then the directory is removed. A container whose engine cannot be asked, because its program
+//! is not where it was, is not taken for gone: the instance stays, and the error says what to do.
 //!
 //! Everything that must survive this process is in the state directory, so that after a kill -9
 //! the instances are listed again: with the same host key, at a new address.

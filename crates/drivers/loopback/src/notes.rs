@@ -24,6 +24,8 @@ pub(crate) enum Note {
     Cgroups(Vec<PathBuf>),
     /// A container of an engine, before it is made.
     Engine(Engine),
+    /// Its engine has said that it is gone.
+    EngineRemoved,
     /// A result; a container of an engine is gone then.
     Finished(IgnoredAny),
 }
@@ -85,6 +87,7 @@ mod tests {
         let text = concat!(
             "{\"cgroup\":\"/a\"}\n{\"started\":12}\nnonsense\n{\"cgroups\":[\"/b\",\"/c\"]}\n",
             "{\"engine\":{\"program\":\"podman\",\"name\":\"n\",\"parent\":null}}\n",
+            "\"engine_removed\"\n",
             "{\"finished\":{\"cause\":\"killed\"}}\n{\"cgr",
         );
         fs::write(folder.path().join(STATE), text).unwrap();
@@ -96,6 +99,7 @@ mod tests {
                     Note::Cgroup(_),
                     Note::Cgroups(_),
                     Note::Engine(_),
+                    Note::EngineRemoved,
                     Note::Finished(_)
                 ]
             ),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use longshore_cloud::{Driver, InstanceSet, ParameterError, ParameterErrors};
-use longshore_types::error_chain;
+use longshore_types::{InstanceId, error_chain};
 use serde_json::Value;
 
 use crate::instance_set::Loopback;
+use crate::processes::{self, END_TIMEOUT};
 use crate::record::{self, Stored};
 
 /// The largest value of the parameter `instances`.
@@ -35,7 +36,7 @@ impl Driver for LoopbackDriver {
     }
 
     /// Takes the directory, starts a server for each instance that is recorded there, and goes on
-    /// with what was being destroyed.
+    /// with what was being destroyed. What has outlived an instance that is gone is ended first.
     ///
     /// A record that cannot be read, or a directory that another process uses, is an error of the
     /// parameter `directory`.
@@ -127,7 +128,7 @@ fn wrong_directory(error: &(dyn std::error::Error + 'static)) -> ParameterErrors
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum TakeError {
+pub(crate) enum TakeError {
     #[error("cannot use {0}")]
     Io(String, #[source] io::Error),
     #[error("{0} is used by {1}")]
@@ -141,7 +142,7 @@ enum TakeError {
 }
 
 /// Makes the directory if need be, locks it and reads what is in it.
-fn take(directory: &Path) -> Result<Taken, TakeError> {
+pub(crate) fn take(directory: &Path) -> Result<Taken, TakeError> {
     let name = directory.display().to_string();
     let io = |error| TakeError::Io(name.clone(), error);
     let mut private = DirBuilder::new();
@@ -165,12 +166,35 @@ fn take(directory: &Path) -> Result<Taken, TakeError> {
         LockError::Held(holder) => TakeError::Locked(name.clone(), holder),
         LockError::Io(error) => TakeError::Io(lock_file.display().to_string(), error),
     })?;
-    let stored = record::load_all(&directory)?;
+    let found = record::load_all(&directory)?;
+    for id in &found.left {
+        end_left(&directory, id);
+    }
     Ok(Taken {
         directory,
         lock,
-        stored,
+        stored: found.instances,
     })
+}
+
+/// Ends what has outlived its instance. If that cannot be done the others are not kept waiting for
+/// it: it is told, and tried again when the directory is opened the next time.
+fn end_left(directory: &Path, id: &InstanceId) {
+    let place = record::instance_directory(directory, id);
+    let run = record::run_directory(directory, id);
+    tracing::warn!(instance = %id, "something of an instance that is gone is left, and is ended");
+    if let Err(error) = processes::end_all(&place, &run, END_TIMEOUT) {
+        let error = error_chain(&error);
+        tracing::error!(%error, instance = %id, "cannot end what has outlived its instance");
+        return;
+    }
+    match record::retire(directory, id) {
+        Ok(path) => record::sweep(&path),
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::error!(%error, instance = %id, "cannot remove what has outlived its instance");
+        }
+    }
 }
 
 enum LockError {

@@ -32,6 +32,9 @@ use crate::groups;
 
 /// The shortest and the longest pause between two looks at the process table.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// How long the processes of an instance are looked for and killed before its end counts as
+/// failed; it can be tried again.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many survivors an error names.
 const MAX_NAMED: usize = 8;
 

@@ -2,7 +2,8 @@
 //!
 //! An instance is made under a name that is never listed and renamed into place when everything
 //! in it is on disk; it is removed the other way round. So a directory that has an instance's name
-//! is whole, and one that is not whole was damaged by somebody else.
+//! is whole, and one that is not whole was damaged by somebody else; but one that has neither record
+//! nor key is none: a process that outlived its instance has made it anew.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -177,24 +178,38 @@ pub(crate) fn save(directory: &Path, record: &Record) -> Result<(), RecordError>
     sync(&place)
 }
 
-/// Removes an instance's directory. Nothing runs there any more.
+/// Moves an instance's directory away, after which the instance is gone; nothing runs there any
+/// more. The files, perhaps many, are where the path says, for [`sweep`].
 ///
-/// Once it is renamed the instance is gone, also if files of it cannot be deleted; without any
-/// directory it was removed before.
-pub(crate) fn remove(directory: &Path, id: &InstanceId) -> Result<(), RecordError> {
+/// Without any directory it was moved before.
+pub(crate) fn retire(directory: &Path, id: &InstanceId) -> Result<PathBuf, RecordError> {
     let place = instance_directory(directory, id);
-    let removing = directory.join(format!("{REMOVING}{id}"));
-    match fs::rename(&place, &removing) {
+    let mut removing = directory.join(format!("{REMOVING}{id}"));
+    let mut moved = fs::rename(&place, &removing);
+    if moved.as_ref().is_err_and(is_in_the_way) {
+        // An earlier one of the same name that cannot be deleted.
+        let other = new_id().at(&place)?;
+        removing = directory.join(format!("{REMOVING}{id}-{other}"));
+        moved = fs::rename(&place, &removing);
+    }
+    match moved {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(&place),
         _ => sync(directory)?,
     }
-    sweep(&removing);
-    Ok(())
+    Ok(removing)
+}
+
+fn is_in_the_way(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+    matches!(
+        error.kind(),
+        AlreadyExists | DirectoryNotEmpty | NotADirectory
+    )
 }
 
 /// Deletes what is no instance any more, or not yet. What a job left may resist: that is told,
 /// and tried again when the directory is opened the next time.
-fn sweep(path: &Path) {
+pub(crate) fn sweep(path: &Path) {
     match remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, path = %path.display(), "files of an instance that is gone are left");
@@ -225,19 +240,35 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     result.and_then(|()| fs::remove_dir(path))
 }
 
+/// What is in a state directory.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) instances: Vec<Stored>,
+    /// Directories that processes of instances that are gone have made: they may still run.
+    pub(crate) left: Vec<InstanceId>,
+}
+
 /// Reads every instance, and sweeps what was being made or removed when the last process ended.
-pub(crate) fn load_all(directory: &Path) -> Result<Vec<Stored>, RecordError> {
-    let mut all = Vec::new();
+pub(crate) fn load_all(directory: &Path) -> Result<Found, RecordError> {
+    let mut found = Found::default();
     for entry in fs::read_dir(directory).at(directory)? {
         let entry = entry.at(directory)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(MAKING) || name.starts_with(REMOVING) {
             sweep(&entry.path());
         } else if is_id(&name) {
-            all.push(load(&entry.path(), &name)?);
+            match is_left(&entry.path()).at(&entry.path())? {
+                true => found.left.push(name.into()),
+                false => found.instances.push(load(&entry.path(), &name)?),
+            }
         }
     }
-    Ok(all)
+    Ok(found)
+}
+
+/// Whether this is not even a part of an instance.
+fn is_left(place: &Path) -> io::Result<bool> {
+    Ok(!place.join(RECORD).try_exists()? && !place.join(HOST_KEY).try_exists()?)
 }
 
 fn load(place: &Path, name: &str) -> Result<Stored, RecordError> {
@@ -321,14 +352,14 @@ mod tests {
         fs::set_permissions(&shared, Permissions::from_mode(0o755)).unwrap();
         if let Err(error) = own_mounts() {
             eprintln!("NOT TESTED: mounts in an instance; {error}");
-            remove(folder.path(), &id).unwrap();
+            sweep(&retire(folder.path(), &id).unwrap());
             assert!(!place.exists());
             return;
         }
         let (from, to, none) = (&shared, &place.join("run/work/mounted"), None::<&str>);
         mount(Some(from), to, none, MsFlags::MS_BIND, none).unwrap();
 
-        remove(folder.path(), &id).unwrap();
+        sweep(&retire(folder.path(), &id).unwrap());
         assert!(!place.exists());
         assert!(shared.join("kept").exists());
         let mode = shared.metadata().unwrap().permissions().mode();
@@ -337,7 +368,7 @@ mod tests {
         assert!(!left.join("run/work/file").exists());
 
         umount(&left.join("run/work/mounted")).unwrap();
-        assert!(load_all(folder.path()).unwrap().is_empty());
+        assert!(load_all(folder.path()).unwrap().instances.is_empty());
         assert!(!left.exists() && shared.join("kept").exists());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream as StdStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use russh::keys::{PrivateKey, PublicKey};
@@ -25,7 +25,8 @@ pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait when no connection can be accepted, for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A server that listens. Dropping it closes it and all its connections.
+/// A server that listens. Dropping it closes it and all its connections, and waits for the commands
+/// that are just being started: after that none starts any more.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) login: Option<PublicKey>,
     pub(crate) environment: Environment,
     open: Mutex<Open>,
+    /// Whether no command may start any more; held for reading while one is started.
+    ended: RwLock<bool>,
 }
 
 /// The sockets of the open connections, to be able to close them whatever they are doing.
@@ -67,6 +70,7 @@ impl Server {
             login,
             environment,
             open: Mutex::default(),
+            ended: RwLock::default(),
         });
         let config = Arc::new(config(host_key));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), config));
@@ -90,10 +94,25 @@ impl Drop for Server {
         for socket in std::mem::take(&mut open.sockets).into_values() {
             let _ = socket.shutdown(Shutdown::Both);
         }
+        drop(open);
+        // A task of the SSH library's may still have a command to start.
+        let ended = &self.shared.ended;
+        *ended.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
 impl Shared {
+    /// Starts something that is to end with the instance; an error if that has ended.
+    ///
+    /// What was started is there when the server's end goes on, and can be found by it.
+    pub(crate) fn start<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner);
+        match *ended {
+            true => Err(io::Error::other("the instance has ended")),
+            false => start(),
+        }
+    }
+
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,4 +204,37 @@ fn duplicate(stream: TcpStream) -> io::Result<(TcpStream, StdStream)> {
     let stream = stream.into_std()?;
     let socket = stream.try_clone()?;
     Ok((TcpStream::from_std(stream)?, socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn server(directory: &std::path::Path) -> Server {
+        let key = russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&[1; 32]);
+        let environment = Environment::new(directory);
+        let starting = Server::start(directory.into(), key.into(), None, environment);
+        starting.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_command_starts_after_the_end_and_none_unnoticed_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = server(folder.path()).await;
+        let shared = Arc::clone(&server.shared);
+        let line = |name: &str| format!("touch {}/{name}", folder.path().display());
+        let mut first = shared
+            .start(|| {
+                // The end has to wait for this.
+                assert!(shared.ended.try_write().is_err());
+                crate::command::start(line("first").as_bytes(), &shared.environment)
+            })
+            .unwrap();
+        assert!(first.wait().await.unwrap().success());
+        drop(server);
+        let late = || crate::command::start(line("late").as_bytes(), &shared.environment);
+        shared.start(late).unwrap_err();
+        assert!(folder.path().join("first").exists());
+        assert!(!folder.path().join("late").exists());
+    }
 }

@@ -141,7 +141,7 @@ impl Handler for Connection {
         };
         let (shared, line) = (Arc::clone(&self.shared), line.to_vec());
         tokio::spawn(async move {
-            command::run(line, &shared.environment, client, &stdin).await;
+            command::run(line, &shared, client, &stdin).await;
             stdin.finish();
         });
         Ok(())

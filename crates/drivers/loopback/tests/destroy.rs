@@ -237,3 +237,67 @@ async fn what_cannot_be_deleted_is_in_nobodys_way() {
     fs::write(&left, "").unwrap();
     create(&*open(&directory, 1).await, "three").await;
 }
+
+#[tokio::test]
+async fn what_has_outlived_its_instance_is_ended_and_keeps_nobody_from_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let set = open(&directory, 2).await;
+    let (one, two) = (create(&*set, "one").await, create(&*set, "two").await);
+    destroy(&*set, &one).await;
+    set.stop().await;
+    // A runner that was about to start makes its directory anew.
+    let mut late = supervisor(&directory, &one);
+
+    let set = open(&directory, 2).await;
+    assert!(!runs(late.id()));
+    late.wait().unwrap();
+    assert!(!directory.join(one.id.as_str()).exists());
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].id, two.id);
+}
+
+/// A client that notes what it is asked and has removed the container.
+const CLIENT: &str = "#!/bin/sh\necho \"$1 $DOCKER_HOST $4\" >> \"$HOME/asked\"\n";
+
+#[tokio::test]
+async fn a_container_is_asked_for_where_it_was_made_and_never_taken_for_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().canonicalize().unwrap();
+    let set = open(&directory.join("state"), 1).await;
+    let instance = create(&*set, "one").await;
+    let uuid = "zzzzz-dz642-000000000000001";
+    let place = directory.join("state").join(instance.id.as_str());
+    let attempt = place.join(format!("run/spool/{uuid}/1"));
+    fs::create_dir_all(&attempt).unwrap();
+    // Not in the path of this process, and not there at first.
+    let client = directory.join("docker");
+    let name = format!("longshore-{uuid}-1");
+    let note = serde_json::json!({ "engine": {
+        "program": "docker",
+        "name": name,
+        "parent": null,
+        "client": {
+            "path": client,
+            "environment": { "HOME": directory, "DOCKER_HOST": "unix:///then" },
+        },
+    } });
+    fs::write(attempt.join("state"), format!("{note}\n")).unwrap();
+
+    let ids = std::slice::from_ref(&instance.id);
+    let error = set.destroy(&context(), ids).await.remove(0).1.unwrap_err();
+    let text = longshore_types::error_chain(&error);
+    for part in [client.to_str().unwrap(), &name, attempt.to_str().unwrap()] {
+        assert!(text.contains(part), "{text}");
+    }
+    let listed = set.list(&context(), &Tags::new()).await.unwrap();
+    assert_eq!(listed[0].state, InstanceState::Stopping);
+
+    fs::write(&client, CLIENT).unwrap();
+    fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).unwrap();
+    destroy(&*set, &instance).await;
+    let asked = fs::read_to_string(directory.join("asked")).unwrap();
+    assert_eq!(asked, format!("rm unix:///then {name}\n"));
+    assert!(!place.exists());
+}

@@ -250,7 +250,9 @@ impl<S> Governor<S> {
         let counts_ids = bucket.counts_ids.load(Ordering::Relaxed);
         let size = u32::try_from(call.size()).unwrap_or(u32::MAX);
         let tokens = if counts_ids { size } else { 1 };
-        let permit = bucket.wait(&buckets.clock, tokens, budget.left()).await?;
+        let permit = bucket
+            .wait(&buckets.clock, tokens, budget.patience())
+            .await?;
         let mut sent = Sent {
             buckets,
             bucket,

@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) silent: bool,
     /// Deleting and tagging this server fails.
     pub(crate) stuck: Option<String>,
+    /// Deleting and tagging this server is not answered for a day.
+    pub(crate) hangs: Option<String>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl Default for State {
             ignores_tags: false,
             silent: false,
             stuck: None,
+            hangs: None,
         }
     }
 }
@@ -189,6 +192,12 @@ impl Emulator {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn hang(&self, id: &str) {
+        if self.state().hangs.as_deref() == Some(id) {
+            sleep(SILENCE).await;
+        }
+    }
+
     /// A request on its way, what it does there, and the reply on its way back.
     async fn serve<T>(
         &self,
@@ -230,6 +239,7 @@ impl Api for Emulator {
     }
 
     async fn delete_server(&self, _: &CallContext, id: &str) -> Result<(), ApiError> {
+        self.hang(id).await;
         self.serve(|state| {
             let made = state.server(id)?;
             made.deleted.get_or_insert_with(Instant::now);
@@ -240,6 +250,7 @@ impl Api for Emulator {
     }
 
     async fn set_tags(&self, _: &CallContext, id: &str, tags: &Tags) -> Result<(), ApiError> {
+        self.hang(id).await;
         self.serve(|state| {
             let made = state.server(id)?;
             check_tags(tags)?;
