@@ -8,6 +8,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use common::*;
 use longshore_runner_api::StartDocument;
@@ -15,19 +16,22 @@ use longshore_types::{AppliedLimits, ByteSize, ExitCause, Means};
 
 /// Whether this user can make control groups that limit RAM here; says so loudly if not.
 fn groups_can_limit(what: &str) -> bool {
-    let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let places = [
-        (v2.contains("memory"), "/sys/fs/cgroup"),
-        (true, "/sys/fs/cgroup/memory"),
-    ];
-    let possible = places.iter().any(|(usable, place)| {
-        let probe = Path::new(place).join(format!("longshore-test.{}", std::process::id()));
-        *usable && std::fs::create_dir(&probe).is_ok() && std::fs::remove_dir(&probe).is_ok()
+    // Two tests that try it at the same time would be in each other's way.
+    static POSSIBLE: LazyLock<bool> = LazyLock::new(|| {
+        let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        let places = [
+            (v2.contains("memory"), "/sys/fs/cgroup"),
+            (true, "/sys/fs/cgroup/memory"),
+        ];
+        places.iter().any(|(usable, place)| {
+            let probe = Path::new(place).join(format!("longshore-test.{}", uuid()));
+            *usable && std::fs::create_dir(&probe).is_ok() && std::fs::remove_dir(&probe).is_ok()
+        })
     });
-    if !possible {
+    if !*POSSIBLE {
         eprintln!("NOT TESTED: {what}; this user cannot limit RAM by control groups here");
     }
-    possible
+    *POSSIBLE
 }
 
 fn limited(script: &str, ram: ByteSize) -> StartDocument {

@@ -69,7 +69,7 @@ fn a_request_to_end_reaches_daemons_after_the_job() {
     let names = fixture.path("names");
     fixture.start(uuid, 1, &shell(&(brood(&names) + "wait")));
     let brood = Brood::of(&names);
-    assert_eq!(fixture.kill(15, uuid, 1), Some(0));
+    fixture.end(15, uuid, 1);
     brood.assert_gone();
     assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed);
     fixture.assert_clean(&[uuid]);
@@ -279,7 +279,7 @@ fn kill_ends_what_a_lost_supervision_left_in_its_control_group() {
     signal(supervisor, libc::SIGKILL).unwrap();
     signal(reaper, libc::SIGKILL).unwrap();
     if grouped {
-        assert_eq!(fixture.kill(15, uuid, 1), Some(0));
+        fixture.end(15, uuid, 1);
     } else {
         eprintln!("no control groups here: ending the survivors ourselves");
         for pid in &brood.0 {
@@ -322,7 +322,7 @@ fn a_supervisor_keeps_nothing_open_that_the_start_command_was_given() {
     assert_eq!(kept.read(&mut [0]).unwrap(), 0);
     let state = fixture.reported(uuid).unwrap().state;
     assert!(matches!(state, ReportedState::Running { .. }), "{state:?}");
-    assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.end(9, uuid, 1);
     fixture.assert_clean(&[uuid]);
 }
 

@@ -172,15 +172,16 @@ fn a_report_does_not_wait_for_the_directory_lock() {
     fixture.start(uuid, 1, &shell("sleep 1000"));
     let stale = fixture.lock_file(self::uuid());
     std::fs::write(&stale, "").unwrap();
-    let held = hold(&fixture.root().join("lock/directory"));
+    let lock = fixture.root().join("lock/directory");
+    let held = hold(&lock);
     let since = Instant::now();
     assert_eq!(fixture.report().containers.len(), 1);
     assert!(since.elapsed() < Duration::from_secs(5));
     assert!(stale.exists(), "not to be removed without the lock");
-    drop(held);
+    held.release(&lock);
     fixture.report();
     assert!(!stale.exists());
-    assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.end(9, uuid, 1);
     fixture.assert_clean(&[uuid]);
 }
 
@@ -249,7 +250,7 @@ fn only_the_attempt_that_is_named_is_acknowledged_and_only_once_it_has_ended() {
     let newer = fixture.try_start(ended, 3, &shell("exit 0"));
     assert!(newer.status.success(), "{newer:?}");
     fixture.finished(ended, 3);
-    assert_eq!(fixture.kill(9, runs, 2), Some(0));
+    fixture.end(9, runs, 2);
     let acks = format!("{ended}:2,{ended}:3,{runs}:2");
     let report = fixture.report_with(&["--ack", &acks]);
     assert!(report.containers.is_empty(), "{report:?}");
@@ -286,7 +287,7 @@ fn a_lock_file_of_any_content_counts_while_it_is_held() {
         let refused = fixture.try_start(uuid, 1, &shell("exit 0"));
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
         assert_eq!(std::fs::read(&path).unwrap(), content, "not its to change");
-        drop(held);
+        held.release(&path);
         assert_eq!(fixture.reported(uuid), None);
         assert!(!path.exists(), "nobody holds it");
         fixture.assert_clean(&[uuid]);
@@ -326,7 +327,7 @@ fn a_process_that_was_only_written_down_is_never_signalled() {
     // An attempt that really ran, so that there is an entry.
     fixture.start(uuid, 1, &shell("sleep 1000"));
     let supervisor = fixture.start(self::uuid(), 1, &shell("sleep 1000"));
-    assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.end(9, uuid, 1);
     cut_result(&fixture.entry(uuid, 1));
     // The lock file of a dead supervisor whose number belongs to another process now.
     let reused = StartReply {
@@ -341,7 +342,7 @@ fn a_process_that_was_only_written_down_is_never_signalled() {
     for signal in [15, 9] {
         assert_eq!(fixture.kill(signal, uuid, 1), Some(1));
     }
-    drop(held);
+    held.release(&path);
     assert_eq!(fixture.kill(9, uuid, 1), Some(0));
     assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
     assert!(alive(supervisor));
@@ -349,7 +350,7 @@ fn a_process_that_was_only_written_down_is_never_signalled() {
     let running =
         |c: &&longshore_types::ContainerReport| matches!(c.state, ReportedState::Running { .. });
     let other = others.iter().find(running).expect("the other still runs");
-    assert_eq!(fixture.kill(9, other.uuid, 1), Some(0));
+    fixture.end(9, other.uuid, 1);
     fixture.assert_clean(&[uuid, other.uuid]);
 }
 

@@ -12,6 +12,7 @@ use longshore_runner_api::{MAX_DOCUMENT_BYTES, StartDocument};
 use longshore_types::{Attempt, ContainerUuid, ExitCause, ReportedState};
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A job that appends a line to a file when it starts.
@@ -68,27 +69,61 @@ fn an_attempt_that_was_killed_before_it_came_is_refused() {
 fn starts_and_kills_at_the_same_time_leave_nothing_running() {
     let fixture = Fixture::new();
     let mut seen = std::collections::BTreeMap::<_, usize>::new();
-    for i in 0..60_u64 {
-        let uuid = uuid();
-        let file = fixture.path(uuid.as_str());
-        let document = witness(&file, "exec sleep 1000").to_json().unwrap();
-        let (start, kill) = std::thread::scope(|scope| {
-            let start = scope.spawn(|| fixture.start_bytes(uuid, 1, &document).status.code());
-            spin(Duration::from_micros(i * 100));
-            let kill = fixture.kill(15, uuid, 1);
-            (start.join().unwrap(), kill)
-        });
-        assert_eq!(kill, Some(0));
-        match start {
-            Some(0) => assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed),
-            Some(3) => assert_eq!(starts(&file), 0),
-            other => panic!("{other:?}"),
+    for i in 0..60 {
+        let killed = start_and_kill(&fixture, Duration::ZERO, Duration::from_micros(i * 100));
+        *seen.entry(killed).or_default() += 1;
+    }
+    // Where one command takes much longer than the other, one was always first.
+    for ahead in twofold(Duration::from_millis(10)) {
+        for (killed, start, kill) in [
+            (true, Duration::ZERO, ahead),
+            (false, ahead, Duration::ZERO),
+        ] {
+            if !seen.contains_key(&killed) {
+                *seen
+                    .entry(start_and_kill(&fixture, start, kill))
+                    .or_default() += 1;
+            }
         }
-        *seen.entry(start).or_default() += 1;
-        fixture.assert_clean(&[uuid]);
     }
     eprintln!("started and killed, or refused: {seen:?}");
     assert_eq!(seen.len(), 2, "{seen:?}");
+}
+
+/// This, and twice as much each time, as far as two seconds.
+fn twofold(first: Duration) -> impl Iterator<Item = Duration> {
+    let twice = |delay: &Duration| Some(*delay * 2);
+    std::iter::successors(Some(first), twice).take_while(|delay| *delay <= Duration::from_secs(2))
+}
+
+/// Whether an attempt was started that is killed beside its start.
+fn start_and_kill(fixture: &Fixture, start_after: Duration, kill_after: Duration) -> bool {
+    let uuid = uuid();
+    let file = fixture.path(uuid.as_str());
+    let document = witness(&file, "exec sleep 1000").to_json().unwrap();
+    let start = std::thread::scope(|scope| {
+        let start = scope.spawn(|| {
+            spin(start_after);
+            fixture.start_bytes(uuid, 1, &document).status.code()
+        });
+        spin(kill_after);
+        // As a dispatcher does: a start may take longer than a kill waits for there to be a supervisor.
+        eventually("the end on request", || {
+            (fixture.kill(15, uuid, 1) == Some(0)).then_some(())
+        });
+        start.join().unwrap()
+    });
+    let started = match start {
+        Some(0) => true,
+        Some(3) => false,
+        other => panic!("{other:?}"),
+    };
+    match started {
+        true => assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed),
+        false => assert_eq!(starts(&file), 0),
+    }
+    fixture.assert_clean(&[uuid]);
+    started
 }
 
 #[test]
@@ -117,7 +152,7 @@ fn a_newer_attempt_is_not_started_beside_an_older_one() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("still runs"));
     assert_eq!(fixture.reported(uuid).unwrap().attempt, Attempt(1));
-    assert_eq!(fixture.kill(9, uuid, 1), Some(0));
+    fixture.end(9, uuid, 1);
     assert_eq!(fixture.cause(uuid, 1), ExitCause::Killed);
     // It was refused for the moment only; and the older result is not lost for it.
     fixture.start(uuid, 2, &shell("sleep 1000"));
@@ -128,7 +163,7 @@ fn a_newer_attempt_is_not_started_beside_an_older_one() {
         matches!(newer.state, ReportedState::Running { .. }),
         "{newer:?}"
     );
-    assert_eq!(fixture.kill(9, uuid, 2), Some(0));
+    fixture.end(9, uuid, 2);
     fixture.finished(uuid, 2);
     fixture.report_with(&["--ack", &format!("{uuid}:2")]);
     let older = fixture.reported(uuid).unwrap();
@@ -242,6 +277,16 @@ fn a_start_command_that_dies_at_any_point_leaves_nothing_or_what_is_listed() {
         *landed.entry(point).or_default() += 1;
         fixture.assert_clean(&[uuid]);
     }
+    // Should the machine have become slower since, none may have been late enough.
+    for delay in twofold(longest) {
+        if landed.len() < 2 {
+            let uuid = uuid();
+            *landed
+                .entry(killed_start(&fixture, uuid, delay))
+                .or_default() += 1;
+            fixture.assert_clean(&[uuid]);
+        }
+    }
     eprintln!("kills landed: {landed:?}");
     assert!(landed.contains_key(&Landed::Nothing), "{landed:?}");
     assert!(landed.len() > 1, "{landed:?}");
@@ -276,6 +321,15 @@ fn killed_start(fixture: &Fixture, uuid: ContainerUuid, delay: Duration) -> Land
     }
 }
 
+/// Says when it is dropped that it is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A supervisor that is about to begin looks like one that is gone: its lock is held and it has
 /// not marked it yet. Whoever looks just then must not end what it then begins. The moment is short:
 /// with 4 ms put between the two looks of the scan, 13 of these 150 were ended before it looked again.
@@ -283,11 +337,13 @@ fn killed_start(fixture: &Fixture, uuid: ContainerUuid, delay: Duration) -> Land
 fn looking_does_not_disturb_what_starts() {
     let fixture = Fixture::new();
     let uuids: Vec<_> = (0..150).map(|_| uuid()).collect();
-    let busy = std::sync::atomic::AtomicBool::new(true);
+    let busy = AtomicBool::new(true);
     std::thread::scope(|scope| {
+        // If this fails, too: the scope waits for all of them.
+        let _over = Over(&busy);
         for _ in 0..3 {
             scope.spawn(|| {
-                while busy.load(std::sync::atomic::Ordering::Relaxed) {
+                while busy.load(Ordering::Relaxed) {
                     fixture.report();
                 }
             });
@@ -301,7 +357,6 @@ fn looking_does_not_disturb_what_starts() {
             });
         }
         let causes: Vec<_> = uuids.iter().map(|uuid| fixture.cause(*uuid, 1)).collect();
-        busy.store(false, std::sync::atomic::Ordering::Relaxed);
         let disturbed = causes.iter().filter(|cause| !cause.is_success()).count();
         assert_eq!(disturbed, 0, "{causes:?}");
     });

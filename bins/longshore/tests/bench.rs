@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Every figure, whatever the machine. Nothing is said about how large they have to be.
 const FIGURES: &[&str] = &[
@@ -60,9 +61,15 @@ fn every_figure_of_the_dispatcher_alone_is_told() {
     tells(&["--stub", "--by-command"], STUB_FIGURES);
 }
 
+/// Whether a rate is one by the controller's clock, which somebody may set.
+fn is_by_the_wall_clock(name: &str) -> bool {
+    name.starts_with("jobs_") && name.contains("_rate")
+}
+
 /// Measures little, and wants these figures and nothing left behind.
 fn tells(options: &[&str], figures_expected: &[&str]) {
     let parent = tempfile::tempdir().unwrap();
+    let (wall, steady) = (SystemTime::now(), Instant::now());
     let output = Command::new(env!("CARGO_BIN_EXE_longshore"))
         .args(["bench", "dispatch", "--short", "--jobs", "6", "--samples"])
         .args(["3", "--state-dir"])
@@ -87,8 +94,11 @@ fn tells(options: &[&str], figures_expected: &[&str]) {
     let mut expected = figures_expected.to_vec();
     expected.sort_unstable();
     assert_eq!(told, expected);
+    let passed = wall.elapsed().unwrap_or_default();
+    let was_set_back = passed + Duration::from_millis(20) < steady.elapsed();
     for (name, value) in &figures {
-        assert!(*value > 0.0, "{name}\n{text}");
+        let may_be_none = was_set_back && is_by_the_wall_clock(name);
+        assert!(*value > 0.0 || may_be_none, "{name}\n{text}");
     }
     assert_eq!(parent.path().read_dir().unwrap().count(), 0);
 }

@@ -9,10 +9,12 @@
 mod groups;
 
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use longshore_runner_api::{StartDocument, StartReply, report};
 use longshore_types::{
     Attempt, ContainerReport, ContainerUuid, Exit, ExitCause, ReportedState, RunnerReport,
 };
+use nix::fcntl::FcntlArg;
 
 use groups::remove_groups;
 
@@ -211,6 +214,18 @@ impl Fixture {
         output.status.code()
     }
 
+    /// Asks an attempt that was started to end, once, and waits until it has: what has to be written
+    /// to disk then may take longer than the command waits.
+    pub(crate) fn end(&self, mut signal: u8, uuid: ContainerUuid, attempt: u32) {
+        eventually("the end on request", || {
+            let code = self.kill(signal, uuid, attempt);
+            assert!(matches!(code, Some(0 | 1)), "{code:?}");
+            // From now on it only asks whether it has ended.
+            signal = 0;
+            (code == Some(0)).then_some(())
+        });
+    }
+
     pub(crate) fn stdout(&self, uuid: ContainerUuid, attempt: u32) -> String {
         let attempt = attempt.to_string();
         let output = self.run(&["--output", "stdout", "--attempt", &attempt, uuid.as_str()]);
@@ -289,10 +304,20 @@ impl Drop for Fixture {
 }
 
 /// Writes a program.
+///
+/// Another process does it: what other tests start meanwhile would, for a moment, have our file open
+/// for writing, and what is open so cannot be executed.
 pub(crate) fn executable(path: &Path, script: &str) {
-    std::fs::write(path, script).unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(path, executable).unwrap();
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = writer.stdin.take().unwrap();
+    stdin.write_all(script.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(writer.wait().unwrap().success());
 }
 
 /// Gives this thread, and what it starts, mounts that nobody else sees and that end with them; says
@@ -308,18 +333,23 @@ pub(crate) fn own_mounts(what: &str) -> bool {
     own.is_ok()
 }
 
-/// A UUID that no other test has.
+/// A UUID that no other test has, nor one of another run: control groups and containers, which are
+/// named after it, are seen by other runs on this machine, whose process ids may be the same.
 pub(crate) fn uuid() -> ContainerUuid {
+    static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
-    format!("zzzzz-dz642-{:09}{n:06}", pid % 1_000_000_000)
+    format!("zzzzz-dz642-{:09}{n:06}", *RUN % 1_000_000_000)
         .parse()
         .unwrap()
 }
 
+/// A job that has an hour to end when it is asked to: where that is not said otherwise, it never
+/// is the grace that ends it.
 pub(crate) fn shell(script: &str) -> StartDocument {
-    StartDocument::new(vec!["sh".into(), "-c".into(), script.into()])
+    let mut document = StartDocument::new(vec!["sh".into(), "-c".into(), script.into()]);
+    document.kill_grace_ms = 3_600_000;
+    document
 }
 
 /// Asks again and again, for at most [`BOUND`].
@@ -392,8 +422,11 @@ pub(crate) fn cgroups(uuid: ContainerUuid) -> Vec<PathBuf> {
     found
 }
 
-/// Holds the lock of the first byte of a file, as a runner does, until it is dropped.
-pub(crate) fn hold(path: &Path) -> File {
+/// The lock of the first byte of a file, held as a runner does.
+pub(crate) struct Held(File);
+
+/// Takes the lock of a file.
+pub(crate) fn hold(path: &Path) -> Held {
     let file = File::options()
         .read(true)
         .write(true)
@@ -401,15 +434,62 @@ pub(crate) fn hold(path: &Path) -> File {
         .truncate(false)
         .open(path)
         .unwrap();
-    let lock = libc::flock {
+    nix::fcntl::fcntl(&file, FcntlArg::F_OFD_SETLK(&first_byte())).unwrap();
+    Held(file)
+}
+
+impl Held {
+    /// Returns when nobody holds it any more: what other tests start meanwhile has the file, too,
+    /// until it is another program.
+    pub(crate) fn release(self, path: &Path) {
+        let again = File::open(path).unwrap();
+        drop(self);
+        eventually("the lock to be free", || {
+            let mut found = first_byte();
+            nix::fcntl::fcntl(&again, FcntlArg::F_OFD_GETLK(&mut found)).unwrap();
+            (found.l_type == libc::F_UNLCK as libc::c_short).then_some(())
+        });
+    }
+}
+
+fn first_byte() -> libc::flock {
+    libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 1,
         l_pid: 0,
-    };
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
-    file
+    }
+}
+
+/// How long a guard may at most have heard of nobody.
+pub(crate) struct Gaps {
+    /// Just before the last contact, or what may have been the last.
+    contact: Instant,
+    longest: Duration,
+}
+
+impl Gaps {
+    /// To be made before the first contact.
+    pub(crate) fn new() -> Self {
+        Self {
+            contact: Instant::now(),
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// Has somebody come.
+    pub(crate) fn contact(&mut self, come: impl FnOnce()) {
+        let began = Instant::now();
+        come();
+        self.longest = self.longest();
+        self.contact = began;
+    }
+
+    /// Until now.
+    pub(crate) fn longest(&self) -> Duration {
+        self.longest.max(self.contact.elapsed())
+    }
 }
 
 fn numbers(path: &Path) -> Vec<i32> {

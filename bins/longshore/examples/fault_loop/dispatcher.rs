@@ -19,7 +19,10 @@ use crate::yard::{SLOTS, Yard};
 pub(crate) const ROLE: &str = "dispatcher";
 
 /// A silent host is given up after this: 10 minutes as a rule, here less, so that it is seen.
-pub(crate) const TIMEOUT_PROBE: Duration = Duration::from_secs(90);
+///
+/// Two silences that have to be borne, of a minute each, may look like one to a dispatcher that did
+/// not get to hear from the host between them, on a machine that has other work: this is more.
+pub(crate) const TIMEOUT_PROBE: Duration = Duration::from_secs(150);
 
 /// Runs as a dispatcher.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
@@ -71,6 +74,9 @@ fn provider(folder: &Path) -> Provider {
     pool.sync_interval = seconds(10);
     pool.timeout_probe = TIMEOUT_PROBE;
     pool.timeout_booting = TIMEOUT_PROBE;
+    // Hosts that have nothing left to do stay and answer: were only silent ones left, the dispatcher
+    // would take it for an outage of its own, and give none of them up.
+    pool.timeout_idle = 4 * TIMEOUT_PROBE;
     pool.timeout_shutdown = seconds(2);
     pool.command_timeout = seconds(10);
     pool.transfer_timeout = seconds(60);

@@ -38,12 +38,12 @@ use tally::Tally;
 use verdict::{Before, Verdict};
 
 /// What a round takes, about.
-const ROUND_MINUTES: u64 = 3;
+const ROUND_MINUTES: u64 = 4;
 
 /// Harms an installation with eight hosts, and checks that nothing is lost, doubled or left behind
 #[derive(Debug, Parser)]
 struct Args {
-    /// How long, about: rounds of 200 jobs are played, of three minutes each
+    /// How long, about: rounds of 200 jobs are played, of four minutes each
     #[arg(long, default_value_t = ROUND_MINUTES, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: u64,
     /// Repeats the random choices of an earlier loop, as far as timing allows

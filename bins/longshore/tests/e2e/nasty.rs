@@ -31,15 +31,14 @@ fn strange_arguments_arrive_as_they_are() {
 }
 
 #[test]
-fn a_gigabyte_of_output_goes_to_disk_and_its_end_is_kept() {
+fn much_output_goes_to_disk_and_its_end_is_kept() {
     let world = World::new();
     world.jobs(
         "much",
         "
   - name: much
-    time_limit: 2m
-    output_limit: 2GiB
-    command: 'head -c 1000000000 /dev/zero; echo the-end'
+    output_limit: 1GiB
+    command: 'head -c 300000000 /dev/zero; echo the-end'
 ",
     );
     let said = world.run(&["run", "much"]).expect(0);
@@ -51,7 +50,7 @@ fn a_gigabyte_of_output_goes_to_disk_and_its_end_is_kept() {
     );
     let kept = said.stream("ok", "much", "stdout");
     let end_of_line = kept.iter().position(|byte| *byte == b'\n').unwrap();
-    let dropped = 1_000_000_008 - (1 << 20);
+    let dropped = 300_000_008 - (1 << 20);
     let mark = format!("[longshore: {dropped} bytes before this were dropped]");
     assert_eq!(String::from_utf8_lossy(&kept[..end_of_line]), mark);
     assert_eq!(kept.len() - end_of_line - 1, 1 << 20);

@@ -71,7 +71,7 @@ fn files_run_one_after_the_other() {
         "first",
         "
   - {name: a, command: 'echo a >> $W/order'}
-  - {name: b, command: 'sleep 1; echo b >> $W/order'}
+  - {name: b, command: 'until test -s $W/order; do sleep 0.05; done; sleep 0.5; echo b >> $W/order'}
 ",
     );
     world.jobs(

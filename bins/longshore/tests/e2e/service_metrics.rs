@@ -5,11 +5,14 @@ use super::world::{World, wait_for};
 
 const PREFIX: &str = "arvados_dispatchcloud_";
 
-/// The value of a line of the metrics that begins so.
+/// The value of a line of the metrics that begins so, if there is one.
+fn found(text: &str, begin: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(begin))?;
+    Some(line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
 fn metric(text: &str, begin: &str) -> f64 {
-    let line = text.lines().find(|line| line.starts_with(begin));
-    let line = line.unwrap_or_else(|| panic!("no {begin} in\n{text}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    found(text, begin).unwrap_or_else(|| panic!("no {begin} in\n{text}"))
 }
 
 /// One container runs on all of the machine, and one waits for it.
@@ -96,12 +99,17 @@ fn metrics_have_their_names_and_say_what_is_so() {
     }
     let text = wait_for("one that runs and one that waits", || {
         let text = get("/metrics");
-        let over_quota = metric(
-            &text,
-            &format!("{PREFIX}containers_not_allocated_over_quota"),
-        );
-        (metric(&text, &format!("{PREFIX}containers_running")) > 0.0 && over_quota > 0.0)
-            .then_some(text)
+        // What is counted at different moments: by the pool, by the queue once the controller has
+        // taken it, and by the dispatcher when it was asked, before the pool was looked at.
+        let counts = [
+            "containers_running",
+            "containers_not_allocated_over_quota",
+            "queue_entries{state=\"Running\"",
+            "containers_time_from_queue_to_crunch_run_seconds_count",
+            "boot_outcomes{outcome=\"success\"}",
+        ];
+        let is_counted = |name: &&str| found(&text, &format!("{PREFIX}{name}")) > Some(0.0);
+        counts.iter().all(is_counted).then_some(text)
     });
     check_values(&text, f64::from(vcpus));
     let answered = "request_duration_seconds_count{code=\"200\",method=\"get\"}";
