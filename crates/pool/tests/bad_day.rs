@@ -35,7 +35,8 @@ async fn whatever_a_driver_panics_in_is_one_failed_call() {
     let world = World::new();
     let pool = world
         .isolated("set")
-        .configure(|config| config.create_grace = SHORT)
+        // Longer than it takes to see that state, which ends with it.
+        .configure(|config| config.create_grace = seconds(5))
         .start()
         .await
         .unwrap();

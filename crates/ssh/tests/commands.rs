@@ -255,16 +255,20 @@ async fn a_reader_that_stalls_stalls_nobody_else() {
 #[tokio::test]
 async fn a_deadline_in_the_middle_of_a_command() {
     let server = TestServer::start(Behaviour::Run).await;
-    let executor = executor();
+    let mut settings = Settings::default();
+    settings.answer = 2 * PLENTY;
+    let executor = executor_with(settings);
     let target = target("i", &server.address());
     run(&executor, &target, "true").await;
     let line = Command::new("echo begun; exec sleep 100");
-    let timeout = Duration::from_millis(500);
-    let mut process = executor.open(&target, &line, timeout).await.unwrap();
+    let mut process = executor.open(&target, &line, PLENTY).await.unwrap();
     assert_eq!(
         process.output().await.unwrap(),
         Some(Output::Stdout(b"begun\n".to_vec()))
     );
+    tokio::time::pause();
+    tokio::time::advance(PLENTY).await;
+    tokio::time::resume();
     let error = process.output().await.unwrap_err();
     assert!(
         error.may_have_run && error.phase == Phase::Command,
@@ -326,10 +330,13 @@ async fn output_that_came_before_the_connection_broke_is_given() {
     let target = target("i", &server.address());
     let line = Command::new("printf %0100000d 7; sleep 100");
     let mut process = executor.open(&target, &line, PLENTY).await.unwrap();
-    until("the output is here", || {
-        executor.stats().bytes_received > 100_000
+    // With the handshake and the frames around it.
+    const AROUND: usize = 4096;
+    until("most of the output is here", || {
+        executor.stats().bytes_received > 90_000
     })
     .await;
+    let received = usize::try_from(executor.stats().bytes_received).unwrap();
     server.cut();
     let mut got = Vec::new();
     let error = loop {
@@ -340,7 +347,12 @@ async fn output_that_came_before_the_connection_broke_is_given() {
         }
     };
     assert!(error.may_have_run);
-    assert_eq!(got.len(), 100_000);
+    assert!(
+        got.len() + AROUND >= received,
+        "{} of {received}",
+        got.len()
+    );
+    assert!(got.iter().all(|byte| *byte == b'0' || *byte == b'7'));
 }
 
 #[tokio::test]

@@ -207,7 +207,7 @@ async fn dropped_commands_that_go_on_do_not_use_the_server_up() {
 async fn a_dropped_command_that_goes_on_harms_no_other() {
     let server = Sshd::start(&[client_key()], "");
     let mut settings = Settings::default();
-    settings.answer = Duration::from_secs(1);
+    settings.answer = Duration::from_secs(5);
     let executor = executor_with(settings);
     let target = target("i", &server.address);
     let folder = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ async fn a_dropped_command_that_goes_on_harms_no_other() {
     assert!(dropped.output().await.unwrap().is_some());
     drop(dropped);
     // OpenSSH closes the channel when the command ends: that is no lack of an answer.
-    let slow = run(&executor, &target, "sleep 3").await;
+    let slow = run(&executor, &target, "sleep 8").await;
     assert!(slow.succeeded());
     other.write_stdin(b"still here").await.unwrap();
     other.close_stdin().await.unwrap();
@@ -271,7 +271,7 @@ async fn a_stopped_server_meets_the_deadline_and_goes_on_afterwards() {
     signal("-STOP");
     let line = Command::new("true");
     let error = executor
-        .open(&target, &line, Duration::from_millis(300))
+        .open(&target, &line, Duration::from_secs(2))
         .await
         .unwrap_err();
     assert_eq!((error.phase, error.may_have_run), (Phase::Banner, false));
@@ -281,15 +281,15 @@ async fn a_stopped_server_meets_the_deadline_and_goes_on_afterwards() {
 
 #[tokio::test]
 async fn a_server_that_asks_whether_we_are_there_is_answered() {
-    let more = "ClientAliveInterval 1\nClientAliveCountMax 1";
+    let more = "ClientAliveInterval 1\nClientAliveCountMax 3";
     let server = Sshd::start(&[client_key()], more);
     let executor = executor();
     let target = target("i", &server.address);
     assert!(run(&executor, &target, "true").await.succeeded());
     let before = executor.stats();
-    // Each question takes an answer: with two unanswered ones the server would hang up.
-    until("three questions were answered", || {
-        executor.stats().bytes_sent >= before.bytes_sent + 3 * 30
+    // Each question takes an answer: with four unanswered ones the server would hang up.
+    until("six questions were answered", || {
+        executor.stats().bytes_sent >= before.bytes_sent + 6 * 30
     })
     .await;
     assert!(run(&executor, &target, "true").await.succeeded());

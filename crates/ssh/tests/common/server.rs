@@ -151,6 +151,11 @@ impl TestServer {
     pub(crate) async fn stop(self) {
         self.accepting.abort();
         let _ = self.accepting.await;
+        // A process that another test is just starting may listen with a copy for a moment.
+        super::until("nobody listens any more", || {
+            std::net::TcpStream::connect(self.address).is_err()
+        })
+        .await;
         self.sockets.lock().unwrap().values().for_each(|socket| {
             let _ = socket.shutdown(Shutdown::Both);
         });
