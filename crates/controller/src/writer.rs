@@ -154,7 +154,8 @@ impl Writer {
             .spawn(move || {
                 state.run(requests);
                 drop(state);
-                drop(lock);
+                // Not only closed: a process that is just being started has a copy for a moment.
+                let _ = lock.unlock();
             })?;
         Ok(Self {
             lines: Some(Lines {

@@ -7,6 +7,11 @@ use super::*;
 const LONG: Duration = Duration::from_secs(60);
 
 fn start(directory: &Path) -> Arc<Writer> {
+    let lock = File::create(directory.join("lock")).unwrap();
+    start_with(directory, lock)
+}
+
+fn start_with(directory: &Path, lock: File) -> Arc<Writer> {
     let connection = Connection::open(directory.join("db")).unwrap();
     connection.busy_timeout(LONG).unwrap();
     connection
@@ -15,7 +20,6 @@ fn start(directory: &Path) -> Arc<Writer> {
     connection
         .pragma_update_and_check(None, "max_page_count", 50, |_| Ok(()))
         .unwrap();
-    let lock = File::create(directory.join("lock")).unwrap();
     Arc::new(Writer::start(connection, lock, 0, 100).unwrap())
 }
 
@@ -44,6 +48,21 @@ async fn put(writer: Arc<Writer>, n: i64, bytes: usize, fails: bool) -> Result<i
             Ok(n)
         })
         .await
+}
+
+#[test]
+fn a_copy_of_the_lock_does_not_hold_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lock");
+    let lock = File::create(&path).unwrap();
+    lock.lock().unwrap();
+    let copy = lock.try_clone().unwrap();
+    let writer = start_with(directory.path(), lock);
+    let other = File::open(&path).unwrap();
+    assert!(other.try_lock().is_err());
+    drop(writer);
+    assert!(other.try_lock().is_ok());
+    drop(copy);
 }
 
 /// Puts 20 rows that have to wait for one transaction; the third is of the kind that is given.

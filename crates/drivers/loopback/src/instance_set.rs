@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 use russh::keys::PublicKey;
 
 use crate::environment::{Environment, current_user};
-use crate::parameters::Taken;
+use crate::parameters::{DirectoryLock, Taken};
 use crate::processes::{self, END_TIMEOUT};
 use crate::record::{self, Record, RecordError, Stored};
 use crate::server::Server;
@@ -41,7 +40,7 @@ struct Inner {
 struct State {
     machines: BTreeMap<InstanceId, Machine>,
     /// None once the set was stopped.
-    lock: Option<File>,
+    lock: Option<DirectoryLock>,
 }
 
 #[derive(Debug)]

@@ -51,12 +51,26 @@ impl Driver for LoopbackDriver {
     }
 }
 
+/// What makes a state directory this process's alone, until it is dropped.
+///
+/// It is unlocked then, not only closed: a process that is just being started has a copy of it for a
+/// moment, and would hold the lock for as long.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // If that is not possible closing it has to do.
+        let _ = self.0.unlock();
+    }
+}
+
 /// A state directory that is this process's alone.
 #[derive(Debug)]
 pub(crate) struct Taken {
     /// Absolute, without links.
     pub(crate) directory: PathBuf,
-    pub(crate) lock: File,
+    pub(crate) lock: DirectoryLock,
     pub(crate) stored: Vec<Stored>,
 }
 
@@ -197,6 +211,7 @@ fn end_left(directory: &Path, id: &InstanceId) {
     }
 }
 
+#[derive(Debug)]
 enum LockError {
     Held(String),
     Io(io::Error),
@@ -208,8 +223,8 @@ impl From<io::Error> for LockError {
     }
 }
 
-/// Locks a file for as long as it stays open, and writes into it who did.
-fn lock(path: &Path) -> Result<File, LockError> {
+/// Locks a file, and writes into it who did.
+fn lock(path: &Path) -> Result<DirectoryLock, LockError> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -222,7 +237,7 @@ fn lock(path: &Path) -> Result<File, LockError> {
             file.set_len(0)?;
             file.rewind()?;
             write!(file, "{}", std::process::id())?;
-            Ok(file)
+            Ok(DirectoryLock(file))
         }
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -241,6 +256,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_copy_of_a_lock_does_not_hold_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = lock(&path).unwrap();
+        let copy = held.0.try_clone().unwrap();
+        assert!(matches!(lock(&path), Err(LockError::Held(_))));
+        drop(held);
+        assert!(lock(&path).is_ok());
+        drop(copy);
+    }
 
     fn problems(value: &Value) -> Vec<String> {
         let errors = Parameters::parse(value).unwrap_err();

@@ -160,8 +160,9 @@ async fn closing_ends_the_command_and_what_it_did_not_detach() {
     let client = connect(&instance).await;
     let file = folder.path().join("pids");
     let line = format!(
-        "sleep 100 & child=$!; setsid sleep 100 <&- >&- 2>&- & \
-         echo $$ $child $! > {0}.new; mv {0}.new {0}; wait",
+        "sleep 100 & child=$!; setsid sh -c 'echo $$ > {0}.detached; exec sleep 100' <&- >&- 2>&- & \
+         until [ -s {0}.detached ]; do sleep 0.01; done; \
+         echo $$ $child $(cat {0}.detached) > {0}.new; rm {0}.detached; mv {0}.new {0}; wait",
         file.display()
     );
     let pids = || -> Vec<u32> {

@@ -17,8 +17,9 @@ use support::{PATIENCE, connect, create, eventually, key, open};
 
 /// Resident memory of this process in KiB.
 fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    // Not that of `status`, which may be off by what each processor has not yet added up.
+    let status = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("Rss:"));
     let kib = line.unwrap().trim().strip_suffix("kB").unwrap();
     kib.trim().parse().unwrap()
 }
