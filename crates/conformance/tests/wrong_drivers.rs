@@ -97,6 +97,7 @@ const NEED_A_LISTING_WITHOUT_TAGS: &[Promise] = &[
     P::SetTagsAnswersPerChange,
     P::SetTagsLeavesOthersAlone,
     P::TagBatchesAreTaken,
+    P::CallsRunAtOnce,
 ];
 
 const NEED_AN_END: &[Promise] = &[
@@ -202,6 +203,11 @@ const CASES: &[Case] = &[
         "both returned",
     )
     .also(NEED_AN_INSTANCE),
+    case(
+        F::CutsLongTokens,
+        P::DifferentTokensMakeDifferentInstances,
+        "both returned",
+    ),
     case(
         F::ForgetsTokens,
         P::RepeatedCreateMakesNothingNew,
@@ -327,8 +333,11 @@ const CASES: &[Case] = &[
         P::ConsistentListingShowsAllThatWasDone,
         "is not listed",
     ),
-    case(F::ReplacesTags, P::SetTagsMerges, "it has no tag")
-        .also(&[P::SetTagsAnswersPerChange, P::OddTagsAreKept]),
+    case(F::ReplacesTags, P::SetTagsMerges, "it has no tag").also(&[
+        P::SetTagsAnswersPerChange,
+        P::OddTagsAreKept,
+        P::CallsRunAtOnce,
+    ]),
     case(
         F::KeepsOldTagValues,
         P::SetTagsMerges,
@@ -466,6 +475,11 @@ const CASES: &[Case] = &[
         "somebody-elses",
     ),
     case(F::IgnoresTimeouts, P::DeadlinesAreKept, "no answer"),
+    case(
+        F::OverrunsTimeouts,
+        P::DeadlinesAreKept,
+        "the quickest answer took",
+    ),
     case(F::TimesOutAsOther, P::DeadlinesAreKept, "nor TimedOut"),
     case(F::SaysNothingOnTimeout, P::DeadlinesAreKept, "none about"),
     case(F::SharesOneRequest, P::CallsRunAtOnce, ""),
@@ -475,6 +489,7 @@ const CASES: &[Case] = &[
         P::CallsRunAtOnce,
         "it failed: memory: set tags: failed",
     ),
+    case(F::LosesTagsSetAtOnce, P::CallsRunAtOnce, "it has no tag"),
     case(F::LeaksALock, P::DroppedCallsDoNoHarm, "no answer"),
     case(
         F::DestroysOnStop,

@@ -36,7 +36,13 @@ pub(crate) async fn merges(lab: Arc<Lab>) -> Step<()> {
 }
 
 /// That an instance soon has all of `wanted`.
-async fn expect_tags(lab: &Lab, did: &str, id: &InstanceId, wanted: &Tags, fix: &str) -> Step<()> {
+pub(crate) async fn expect_tags(
+    lab: &Lab,
+    did: &str,
+    id: &InstanceId,
+    wanted: &Tags,
+    fix: &str,
+) -> Step<()> {
     let look = |listing: &Listing| {
         let Some(instance) = listing.get(id) else {
             return Err(format!("{id} is not listed by the tags it was made with"));

@@ -40,6 +40,7 @@ pub(crate) enum Fault {
     ListsAnotherType,
     IgnoresTokens,
     ComparesTokensByPrefix,
+    CutsLongTokens,
     ForgetsTokens,
     MakesASecondBehind,
     ForgetsTokensOnStop,
@@ -99,11 +100,13 @@ pub(crate) enum Fault {
     PrintsTheFirstBytes,
     NoticesOthers,
     IgnoresTimeouts,
+    OverrunsTimeouts,
     TimesOutAsOther,
     SaysNothingOnTimeout,
     SharesOneRequest,
     LocksInTwoOrders,
     IsBusy,
+    LosesTagsSetAtOnce,
     LeaksALock,
     DestroysOnStop,
     NeverStopsTwice,
@@ -158,6 +161,7 @@ impl Wrong {
                 request.token = format!("t-{}", self.calls.fetch_add(1, Ordering::Relaxed));
             }
             F::ComparesTokensByPrefix => request.token.truncate(28),
+            F::CutsLongTokens => request.token.truncate(63),
             F::ForgetsTokensOnStop => {
                 let stops = self.calls.load(Ordering::Relaxed);
                 request.token = format!("{stops}-{}", request.token);
@@ -379,6 +383,8 @@ impl Wrong {
                 return Err(refusal(operation, kind, words));
             }
             F::IgnoresTimeouts => sleep(Duration::from_secs(5)).await,
+            // As long as a provider takes, and less than a busy machine is forgiven.
+            F::OverrunsTimeouts => sleep(Duration::from_millis(200)).await,
             _ => {}
         }
         Ok(())
@@ -471,6 +477,8 @@ impl Wrong {
         let known = self.births.lock().unwrap().clone();
         let unknown = |id: &InstanceId| !known.contains_key(id);
         let newline = |(_, tags): &(InstanceId, Tags)| tags.values().any(|v| v.contains('\n'));
+        let at_once =
+            |(_, tags): &(InstanceId, Tags)| tags.keys().any(|key| key.contains("at-once"));
         let mut changes = changes.to_vec();
         match self.fault {
             F::FailsOnNewlines if changes.iter().any(newline) => {
@@ -499,6 +507,13 @@ impl Wrong {
             }
             F::ReplacesTags | F::ForgetsTagsBeyondTen => {
                 self.overlay.lock().unwrap().extend(changes.iter().cloned())
+            }
+            // Of one instance, which is all that it is asked for at once under this name.
+            F::LosesTagsSetAtOnce if changes.iter().any(at_once) => {
+                if std::mem::replace(&mut *self.busy.lock().unwrap(), true) {
+                    changes.iter_mut().for_each(|(_, tags)| tags.clear());
+                }
+                sleep(Duration::from_millis(10)).await;
             }
             F::TagsOthersToo => {
                 let tags = changes.first().map(|(_, tags)| tags.clone());
