@@ -105,7 +105,7 @@ async fn for_their_age_alone_they_go_little_by_little() {
     let store = open(directory.path());
     let (_, all) = finished(&store, "a", 300).await;
     let of_today = Retention {
-        max_age: Duration::from_secs(60),
+        max_age: Duration::from_secs(1800),
         ..EVERYTHING
     };
     assert_eq!(store.prune(&of_today).await.unwrap(), 0);
@@ -138,7 +138,7 @@ async fn nothing_goes_whose_end_somebody_still_waits_for() {
     let store = open(directory.path());
     let (batch, _) = unseen(&store, "a", 3).await;
     let of_today = Retention {
-        max_age: Duration::from_secs(60),
+        max_age: Duration::from_secs(1800),
         max_output_bytes: 0,
         ..NOTHING
     };

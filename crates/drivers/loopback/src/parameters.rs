@@ -234,10 +234,11 @@ fn lock(path: &Path) -> Result<DirectoryLock, LockError> {
         .open(path)?;
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0)?;
-            file.rewind()?;
-            write!(file, "{}", std::process::id())?;
-            Ok(DirectoryLock(file))
+            let mut lock = DirectoryLock(file);
+            lock.0.set_len(0)?;
+            lock.0.rewind()?;
+            write!(lock.0, "{}", std::process::id())?;
+            Ok(lock)
         }
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
