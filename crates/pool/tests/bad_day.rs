@@ -5,10 +5,14 @@
 
 mod embed;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use embed::*;
-use longshore_cloud::{CallContext, CreateRequest, ErrorKind, InstanceSet, Operation, Tags};
+use longshore_cloud::{
+    CallContext, CreateRequest, ErrorKind, InstanceSet, Operation, Outcome, Tags,
+};
 use longshore_pool::runtime::*;
 use longshore_pool::{Event, Refusal};
 use longshore_types::*;
@@ -194,6 +198,41 @@ async fn an_isolated_call_ends_at_its_deadline() {
     let destroyed = isolated.destroy(&context, &["a".into()]).await;
     assert!(matches!(&destroyed[..], [(_, Err(error))] if error.kind == ErrorKind::TimedOut));
     world.cloud.set(Fault::None);
+}
+
+#[tokio::test]
+async fn an_isolated_call_that_finds_no_place_is_known_not_to_have_been_made() {
+    let world = World::new();
+    let isolated = Isolated::new(world.cloud.clone());
+    world.cloud.set(Fault::Hang);
+    let create = |timeout| {
+        let isolated = isolated.clone();
+        async move {
+            let context = CallContext::new(timeout, "test");
+            isolated.create(&context, &CreateRequest::example()).await
+        }
+    };
+    let polled = Arc::new(AtomicUsize::new(0));
+    let held: Vec<_> = (0..64)
+        .map(|_| {
+            let (call, polled) = (create(seconds(600)), Arc::clone(&polled));
+            tokio::spawn(async move {
+                // It has its place before anything else runs.
+                polled.fetch_add(1, Ordering::Relaxed);
+                call.await
+            })
+        })
+        .collect();
+    while polled.load(Ordering::Relaxed) < 64 {
+        tokio::task::yield_now().await;
+    }
+    let error = create(SHORT).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotDone, "{error:?}");
+    // One that was made and has no answer is another matter.
+    held[0].abort();
+    let error = create(seconds(3)).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

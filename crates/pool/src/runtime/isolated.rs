@@ -18,7 +18,8 @@ use longshore_cloud::{
 };
 use longshore_types::{HostKey, HostKeyVerdict, InstanceId, InstanceType};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::text::one_line;
 
@@ -28,6 +29,9 @@ const MAX_STUCK: usize = 8;
 const STUCK_PAUSE: Duration = Duration::from_secs(10);
 /// The most calls of one kind that run; further ones wait.
 const MAX_RUNNING: usize = 64;
+/// The part of its time that a call may wait for its place: what is made with less is answered too
+/// late, and nobody knows what it did.
+const WAITING_PART: f64 = 0.9;
 /// How long the end of an instance set is waited for.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,7 +47,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 ///   [`ErrorKind::RateLimited`], until one returns;
 /// - a call that **panics** fails with [`ErrorKind::Other`] and the text of the panic: nobody
 ///   knows what it did;
-/// - at most 64 calls of a kind run at a time; further ones wait, within their deadline;
+/// - at most 64 calls of a kind run at a time; further ones wait, and are refused as
+///   [`ErrorKind::RateLimited`], which means that they were not made, when nine tenths of their time
+///   are over;
 /// - a call that waits for ever without blocking is dropped at the deadline, and its thread ends.
 ///
 /// [`Pool`](super::Pool) wraps what it is given in one. It needs a tokio runtime, whose context
@@ -299,6 +305,8 @@ enum Failed {
     TimedOut(Duration),
     #[error("{0} calls before it do not return; it was not made")]
     Stuck(usize),
+    #[error("{MAX_RUNNING} calls before it took until {0:?} were nearly over; it was not made")]
+    NoPlace(Duration),
     #[error("no thread could be started: {0}; it was not made")]
     NoThread(String),
 }
@@ -311,6 +319,7 @@ impl Failed {
             Self::Stuck(_) | Self::NoThread(_) => ErrorKind::RateLimited {
                 retry_after: Some(STUCK_PAUSE),
             },
+            Self::NoPlace(_) => ErrorKind::RateLimited { retry_after: None },
         };
         CloudError::new(operation, "isolated", kind, self.clone())
     }
@@ -322,21 +331,28 @@ async fn run_for<T: Send + 'static>(
     lane: &Arc<Lane>,
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Failed> {
-    let call = tokio::time::timeout(timeout, run(lane, future));
+    let began = Instant::now();
+    let stuck = lane.stuck.load(Ordering::Acquire);
+    if stuck >= MAX_STUCK {
+        return Err(Failed::Stuck(stuck));
+    }
+    let waiting = lane.places.clone().acquire_owned();
+    let place = tokio::time::timeout(timeout.mul_f64(WAITING_PART), waiting)
+        .await
+        .map_err(|_| Failed::NoPlace(timeout))?
+        // Never closed, so never an error.
+        .ok();
+    let left = timeout.saturating_sub(began.elapsed());
+    let call = tokio::time::timeout(left, run(lane, place, future));
     call.await.unwrap_or(Err(Failed::TimedOut(timeout)))
 }
 
 /// Polls a future to its end on a thread of its own; gives it up when dropped.
 async fn run<T: Send + 'static>(
     lane: &Arc<Lane>,
+    place: Option<OwnedSemaphorePermit>,
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Failed> {
-    let stuck = lane.stuck.load(Ordering::Acquire);
-    if stuck >= MAX_STUCK {
-        return Err(Failed::Stuck(stuck));
-    }
-    // Never closed, so never an error.
-    let place = lane.places.clone().acquire_owned().await.ok();
     let call = Arc::new(Call::new(lane.clone()));
     let (reply, result) = oneshot::channel();
     let on_thread = {
