@@ -153,8 +153,12 @@ fn run_in(directory: &RunDirectory, command: Command) -> Result<u8> {
         } => kill::kill(directory, uuid, attempt, signal),
         Command::Report(options) => {
             let code = report::report(directory, &options);
-            if !options.acks.is_empty() && take_turn_to_sweep(directory) {
-                sweep_marks(directory)?;
+            if !options.acks.is_empty()
+                && take_turn_to_sweep(directory)
+                && let Err(error) = sweep_marks(directory)
+            {
+                // The report was given all the same.
+                complain(&format!("cannot look for old marks: {error:#}"));
             }
             code
         }
