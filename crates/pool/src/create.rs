@@ -144,7 +144,6 @@ impl Core {
 
     fn on_instance_made(&mut self, id: u64, instance_type: &InstanceType, mut instance: Instance) {
         let problem = tidy(&mut instance, &self.config);
-        self.create_succeeded(instance_type);
         let Some(pending) = self.remove_pending(id) else {
             // A listing showed its instance before. Another one here is a second machine of the
             // same request; the listing will show it with the same secret.
@@ -154,6 +153,7 @@ impl Core {
             }
             return;
         };
+        self.create_succeeded(instance_type);
         let secret = Some(pending.secret);
         // An id that was used before: the provider has given it to a new machine.
         let stale = self.workers.get(&instance.id);
@@ -303,6 +303,7 @@ impl Core {
         };
         self.forgive(&instance.id);
         let instance_type = pending.request.instance_type;
+        self.create_succeeded(&instance_type);
         self.add_created(instance.clone(), &instance_type, Some(pending.secret));
         true
     }

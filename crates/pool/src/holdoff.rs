@@ -68,7 +68,7 @@ impl fmt::Display for HoldKey {
 pub(crate) struct HoldOff {
     pub(crate) until: Instant,
     pub(crate) cause: String,
-    /// How often it was begun in a row; the pauses grow with it.
+    /// How often it was begun with no success between; the pauses grow with it.
     times: u32,
     /// How many creates at a time are allowed once it has ended; doubles with each success.
     allowance: usize,
@@ -313,6 +313,7 @@ impl Core {
             if hold.until > now {
                 continue;
             }
+            hold.times = 0;
             hold.allowance = hold.allowance.saturating_mul(2);
             if hold.allowance > FULL_ALLOWANCE || !matches!(key, HoldKey::Quota(_)) {
                 self.end_hold_off(&key);

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use longshore_cloud::{ErrorKind, InstanceState, Scope};
+use longshore_cloud::{ErrorKind, Instance, InstanceState, Scope};
 use longshore_pool::*;
 use longshore_types::*;
 
@@ -155,6 +155,85 @@ fn a_quota_pause_is_1_min_doubling_to_15() {
         assert_eq!(remaining(&rig, "small"), pause);
         rig.wait(seconds(pause));
     }
+}
+
+#[test]
+fn after_a_success_a_quota_pause_begins_anew() {
+    let mut rig = Rig::ready(config());
+    for pause in [60, 120, 240] {
+        refuse(&mut rig, ErrorKind::QuotaExceeded(Scope::Everything));
+        rig.wait(seconds(pause));
+    }
+    rig.booting("trial");
+    refuse(&mut rig, ErrorKind::QuotaExceeded(Scope::Everything));
+    assert_eq!(remaining(&rig, "small"), 60);
+}
+
+/// A trial after a quota was reached, of which nobody said what came of it.
+fn trial_in_doubt(config: Config) -> (Rig, Effect) {
+    let mut rig = Rig::ready(config);
+    refuse(&mut rig, ErrorKind::QuotaExceeded(Scope::Everything));
+    rig.wait(seconds(60));
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    rig.drain();
+    let trial = rig.take(is_create);
+    assert!(is_trial(&rig, "small"));
+    (rig, trial)
+}
+
+/// The instance that a create asks for.
+fn made(create: &Effect) -> Instance {
+    let EffectAction::Create(request) = &create.action else {
+        unreachable!()
+    };
+    Instance::new("a", "s1", InstanceState::Running, request.tags.clone())
+}
+
+/// How many creates may be under way at once.
+fn allowed(rig: &mut Rig) -> usize {
+    let small = "small".into();
+    let creates = std::iter::from_fn(|| rig.core.create(&small, rig.now).ok());
+    creates.take(10).count()
+}
+
+#[test]
+fn a_trial_has_succeeded_once_a_listing_shows_what_it_made() {
+    let (mut rig, trial) = trial_in_doubt(config());
+    rig.outcome(
+        &trial,
+        Outcome::Created(Err(failure(ErrorKind::Other, true))),
+    );
+    assert!(is_trial(&rig, "small"), "it may have been made");
+    rig.cloud.push(made(&trial));
+    rig.wait(seconds(10));
+    assert_eq!(rig.state("a"), WorkerState::Booting);
+    assert_eq!(allowed(&mut rig), 2);
+}
+
+#[test]
+fn a_trial_that_a_listing_shows_before_its_answer_arrives_is_one_success() {
+    let (mut rig, trial) = trial_in_doubt(config());
+    rig.cloud.push(made(&trial));
+    rig.wait(seconds(61));
+    assert_eq!(rig.state("a"), WorkerState::Booting);
+    rig.outcome(&trial, Outcome::Created(Ok(Box::new(made(&trial)))));
+    assert_eq!(allowed(&mut rig), 2);
+}
+
+#[test]
+fn a_trial_that_nobody_answers_makes_room_for_another_after_its_grace() {
+    let mut config = config();
+    config.capabilities.idempotent_create = false;
+    let grace = config.create_grace;
+    let (mut rig, trial) = trial_in_doubt(config);
+    rig.outcome(
+        &trial,
+        Outcome::Created(Err(failure(ErrorKind::Other, true))),
+    );
+    rig.wait(grace - SECOND);
+    assert!(is_trial(&rig, "small"), "a listing may still show it");
+    rig.wait(seconds(61));
+    assert_eq!(allowed(&mut rig), 1);
 }
 
 #[test]
