@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use longshore_cloud::Scope;
 use longshore_fakecloud::{CallKind, Latency, Quota, Spread};
+use longshore_types::{Market, Preemptible};
 
 use crate::random::Random;
 use crate::{Arrivals, ControllerShape, FaultKind, Job, Scenario};
@@ -16,7 +17,7 @@ const STREAM_RUNTIME: Duration = Duration::from_secs(360);
 const STREAM_LARGE: usize = 3;
 
 impl Scenario {
-    /// Makes a world for one race, of one seed in two.
+    /// Makes a world for one race, of two seeds in three.
     pub(crate) fn aim(&mut self, random: &mut Random) {
         match random.below(20) {
             0..2 => self.answer_creates_late(),
@@ -28,6 +29,7 @@ impl Scenario {
             8..10 => self.answer_out_of_order(random),
             11 => self.repeat_starts(random),
             12 => self.stream(random),
+            13 => self.take_away(random),
             _ => {}
         }
     }
@@ -167,6 +169,48 @@ impl Scenario {
             jobs.push(job);
         }
         self.arrivals = Arrivals::Trace(jobs);
+    }
+
+    /// Most containers prefer preemptible machines, of which there are few for ever, or which are
+    /// taken away again and again.
+    fn take_away(&mut self, random: &mut Random) {
+        if self.controller == ControllerShape::Bare {
+            // There, what has run is not run again.
+            self.controller = ControllerShape::Outside;
+        }
+        if self.config.pool.types.iter().all(|t| !t.preemptible) {
+            self.add_preemptible_types();
+        }
+        let few = random.percent(50).then(|| random.below(2));
+        let is_none = few == Some(0);
+        if let Some(few) = few {
+            let market = Scope::Market(Market::Preemptible);
+            self.cloud.quotas.push(Quota::instances(market, few));
+        }
+        self.arrivals = Arrivals::Burst {
+            containers: 30 + random.index(31),
+            runtime: random.seconds(120, 400),
+        };
+        self.arrivals = Arrivals::drawn(self);
+        if let Arrivals::Trace(jobs) = &mut self.arrivals {
+            for job in jobs {
+                job.preemptible = match random.below(100) {
+                    0..15 if !is_none => Preemptible::Only,
+                    85.. if !is_none => Preemptible::Never,
+                    _ => Preemptible::Prefer,
+                };
+            }
+        }
+        for (kind, rate) in [
+            (FaultKind::Interrupted, 60_000),
+            (FaultKind::NoCapacity, 12_000),
+            // Whoever starts anew counts anew.
+            (FaultKind::Crash, 100),
+            (FaultKind::CrashLoop, 0),
+            (FaultKind::Away, 0),
+        ] {
+            self.faults.set(kind, rate);
+        }
     }
 
     /// Dispatchers die, and their heirs find machines with work that do not feel well.

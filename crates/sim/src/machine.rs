@@ -124,6 +124,8 @@ pub(crate) struct Machine {
     pub(crate) busy_until: Instant,
     /// Whether it is off.
     pub(crate) is_off: bool,
+    /// Whether it will be there again once it is gone.
+    pub(crate) comes_back: bool,
 }
 
 impl Heard {
@@ -164,6 +166,7 @@ impl Machine {
             contact: None,
             busy_until: born,
             is_off: false,
+            comes_back: false,
         }
     }
 

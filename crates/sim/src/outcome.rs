@@ -35,6 +35,13 @@ pub enum Rule {
     CancelledWrongly,
     /// What runs on an instance fits into it.
     Overcommitted,
+    /// A container starts on a machine of a type that is large enough for it, that is of a market
+    /// which it allows, and that is no dearer than the price factor allows, by the cheapest that
+    /// fits in that market.
+    WrongMachine,
+    /// A container that prefers preemptible machines, and has lost as many of them as it may in one
+    /// life of the dispatcher, starts on no further one where another type fits.
+    InterruptedAgain,
     /// There are never more instances than allowed.
     TooManyInstances,
     /// There are never more creates under way than allowed.
@@ -86,7 +93,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::RunsTwice,
         Self::StartedTwice,
         Self::StartedAfterEnd,
@@ -96,6 +103,8 @@ impl Rule {
         Self::KilledWrongly,
         Self::CancelledWrongly,
         Self::Overcommitted,
+        Self::WrongMachine,
+        Self::InterruptedAgain,
         Self::TooManyInstances,
         Self::TooManyCreates,
         Self::OthersTouched,
@@ -127,6 +136,8 @@ impl fmt::Display for Rule {
             Self::KilledWrongly => "a container is killed that is wanted",
             Self::CancelledWrongly => "a container is cancelled without a reason",
             Self::Overcommitted => "more runs on an instance than fits",
+            Self::WrongMachine => "a container starts on a machine that is not for it",
+            Self::InterruptedAgain => "a container is interrupted again and again",
             Self::TooManyInstances => "there are more instances than allowed",
             Self::TooManyCreates => "there are more creates under way than allowed",
             Self::OthersTouched => "what is of others is touched",

@@ -6,7 +6,7 @@ use longshore_cloud::Scope;
 use longshore_dispatch::Config;
 use longshore_fakecloud::{Quota, Settings, Spread};
 use longshore_queue::Capabilities;
-use longshore_types::{ByteSize, InstanceType, Price};
+use longshore_types::{ByteSize, InstanceType, Preemptible, Price};
 
 use crate::pattern::by_day;
 use crate::random::Random;
@@ -36,8 +36,8 @@ pub struct Job {
     pub scratch: ByteSize,
     /// Its priority, 1 to 1000.
     pub priority: i64,
-    /// Whether it runs on preemptible instances, and on no others.
-    pub preemptible: bool,
+    /// Whether it runs on preemptible instances.
+    pub preemptible: Preemptible,
     /// Whether it mostly waits for other containers, so that only a part of what runs at once may
     /// be like it.
     pub supervisor: bool,
@@ -53,7 +53,7 @@ impl Job {
             ram: ByteSize::mib(256),
             scratch: ByteSize::ZERO,
             priority: 500,
-            preemptible: false,
+            preemptible: Preemptible::Never,
             supervisor: false,
         }
     }
@@ -288,12 +288,12 @@ impl Scenario {
     }
 
     /// A short and wild one: 20 to 40 containers within half an hour, every kind of fault, and a
-    /// cloud and a controller whose powers, too, are drawn from the seed. Every other
-    /// one is made for a race that is seldom met elsewhere: creates that answer late, starts in
+    /// cloud and a controller whose powers, too, are drawn from the seed. Two in three
+    /// are made for a race that is seldom met elsewhere: creates that answer late, starts in
     /// doubt that are to be killed, dispatchers that start anew among machines whose boot probes
     /// fail, news of the controller that are lost while older answers are on their way, machines
     /// that answer in another order than they were asked, starts that are repeated while an earlier
-    /// try stands still; or for waiting: small containers for hours, and large ones among them.
+    /// try stands still, preemptible machines that are taken away; or for waiting: small containers for hours, and large ones among them.
     ///
     /// ```
     /// use longshore_sim::Scenario;
@@ -389,8 +389,23 @@ impl Scenario {
         }
     }
 
-    /// Adds preemptible types, and has some containers run on those.
+    /// Adds preemptible types, and has some containers run on those, or on those if they can.
     fn prefer_cheap(&mut self, random: &mut Random) {
+        self.add_preemptible_types();
+        self.arrivals = Arrivals::drawn(self);
+        if let Arrivals::Trace(jobs) = &mut self.arrivals {
+            for job in jobs {
+                job.preemptible = match random.below(100) {
+                    0..25 => Preemptible::Only,
+                    25..60 => Preemptible::Prefer,
+                    _ => Preemptible::Never,
+                };
+            }
+        }
+    }
+
+    /// Adds a preemptible type for each that there is, at a third of its price.
+    pub(crate) fn add_preemptible_types(&mut self) {
         let mut types = self.config.pool.types.clone();
         for usual in self.config.pool.types.clone() {
             let mut cheap = usual;
@@ -401,12 +416,6 @@ impl Scenario {
         }
         self.config.scheduler.types.clone_from(&types);
         self.config.pool.types = types;
-        self.arrivals = Arrivals::drawn(self);
-        if let Arrivals::Trace(jobs) = &mut self.arrivals {
-            for job in jobs {
-                job.preemptible = random.percent(40);
-            }
-        }
     }
 }
 

@@ -62,7 +62,7 @@ pub struct TraceError {
 /// | `duration` | how long each runs: `90s`, `5m`, `1h30m`, or a number of seconds |
 /// | `priority` | 1 to 1000 |
 /// | `scratch` | disk space of each, with a unit; may be missing or empty: none |
-/// | `preemptible` | `true` for preemptible machines; may be missing or empty: `false` |
+/// | `preemptible` | `true` for preemptible machines, `prefer` for those while they are to be had; may be missing or empty: `false` |
 /// | `supervisor` | `true` for containers that mostly wait for others; may be missing or empty: `false` |
 ///
 /// The columns may come in any order, and so may the lines: the result is in the order of the
@@ -218,7 +218,7 @@ impl<'t> Table<'t> {
         let most = MAX_PRIORITY.unsigned_abs();
         let priority = self.field(row, "priority", |text| value::whole(text, 1, most));
         let scratch = self.field(row, "scratch", value::size);
-        let preemptible = self.field(row, "preemptible", value::boolean);
+        let preemptible = self.field(row, "preemptible", value::preemptible);
         let supervisor = self.field(row, "supervisor", value::boolean);
         if let Some(time) = time {
             self.check_kind(row, time);

@@ -3,6 +3,7 @@
 mod checks;
 mod dispatcher;
 mod hosts;
+mod kinds;
 mod leading;
 mod line;
 mod misfortune;
@@ -242,6 +243,8 @@ pub(crate) struct World {
     list_asked_at: Instant,
     /// The life whose hearing is noted: the last that began to act.
     hearer: u32,
+    /// What containers have lost with machines that may be taken away.
+    losses: kinds::Losses,
     /// What stays on the disks of instances that may come back.
     disks: BTreeMap<InstanceId, Runner>,
 }
@@ -318,6 +321,7 @@ impl World {
             cuts: Vec::new(),
             list_asked_at: now,
             hearer: 0,
+            losses: kinds::Losses::default(),
             disks: BTreeMap::new(),
             config,
             random,
@@ -460,7 +464,7 @@ impl World {
             vcpus: job.vcpus,
             ram: job.ram,
             scratch: job.scratch,
-            preemptible: job.preemptible.into(),
+            preemptible: job.preemptible,
             ..ResourceRequest::default()
         };
         self.controller.submit(Container {

@@ -1,3 +1,5 @@
+use longshore_types::Preemptible;
+
 use super::*;
 
 const HEAD: &str = "time,count,vcpus,ram,duration,priority\n";
@@ -53,8 +55,20 @@ fn what_spreadsheets_do_to_a_table_is_understood() {
                  500,0,\"2\", 512MiB,1,5m,true,10GB,TRUE\r\n  \r\n  # note\r\n500,0,1,512MiB,1,5m,,,\r\n";
     let jobs = parse_trace(table).unwrap();
     assert_eq!(jobs.len(), 3);
-    assert!(jobs[0].supervisor && jobs[0].preemptible && !jobs[2].supervisor);
+    assert!(jobs[0].supervisor && !jobs[2].supervisor);
+    assert_eq!(jobs[0].preemptible, Preemptible::Only);
+    assert_eq!(jobs[2].preemptible, Preemptible::Never);
     assert_eq!(jobs[0].scratch, "10GB".parse().unwrap());
+}
+
+#[test]
+fn preemptible_machines_may_be_preferred() {
+    let head = HEAD.trim_end();
+    let table = |value| format!("{head},preemptible\n0,1,1,1GiB,5m,500,{value}\n");
+    let jobs = parse_trace(&table("Prefer")).unwrap();
+    assert_eq!(jobs[0].preemptible, Preemptible::Prefer);
+    let problem = "none of true, false and prefer";
+    refused(&table("maybe"), (2, 19), &["preemptible", problem]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_types::{ByteSize, Timestamp, parse_duration};
+use longshore_types::{ByteSize, Preemptible, Timestamp, parse_duration};
 
 use super::TIME_MAX;
 
@@ -107,6 +107,15 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "false" | "" => Ok(false),
         _ => Err(format!("{} is neither true nor false", quoted(text))),
     }
+}
+
+/// Nothing is false.
+pub(super) fn preemptible(text: &str) -> Result<Preemptible, String> {
+    if text.is_empty() {
+        return Ok(Preemptible::Never);
+    }
+    let preemptible = text.to_ascii_lowercase().parse();
+    preemptible.map_err(|_| format!("{} is none of true, false and prefer", quoted(text)))
 }
 
 fn quoted(text: &str) -> String {

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use longshore_fakecloud::FakeInstance;
-use longshore_types::{
-    ByteSize, ContainerState, ContainerUuid, InstanceId, InstanceType, Instant, Resources,
-};
+use longshore_types::{ByteSize, ContainerState, ContainerUuid, InstanceId, Instant, Resources};
 
 use super::{Event, World};
 use crate::Rule;
@@ -189,12 +187,7 @@ impl World {
         if ran && self.shape == ControllerShape::Bare {
             return;
         }
-        let granted = self.granted(uuid);
-        let preemptible = self.job(uuid).is_some_and(|job| job.preemptible);
-        let types = &self.config.pool.types;
-        let fits =
-            |t: &InstanceType| t.preemptible == preemptible && granted.fits_in(&t.resources());
-        if types.iter().any(fits) {
+        if self.is_satisfiable(uuid) {
             let what = format!("{uuid}: {error}");
             self.witness
                 .find(Rule::CancelledWrongly, &[uuid.to_string()], what);
@@ -205,7 +198,7 @@ impl World {
 
     /// What the configuration sets aside for a container: what it asks for, the reserve, the
     /// buffers, and of the sum five in a hundred for the machine's kernel.
-    fn granted(&self, uuid: ContainerUuid) -> Resources {
+    pub(super) fn granted(&self, uuid: ContainerUuid) -> Resources {
         const MIB: u64 = 1 << 20;
         let settings = &self.config.scheduler;
         let mut granted = self.needs(uuid);

@@ -98,6 +98,7 @@ impl World {
                 }
                 self.witness
                     .process_started(uuid, attempt, id, needs, capacity, now);
+                self.judge_kind(id, uuid, sent_by);
                 let due = Event::ProcessDue(id.clone(), uuid, attempt);
                 self.schedule_at(ends_at, due);
                 StartOutcome::Started

@@ -236,6 +236,9 @@ impl World {
         for (uuid, attempt) in machine.runner.processes() {
             let lost = ExitCause::InstanceLost;
             self.witness.process_ended(uuid, attempt, &lost);
+            if !machine.comes_back {
+                self.note_loss(id, uuid);
+            }
             self.tell(Happening::ProcessEnded(About::on(id, uuid, attempt), lost));
         }
         self.witness.instance_gone(id);

@@ -2,7 +2,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use longshore_sim::{Arrivals, FaultKind, Faults, Job, Outcome, Scenario, run};
-use longshore_types::ByteSize;
+use longshore_types::{ByteSize, Preemptible};
 
 use super::keys::{self, Keys};
 use super::*;
@@ -207,7 +207,8 @@ fn crowded() -> Scenario {
 fn preemptible() -> Scenario {
     let mut scenario = burst(4);
     if let Arrivals::Trace(jobs) = &mut scenario.arrivals {
-        jobs.iter_mut().for_each(|job| job.preemptible = true);
+        jobs.iter_mut()
+            .for_each(|job| job.preemptible = Preemptible::Only);
     }
     scenario
 }

@@ -94,7 +94,12 @@ impl World {
         self.fault(kind, About::instance(id));
         self.trouble(id);
         let misfortune = match kind {
-            FaultKind::Reappears => Misfortune::ComeBack(self.random.seconds(200, 1_800)),
+            FaultKind::Reappears => {
+                if let Some(machine) = self.machines.get_mut(id) {
+                    machine.comes_back = true;
+                }
+                Misfortune::ComeBack(self.random.seconds(200, 1_800))
+            }
             FaultKind::Interrupted => {
                 Misfortune::Interrupt(self.random.percent(50).then_some(Duration::from_secs(120)))
             }
