@@ -14,7 +14,7 @@ use crate::lock::{self, Holder};
 use crate::remains::Remains;
 use crate::spool::{self, Entry};
 use crate::system::sync_directory;
-use crate::{complain, tree};
+use crate::{ahead, complain, tree};
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How many marks are kept, and for how long; more of them as long as a start of their attempt
@@ -139,7 +139,7 @@ fn empty_trash(directory: &RunDirectory) {
     }
 }
 
-/// Whether it is time to look for old marks. Whoever is told so has to [do it](sweep_marks): others
+/// Whether it is time to look for what is old. Whoever is told so has to [do it](sweep): others
 /// are told that it is not.
 pub(crate) fn take_turn_to_sweep(directory: &RunDirectory) -> bool {
     let file = OpenOptions::new()
@@ -161,8 +161,13 @@ pub(crate) fn take_turn_to_sweep(directory: &RunDirectory) -> bool {
     is_due && file.set_modified(SystemTime::now()).is_ok()
 }
 
-/// Deletes marks that are too old, or too many.
-pub(crate) fn sweep_marks(directory: &RunDirectory) -> Result<()> {
+/// Deletes marks that are too old, or too many, and what was made ahead by processes that are gone.
+pub(crate) fn sweep(directory: &RunDirectory) -> Result<()> {
+    let marks = sweep_marks(directory);
+    ahead::sweep(directory).and(marks)
+}
+
+fn sweep_marks(directory: &RunDirectory) -> Result<()> {
     let path = directory.marks();
     let now = SystemTime::now();
     let mut count = 0_usize;

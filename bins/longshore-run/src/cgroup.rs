@@ -48,26 +48,29 @@ pub(crate) struct Made {
 #[derive(Debug)]
 pub(crate) struct Plan {
     home: Home,
+    supervisor: u32,
     paths: Vec<PathBuf>,
     others: Vec<PathBuf>,
 }
 
 impl Plan {
-    /// The plan for an attempt; none if its engine takes no groups.
-    pub(crate) fn of(entry: &Entry, document: &StartDocument) -> Option<Self> {
-        Self::with(entry, document, place::known_places)
+    /// The plan for an attempt with the supervisor of this process id; none if its engine takes no
+    /// groups.
+    pub(crate) fn of(entry: &Entry, document: &StartDocument, supervisor: u32) -> Option<Self> {
+        Self::with(entry, document, supervisor, place::known_places)
     }
 
     fn with(
         entry: &Entry,
         document: &StartDocument,
+        supervisor: u32,
         places: impl FnOnce(Home, &[&'static str]) -> Vec<PathBuf>,
     ) -> Option<Self> {
         let home = match Engine::of_document(entry, document) {
             None => Home::Own,
             Some(engine) => engine.takes_groups().then_some(Home::Root)?,
         };
-        let name = format!("{}{}", prefix(entry), std::process::id());
+        let name = format!("{}{supervisor}", prefix(entry));
         let places = places(home, &controllers(document));
         let paths: Vec<PathBuf> = places.iter().map(|place| place.join(&name)).collect();
         let others = match home {
@@ -78,6 +81,7 @@ impl Plan {
         let others = others.filter(|path| !paths.contains(path)).collect();
         Some(Self {
             home,
+            supervisor,
             paths,
             others,
         })
@@ -95,7 +99,7 @@ impl Plan {
             && (document.ram.is_none() || made.limits.ram.is_whole())
             && (document.vcpus.is_none() || made.limits.vcpus.is_whole());
         if !whole
-            && let Some(anew) = Self::with(entry, document, place::places)
+            && let Some(anew) = Self::with(entry, document, self.supervisor, place::places)
             && anew.paths != self.paths
         {
             // What was known of this machine is not so any more.

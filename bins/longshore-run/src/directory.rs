@@ -43,7 +43,7 @@ impl RunDirectory {
             .with_context(|| format!("cannot use {}", path.display()))?;
         check(&root)?;
         let directory = Self { root };
-        for name in ["lock", "spool", "mark", "trash"] {
+        for name in ["lock", "spool", "blank", "mark", "trash"] {
             let path = directory.root.join(name);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => sync_directory(&directory.root)?,
@@ -70,6 +70,11 @@ impl RunDirectory {
 
     pub(crate) fn spool(&self) -> PathBuf {
         self.root.join("spool")
+    }
+
+    /// Where entries are made ahead.
+    pub(crate) fn blanks(&self) -> PathBuf {
+        self.root.join("blank")
     }
 
     pub(crate) fn marks(&self) -> PathBuf {

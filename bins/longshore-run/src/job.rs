@@ -21,7 +21,7 @@ use crate::cgroup::Cgroup;
 use crate::gate::Gate;
 use crate::rlimit::Rlimits;
 use crate::spool::Entry;
-use crate::system::{fork, fork_into, own_mounts, reset_signals};
+use crate::system::{fork, fork_into, own_mounts};
 
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -272,7 +272,6 @@ fn prepare(parent: Pid, frame: &Frame<'_>, rlimits: &Rlimits) -> std::io::Result
     }
     umask(Mode::from_bits_truncate(0o022));
     rlimits.set()?;
-    reset_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
 }
@@ -374,7 +373,7 @@ mod tests {
         let uuid = "zzzzz-dz642-000000000000001".parse().unwrap();
         let entry = directory.entry(uuid, Attempt(1));
         let lock = directory.lock(std::time::Duration::ZERO).unwrap();
-        entry.create(None, &lock).unwrap();
+        entry.create(None, None, &lock).unwrap();
         let witness = folder.path().join("witness");
         let mut document =
             StartDocument::new(vec!["touch".into(), witness.to_str().unwrap().into()]);

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use longshore_runner_api::StartReply;
 use longshore_types::Attempt;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{AT_FDCWD, FcntlArg, RenameFlags, fcntl, renameat2};
 use nix::unistd::Pid;
 
 const SHARED_BYTE: libc::off_t = 0;
@@ -65,6 +65,25 @@ impl Lock {
         bail!("{} changes all the time", path.display())
     }
 
+    /// Gives the file another name; none if there is a file of that name.
+    pub(crate) fn named(self, path: &Path) -> Option<Self> {
+        let (from, to) = (&self.path, path);
+        if renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE).is_err() {
+            self.delete();
+            return None;
+        }
+        let path = path.to_owned();
+        Some(Self { path, ..self })
+    }
+
+    /// The same lock, for a process that has inherited it, with the name that it has by now.
+    pub(crate) fn shared_as(&self, path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: self.file.try_clone()?,
+        })
+    }
+
     /// Says that this process is the supervisor.
     pub(crate) fn mark_supervisor(&self) -> Result<SupervisorMark> {
         let file = open(&self.path)?;
@@ -81,7 +100,7 @@ impl Lock {
 
     /// Empties the file: its lock is held, by whom is not said yet.
     pub(crate) fn clear(&self) -> std::io::Result<()> {
-        self.file.set_len(0)
+        self.set_len(0)
     }
 
     /// Says in the file who holds the lock. Every call wakes those who watch the file.
@@ -89,7 +108,15 @@ impl Lock {
         let mut line = serde_json::to_vec(content)?;
         line.push(b'\n');
         self.file.write_all_at(&line, 0)?;
-        self.file.set_len(line.len() as u64)
+        self.set_len(line.len() as u64)
+    }
+
+    /// A length that the file has already is to file systems a change all the same, which may wait.
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        match self.file.metadata()?.len() == len {
+            true => Ok(()),
+            false => self.file.set_len(len),
+        }
     }
 
     /// Deletes the file, which only the holder of its lock may do.

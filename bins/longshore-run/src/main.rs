@@ -20,9 +20,10 @@
 //! start command ── forks ── A supervisor ── forks ── B reaper ── forks ── C the job ── …
 //! ```
 //!
-//! The watch stream forks A itself, ahead of the request where it has the time; its end leaves A
-//! alone. While A writes the entry to disk B makes the groups and C, which waits at a gate that only
-//! A can open: for the command to be run at once when the disk has it.
+//! The watch stream forks A itself. Where it has the time it does so ahead of the request, and A makes
+//! [what it can](ahead): its lock file, its entry, and B. The end of the stream leaves an A with a
+//! container alone. While A writes the entry to disk B makes the groups and C, which waits at a gate
+//! that only A can open: for the command to be run at once when the disk has it.
 //!
 //! A and B bear the container's own part of its UUID as their name (`ps -o comm`). Both are
 //! subreapers: whatever the job leaves behind becomes a child of B, and of A once B is gone. When
@@ -43,8 +44,9 @@
 //! | `lock/directory` | the directory lock | nothing |
 //! | `lock/UUID.lock` | held as long as anything of the container may run | its supervisor; a report, if nobody holds it |
 //! | `spool/UUID/N/` | attempt N: `state` (lines of JSON, the result last), `stdout`, `stderr`, `work/`, `engine` (what a container engine complained of), `variables` (of its container, until that is made) | an acknowledgement |
+//! | `blank/PID/`, `blank/PID.lock` | an entry and a lock file that process PID has made ahead | that process, which renames them or removes them; a sweep, if nobody holds the lock |
 //! | `mark/UUID` | a symbolic link whose target is the newest attempt that was acknowledged, or killed before it came | age, number (looked for every ten minutes) |
-//! | `swept` | empty; written when old marks were last looked for | nothing |
+//! | `swept` | empty; written when what is old was last looked for | nothing |
 //! | `trash/` | entries that are being removed | the acknowledgement, or one that comes a minute later |
 //! | `guard/` | when to power the machine off, when a command last came, the guard's lock | nothing |
 //! | `broken` | why the machine should get no more work | the operator |
@@ -55,14 +57,16 @@
 //! fork by A, B, C and every descendant of the job that keeps the descriptor; byte 1 carries a
 //! POSIX lock of A alone. Both can be asked for without being taken, and the answer for byte 1
 //! names A's process id, so that no process id is ever believed that was merely written down.
-//! Lock files are written in place and never renamed; who deletes one holds its lock, and who
-//! takes the lock checks afterwards that the file still has its name.
+//! A lock file gets its name once, when it is made or, with its lock held, from a blank if no file has
+//! that name. It is written in place; who deletes it holds its lock, and who takes the lock checks
+//! afterwards that the file still has its name.
 //!
 //! # What is synchronised to disk, and for which promise
 //!
 //! | when | what | promise |
 //! |---|---|---|
-//! | before the gate is opened | `state`, just made, and so with its name and its new directories | an attempt that may have run is never run again, also after a power failure |
+//! | before the gate is opened | the directory `spool/UUID`, in which the entry has just got its name | an attempt that may have run is never run again, also after a power failure |
+//! | before a blank is waited with | its `state`, which nobody waits for | none: the result is written faster into room that the disk has given already |
 //! | after the end, before the lock is released | `stdout` and `stderr` unless empty; `state` | a result that was reported is not lost |
 //! | before an acknowledged entry is removed | the directory `mark` | as the first |
 //!
@@ -72,13 +76,17 @@
 //!
 //! A job costs six files or directories beside its lock file, three calls that wait for the disk
 //! (one of them, that of the acknowledgement, while nobody waits for it), three forks when it is
-//! started over a watch stream, of which one is made ahead (four by a command), and no listing of
-//! anything that grows. The last two, and the control groups, are made while the disk writes. It is
+//! started over a watch stream (four by a command), and no listing of anything that grows. All files
+//! but a directory and two of the forks are made ahead where the stream had the time, with a fourth
+//! call that waits for the disk. The job's own process, and the control groups, are made while the
+//! disk writes. It is
 //! born in its control group, because moving it there afterwards would take the kernel
 //! milliseconds, and has one only in the hierarchies that limit something.
 
 mod acknowledge;
+mod ahead;
 mod arguments;
+
 mod cgroup;
 mod directory;
 mod engine;
@@ -106,12 +114,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::acknowledge::{sweep_marks, take_turn_to_sweep};
+use crate::acknowledge::{sweep, take_turn_to_sweep};
 use crate::arguments::Command;
 use crate::directory::RunDirectory;
 
 fn main() -> ExitCode {
     system::close_inherited();
+    system::reset_signals();
     let command = match arguments::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(why) => {
@@ -155,10 +164,10 @@ fn run_in(directory: &RunDirectory, command: Command) -> Result<u8> {
             let code = report::report(directory, &options);
             if !options.acks.is_empty()
                 && take_turn_to_sweep(directory)
-                && let Err(error) = sweep_marks(directory)
+                && let Err(error) = sweep(directory)
             {
                 // The report was given all the same.
-                complain(&format!("cannot look for old marks: {error:#}"));
+                complain(&format!("cannot look for what is old: {error:#}"));
             }
             code
         }

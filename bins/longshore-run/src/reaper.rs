@@ -54,6 +54,8 @@ pub(crate) enum Message {
     Removed,
     /// Its engine does not say how the job ended.
     Unseen,
+    /// No process is left of the job; its groups still are.
+    NoneRuns,
     /// Nothing is left of the job, and B goes.
     AllEnded,
 }
@@ -345,6 +347,9 @@ impl Reaper<'_> {
         let signals = self.signals;
         let cgroup = self.cgroup.take();
         end_all(signals, cgroup.as_ref(), || self.reap());
+        if removed {
+            self.tell(&Message::NoneRuns);
+        }
         cgroup.is_none_or(|cgroup| cgroup.end(Duration::from_secs(1))) && removed
     }
 

@@ -12,13 +12,17 @@ use longshore_runner_api::command::OutputStream;
 use longshore_types::{Attempt, ByteSize, ContainerUuid, Exit, Timestamp, Written};
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::Blank;
 use crate::directory::{DirectoryLock, RunDirectory};
 use crate::engine::Engine;
 use crate::output::Text;
+use crate::system::sync_directory;
 use crate::tree;
 
 /// The file that all is noted in.
 const STATE: &str = "state";
+/// The directory that a job runs in if it names none.
+const WORK: &str = "work";
 /// The longest state that is read.
 const MAX_STATE: u64 = 64 << 10;
 /// How long a state usually is at most: so much is read at once.
@@ -77,7 +81,7 @@ impl Entry {
     }
 
     pub(crate) fn work_directory(&self) -> PathBuf {
-        self.path.join("work")
+        self.path.join(WORK)
     }
 
     pub(crate) fn output(&self, stream: OutputStream) -> PathBuf {
@@ -89,35 +93,29 @@ impl Entry {
     }
 
     /// Makes the entry with all that a job needs, so that a full disk shows before the start, and
-    /// remembers where its control groups are to be.
-    pub(crate) fn create(&self, groups: Option<Vec<PathBuf>>, _lock: &DirectoryLock) -> Result<()> {
-        let directory = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        let container = self.container_directory();
-        match directory(container) {
+    /// remembers where its control groups are to be. Its files may be there already, in a blank.
+    pub(crate) fn create(
+        &self,
+        blank: Option<&Blank>,
+        groups: Option<Vec<PathBuf>>,
+        _lock: &DirectoryLock,
+    ) -> Result<()> {
+        let made = match make_directory(self.container_directory()) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            _ => directory(&self.path),
-        }
-        .and_then(|()| directory(&self.work_directory()))
-        .and_then(|()| {
-            for stream in OutputStream::ALL {
-                self.open_output(stream)?;
-            }
-            match groups {
-                Some(groups) => self.note_cgroups(&groups),
-                None => self.open_state().map(drop),
-            }
-        })
-        .with_context(|| format!("cannot create {}", self.path.display()))
+            _ if blank.is_some_and(|blank| blank.become_entry(&self.path)) => Ok(()),
+            _ => make_files(&self.path).map(drop),
+        };
+        made.and_then(|()| groups.map_or(Ok(()), |groups| self.note_cgroups(&groups)))
+            .with_context(|| format!("cannot create {}", self.path.display()))
     }
 
     /// Makes the entry survive a power failure.
     ///
-    /// One write to disk, that of `state`, which was just made: with a new file the file systems of
-    /// Linux (ext4, XFS, btrfs, F2FS) write its name and those of the new directories above it.
-    /// Writing the directories one by one would wait for the disk two times more.
+    /// One write to disk, that of the directory in which the entry has just got its name: with it
+    /// the file systems of Linux (ext4, XFS, btrfs, F2FS) write the name of that directory, too, where
+    /// it is new. What is in the entry so far is of no use after a power failure.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.open_state()
-            .and_then(|state| state.sync_all())
+        sync_directory(self.container_directory())
             .with_context(|| format!("cannot write {} to disk", self.path.display()))
     }
 
@@ -128,12 +126,7 @@ impl Entry {
     }
 
     pub(crate) fn open_output(&self, stream: OutputStream) -> std::io::Result<File> {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(self.output(stream))
+        open_output(&self.output(stream))
     }
 
     /// How much was written to a stream of which so much is kept, and what of it is there.
@@ -263,7 +256,7 @@ impl Entry {
     fn note(&self, note: &Note) -> std::io::Result<File> {
         let mut line = serde_json::to_vec(note)?;
         line.push(b'\n');
-        let file = self.open_state()?;
+        let file = open_state(&self.path)?;
         let mut bytes = Vec::with_capacity(USUAL_STATE);
         (&file).take(MAX_STATE).read_to_end(&mut bytes)?;
         let end = complete(&bytes);
@@ -274,20 +267,51 @@ impl Entry {
         Ok(file)
     }
 
-    fn open_state(&self) -> std::io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(self.path.join(STATE))
-    }
-
     fn container_directory(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
+}
+
+/// Makes the directory of an entry, with all that a job needs, and gives its `state`.
+fn make_files(path: &Path) -> std::io::Result<File> {
+    make_directory(path)?;
+    make_directory(&path.join(WORK))?;
+    for stream in OutputStream::ALL {
+        open_output(&path.join(stream.as_str()))?;
+    }
+    open_state(path)
+}
+
+/// The same for an entry of no attempt yet. The disk has given its `state` room, so that writing the
+/// result takes less.
+pub(crate) fn make_blank(path: &Path) -> std::io::Result<()> {
+    let state = make_files(path)?;
+    state.write_all_at(b"\n", 0)?;
+    state.sync_data()
+}
+
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+fn open_output(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+fn open_state(entry: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(entry.join(STATE))
 }
 
 /// How many bytes are complete lines.

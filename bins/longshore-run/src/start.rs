@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::ForkResult;
 
+use crate::ahead::Ahead;
 use crate::cgroup::Plan;
 use crate::directory::RunDirectory;
 use crate::lock::{self, Holder, Lock};
@@ -36,7 +37,8 @@ enum Claimed {
 /// Starts an attempt from the document on standard input; the exit code, or why not.
 pub(crate) fn start(directory: &RunDirectory, uuid: ContainerUuid, attempt: Attempt) -> Result<u8> {
     let bytes = read_bounded(DOCUMENT_PATIENCE).context("cannot read the start document")?;
-    let Some(claim) = claim_document(directory, uuid, attempt, &bytes)? else {
+    let Some(claim) = claim_document(directory, uuid, attempt, &bytes, &mut Ahead::default())?
+    else {
         return Ok(known_attempt());
     };
     let reply = launch(&claim).inspect_err(|error| give_up(directory, &claim, error))?;
@@ -50,19 +52,22 @@ pub(crate) fn start(directory: &RunDirectory, uuid: ContainerUuid, attempt: Atte
 /// Becomes the supervisor of an attempt; says so on standard error with [`READY`]. The exit code,
 /// after the attempt or when there is nothing to supervise.
 ///
-/// The same as [`start`] in a process that may stay: one process less.
+/// The same as [`start`] in a process that may stay, and may have made something ahead.
 pub(crate) fn supervise(
     directory: &RunDirectory,
     uuid: ContainerUuid,
     attempt: Attempt,
     bytes: &[u8],
+    mut ahead: Ahead,
 ) -> Result<u8> {
-    let Some(claim) = claim_document(directory, uuid, attempt, bytes)? else {
+    let Some(claim) = claim_document(directory, uuid, attempt, bytes, &mut ahead)? else {
         return Ok(known_attempt());
     };
     let ready = std::io::stderr().as_fd().try_clone_to_owned();
-    let ready = ready.context("cannot keep standard error");
-    match ready.and_then(|ready| supervisor::set_up(&claim, PipeWriter::from(ready))) {
+    let ready = ready
+        .context("cannot keep standard error")
+        .map(PipeWriter::from);
+    match ready.and_then(|ready| supervisor::set_up(&claim, ready, ahead.reaper)) {
         Ok(supervision) => supervision.run(),
         Err(error) => {
             give_up(directory, &claim, &error);
@@ -78,11 +83,12 @@ fn claim_document(
     uuid: ContainerUuid,
     attempt: Attempt,
     bytes: &[u8],
+    ahead: &mut Ahead,
 ) -> Result<Option<Claim>> {
     let document = StartDocument::from_json(bytes)?;
     let entry = directory.entry(uuid, attempt);
-    let groups = Plan::of(&entry, &document);
-    match claim(directory, &entry, groups.as_ref()) {
+    let groups = Plan::of(&entry, &document, std::process::id());
+    match claim(directory, &entry, groups.as_ref(), ahead) {
         Ok(Claimed::Ours(lock)) => Ok(Some(Claim {
             entry,
             lock,
@@ -114,7 +120,12 @@ fn give_up(directory: &RunDirectory, claim: &Claim, error: &anyhow::Error) {
     claim.lock.delete();
 }
 
-fn claim(directory: &RunDirectory, entry: &Entry, groups: Option<&Plan>) -> Result<Claimed> {
+fn claim(
+    directory: &RunDirectory,
+    entry: &Entry,
+    groups: Option<&Plan>,
+    ahead: &mut Ahead,
+) -> Result<Claimed> {
     let (uuid, attempt) = (entry.uuid, entry.attempt);
     // Before the lock is taken, since an engine takes its time.
     let over = end_older(directory, uuid)?;
@@ -124,7 +135,8 @@ fn claim(directory: &RunDirectory, entry: &Entry, groups: Option<&Plan>) -> Resu
     {
         return Ok(Claimed::Known(newest));
     }
-    let Some(lock) = Lock::take(&directory.lock_file(uuid))? else {
+    let path = directory.lock_file(uuid);
+    let Some(lock) = ahead.take_lock(&path)? else {
         bail!("an older attempt of {uuid} still runs; attempt {attempt} was not started");
     };
     if let Some(older) = spool::newest_entry(directory, uuid)?
@@ -136,7 +148,13 @@ fn claim(directory: &RunDirectory, entry: &Entry, groups: Option<&Plan>) -> Resu
     let made = lock
         .clear()
         .context("cannot empty the lock file")
-        .and_then(|()| entry.create(groups.map(Plan::paths), &directory_lock));
+        .and_then(|()| {
+            entry.create(
+                ahead.blank.as_ref(),
+                groups.map(Plan::paths),
+                &directory_lock,
+            )
+        });
     if let Err(error) = made {
         entry.discard();
         lock.delete();
@@ -175,7 +193,7 @@ fn launch(claim: &Claim) -> Result<StartReply> {
     match fork().context("cannot fork")? {
         ForkResult::Child => {
             drop(read);
-            let code = match supervisor::set_up(claim, write) {
+            let code = match supervisor::set_up(claim, write, None) {
                 Ok(supervision) => {
                     supervision.run();
                     0

@@ -22,12 +22,12 @@ use longshore_types::{Attempt, ContainerReport, ContainerUuid, ReportedState};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::acknowledge::{acknowledge, sweep_marks, take_turn_to_sweep};
+use crate::acknowledge::{acknowledge, sweep, take_turn_to_sweep};
+use crate::ahead::Ahead;
 use crate::cgroup;
 use crate::directory::RunDirectory;
 use crate::report::Looks;
 use crate::scan::{Look, Survey, end_left};
-use crate::supervisor::READY;
 use crate::system::{wait_any, wait_for};
 use crate::watch::{Changes, Watch};
 use crate::{complain, kill, say, start};
@@ -41,6 +41,8 @@ const MAX_REPORTS: usize = 8;
 /// How long after its supervisor is ready a job may take to run, before a report is made only to say
 /// that it is being started: whoever had it started knows that.
 const START_PATIENCE: Duration = Duration::from_millis(50);
+/// The same for a report only to say that it runs: one that has ended by then is told of once.
+const RUN_PATIENCE: Duration = Duration::from_millis(5);
 /// How long an engine that did not do what it was asked to is not asked again.
 const ENGINE_PAUSE: Duration = Duration::from_secs(10);
 /// The exit code of a command that a signal has ended is this and the signal's number, as a shell
@@ -89,7 +91,8 @@ struct Stream<'a> {
     has_looked: bool,
     /// Whether anything may be news to those who wait for a report.
     may_be_news: bool,
-    /// What was started from here and does not run yet, and until when that is no news.
+    /// What was started from here and of which nobody has been told yet, and when its supervisor
+    /// was ready.
     beginning: BTreeMap<ContainerUuid, Instant>,
     beat_at: Instant,
     heard_at: Instant,
@@ -143,15 +146,15 @@ impl<'a> Stream<'a> {
         if ready.nobody_listens {
             return Ok(false);
         }
-        let now = Instant::now();
         self.reap();
-        self.take_note(ready.changes, now);
         let asked = may_ask && ready.others.last().copied().unwrap_or(false);
         for (i, ready) in ready.others.iter().enumerate().rev() {
             if *ready && i < self.children.len() {
                 self.hear_child(i)?;
             }
         }
+        // After that: what a supervisor does changes something once it has said that it is one.
+        self.take_note(ready.changes, Instant::now());
         if asked && !self.read()? {
             return Ok(false);
         }
@@ -268,7 +271,7 @@ impl<'a> Stream<'a> {
         }
         let directory = self.directory;
         self.delegate(id, task, || {
-            start::supervise(directory, uuid, attempt, document)
+            start::supervise(directory, uuid, attempt, document, Ahead::default())
         })
     }
 
@@ -371,15 +374,15 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Has a child look for old marks from time to time, for which nobody has to wait.
+    /// Has a child look for what is old from time to time, for which nobody has to wait.
     fn sweep(&mut self) {
         let directory = self.directory;
         if !take_turn_to_sweep(directory) {
             return;
         }
-        match child(|| sweep_marks(directory).map(|()| 0)) {
+        match child(|| sweep(directory).map(|()| 0)) {
             Ok(forked) => self.children.push(Child::new(0, forked, Task::Sweep)),
-            Err(error) => complain(&format!("cannot look for old marks: {error:#}")),
+            Err(error) => complain(&format!("cannot look for what is old: {error:#}")),
         }
     }
 
@@ -391,20 +394,18 @@ impl<'a> Stream<'a> {
     /// It has become a supervisor, or has ended.
     fn end_of_start(&mut self, child: &Child, uuid: ContainerUuid) -> Result<()> {
         let now = Instant::now();
-        self.looks.plan(Look::Container(uuid), now);
-        let complaint = child.said.strip_suffix(READY);
-        // A line of its own.
-        let is_ready = complaint.is_some_and(|before| before.last().is_none_or(|b| *b == b'\n'));
-        if !is_ready {
+        if !child.is_ready() {
+            self.looks.plan(Look::Container(uuid), now);
             return self.end_of_command(child);
         }
         // It may have ended by now.
         if self.ended.remove(&child.process).is_none() {
             self.supervisors.insert(child.process);
         }
-        let until = now + START_PATIENCE;
-        self.beginning.insert(uuid, until);
-        self.looks.plan(Look::Container(uuid), until);
+        self.beginning.insert(uuid, now);
+        for patience in [RUN_PATIENCE, START_PATIENCE] {
+            self.looks.plan(Look::Container(uuid), now + patience);
+        }
         self.done(child.id, 0, String::new())
     }
 
@@ -522,12 +523,10 @@ impl<'a> Stream<'a> {
         now: Instant,
     ) -> bool {
         let found = self.survey.found(uuid);
-        let begins = found.is_some_and(|found| {
-            matches!(found.state, ReportedState::Running { started_at: None })
-        });
-        let known = self.beginning.get(&uuid).is_some_and(|until| now < *until);
         let has_changed = found != before;
-        if begins && known {
+        let began = self.beginning.get(&uuid);
+        let since = began.map(|began| now.saturating_duration_since(*began));
+        if since.is_some_and(|since| is_too_new(found, since)) {
             return false;
         }
         let was_held_back = self.beginning.remove(&uuid).is_some();
@@ -582,9 +581,48 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// Whether it is told later, so long after its supervisor was ready.
+fn is_too_new(found: Option<&ContainerReport>, since: Duration) -> bool {
+    match found.map(|found| &found.state) {
+        Some(ReportedState::Running { started_at: None }) => since < START_PATIENCE,
+        Some(ReportedState::Running { .. }) => since < RUN_PATIENCE,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use longshore_types::{Exit, ExitCause, Timestamp};
+
     use super::*;
+
+    #[test]
+    fn that_something_runs_may_wait_and_that_it_has_ended_may_not() {
+        let runs = |started_at| ReportedState::Running { started_at };
+        let ended = ReportedState::Finished(Exit::unseen(ExitCause::Exited { code: 0 }));
+        for (state, patience) in [
+            (runs(None), START_PATIENCE),
+            (runs(Some(Timestamp(1))), RUN_PATIENCE),
+            (ended, Duration::ZERO),
+            (ReportedState::Stale, Duration::ZERO),
+        ] {
+            let uuid = "zzzzz-dz642-000000000000001".parse().unwrap();
+            let attempt = Attempt(1);
+            let found = ContainerReport {
+                uuid,
+                attempt,
+                state,
+            };
+            let waits = |since| is_too_new(Some(&found), since);
+            assert_eq!(
+                waits(Duration::ZERO),
+                patience > Duration::ZERO,
+                "{found:?}"
+            );
+            assert!(!waits(patience), "{found:?}");
+        }
+        assert!(!is_too_new(None, Duration::ZERO));
+    }
 
     #[test]
     fn the_status_of_a_child_is_never_taken_for_anothers() {

@@ -19,8 +19,11 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::{
+    ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getsid, setsid,
+};
 
+use crate::ahead;
 use crate::cgroup::{Cgroup, Plan, Shortage};
 use crate::engine::Engine;
 use crate::gate;
@@ -89,6 +92,8 @@ struct Supervisor<'a> {
     cut_at: Instant,
     /// Whether the engine has said that its container is gone.
     removed: bool,
+    /// Whether the reaper has said that no process is left but itself.
+    none_runs: bool,
     /// Whether the reaper has said that nothing is left but itself.
     all_ended: bool,
 }
@@ -107,12 +112,17 @@ pub(crate) struct Supervision<'a> {
     _mark: SupervisorMark,
 }
 
-/// Makes this process the supervisor. `ready` is told [`READY`] and closed, and only then the job
-/// may run; or it is told why there will be no supervisor, and nothing of one is left. From then on
-/// nothing of the starting process is left but the lock.
-pub(crate) fn set_up(claim: &Claim, ready: PipeWriter) -> Result<Supervision<'_>> {
+/// Makes this process the supervisor, with a reaper that was made ahead or another. `ready` is told
+/// [`READY`] and closed, and only then the job may run; or it is told why there will be no
+/// supervisor, and nothing of one is left. From then on nothing of the starting process is left but
+/// the lock.
+pub(crate) fn set_up(
+    claim: &Claim,
+    ready: PipeWriter,
+    ahead: Option<ahead::Reaper>,
+) -> Result<Supervision<'_>> {
     let mut ready = Some(ready);
-    let set_up = leave_all_behind(claim).and_then(|place| start(claim, place, &mut ready));
+    let set_up = leave_all_behind(claim).and_then(|place| start(claim, place, &mut ready, ahead));
     set_up.inspect_err(|error| {
         if let Some(mut ready) = ready {
             let _ = write!(ready, "{error:#}");
@@ -128,23 +138,41 @@ impl Supervision<'_> {
     }
 }
 
-/// Leaves everything of the starting process behind but the lock.
-fn leave_all_behind(claim: &Claim) -> Result<Place> {
-    setsid().context("cannot make a session")?;
+/// Leaves the session and the directory of the starting process behind; may be done again.
+pub(crate) fn detach() -> Result<()> {
+    if getsid(None)? != getpid() {
+        setsid().context("cannot make a session")?;
+    }
+    chdir("/")?;
+    umask(Mode::from_bits_truncate(0o077));
+    prctl::set_child_subreaper(true).context("cannot become a subreaper")
+}
+
+/// Leaves the standard streams of the starting process behind.
+pub(crate) fn leave_standard_streams() -> Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.context("cannot open /dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    chdir("/")?;
-    umask(Mode::from_bits_truncate(0o077));
-    call_yourself(claim.entry.uuid);
+    Ok(())
+}
+
+/// Has all signals wait, and gives what tells of those of a supervisor and of a reaper.
+pub(crate) fn take_signals() -> Result<SignalFd> {
     SigSet::all().thread_block()?;
     let mut wanted = SigSet::empty();
     wanted.extend([ASK_SIGNAL, NOW_SIGNAL, LEAVE_SIGNAL, Signal::SIGCHLD]);
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    let signals = SignalFd::with_flags(&wanted, flags)?;
-    prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
+    Ok(SignalFd::with_flags(&wanted, flags)?)
+}
+
+/// Leaves everything of the starting process behind but the lock.
+fn leave_all_behind(claim: &Claim) -> Result<Place> {
+    detach()?;
+    leave_standard_streams()?;
+    call_yourself(claim.entry.uuid);
+    let signals = take_signals()?;
     let mark = claim.lock.mark_supervisor()?;
     let content = StartReply {
         uuid: claim.entry.uuid,
@@ -167,31 +195,36 @@ fn start<'a>(
     claim: &'a Claim,
     place: Place,
     ready: &mut Option<PipeWriter>,
+    ahead: Option<ahead::Reaper>,
 ) -> Result<Supervision<'a>> {
     // If it cannot be noted the output is cut without a mark.
     let limit = claim.document.output_limit;
     if limit != DEFAULT_OUTPUT_LIMIT {
         let _ = claim.entry.note_output_limit(limit);
     }
-    let (socket, far) = UnixStream::pair()?;
-    let (gate, leave) = gate::gate().context("cannot make a pipe")?;
     let Place {
         content,
         signals,
         mark,
     } = place;
-    let reaper = match fork().context("cannot fork")? {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            // Only A may keep these open: their closing is how its end is noticed.
-            drop((socket, leave, mark, ready.take()));
-            if prctl::set_child_subreaper(true).is_ok() {
-                reaper::run(claim, far, &signals, gate);
+    let (reaper, socket, leave) = match ahead {
+        Some(reaper) => reaper.begin(),
+        None => {
+            let (socket, far) = UnixStream::pair()?;
+            let (gate, leave) = gate::gate().context("cannot make a pipe")?;
+            match fork().context("cannot fork")? {
+                ForkResult::Parent { child } => (child, socket, leave),
+                ForkResult::Child => {
+                    // Only A may keep these open: their closing is how its end is noticed.
+                    drop((socket, leave, mark, ready.take()));
+                    if prctl::set_child_subreaper(true).is_ok() {
+                        reaper::run(claim, far, &signals, gate);
+                    }
+                    std::process::exit(0)
+                }
             }
-            std::process::exit(0)
         }
     };
-    drop((far, gate));
     let mut supervisor = Supervisor::new(claim, content, signals, socket, reaper);
     let on_disk = supervisor.socket.set_nonblocking(true);
     let on_disk = on_disk
@@ -216,7 +249,7 @@ fn start<'a>(
 
 /// For people who look at what runs: the kernel keeps 15 bytes, which is the container's own part
 /// of its UUID.
-fn call_yourself(uuid: ContainerUuid) {
+pub(crate) fn call_yourself(uuid: ContainerUuid) {
     let own = uuid.as_str().rsplit('-').next().unwrap_or_default();
     if let Ok(name) = CString::new(own) {
         let _ = prctl::set_name(&name);
@@ -249,11 +282,12 @@ impl<'a> Supervisor<'a> {
             limits: None,
             cut_at: Instant::now() + OUTPUT_PERIOD,
             removed: false,
+            none_runs: false,
             all_ended: false,
         }
     }
 
-    /// Returns when the reaper has ended, or everything else has.
+    /// Returns when the reaper has ended, or no other process is left.
     fn watch(&mut self) {
         loop {
             let mut ready = [
@@ -266,7 +300,7 @@ impl<'a> Supervisor<'a> {
             self.handle_signals();
             let reaper_closed = self.read_messages();
             self.handle_time();
-            if self.all_ended {
+            if self.none_runs {
                 return;
             }
             if !self.reap() || reaper_closed {
@@ -403,6 +437,7 @@ impl<'a> Supervisor<'a> {
                 self.ended = Some(self.asked.take().unwrap_or(cause));
             }
             Message::Removed => self.removed = true,
+            Message::NoneRuns => self.none_runs = true,
             Message::AllEnded => self.all_ended = true,
             Message::Unseen => {
                 self.ended = Some(self.asked.take().unwrap_or(ExitCause::SupervisorLost))
@@ -446,9 +481,10 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Ends what the reaper has left, if it was ended itself, and records the result.
+    /// Ends what the reaper has left, if it was ended itself, and records the result, which counts
+    /// when the lock is released.
     fn finish(&mut self) {
-        if !self.all_ended {
+        if !self.none_runs {
             self.end_what_is_left();
         }
         self.cut_output();
@@ -464,9 +500,27 @@ impl<'a> Supervisor<'a> {
         };
         entry.note_written(&mut exit, limit);
         record(entry, &exit);
+        if self.none_runs && !self.reaper_is_done() {
+            self.end_what_is_left();
+        }
         self.claim.lock.delete();
         // The reaper, which has nothing left to do.
         self.end_all(None);
+    }
+
+    /// Waits until the reaper has removed the groups; `false` if it does not.
+    fn reaper_is_done(&mut self) -> bool {
+        let end = Instant::now() + REAPER_PATIENCE;
+        loop {
+            let closed = self.read_messages();
+            let left = end.saturating_duration_since(Instant::now());
+            if self.all_ended || closed || left.is_zero() {
+                return self.all_ended;
+            }
+            let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            let left = PollTimeout::try_from(left + Duration::from_millis(1));
+            let _ = poll(&mut ready, left.unwrap_or(PollTimeout::MAX));
+        }
     }
 
     fn end_what_is_left(&self) {

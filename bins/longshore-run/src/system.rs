@@ -160,9 +160,11 @@ impl Process {
     }
 }
 
-/// Gives every signal its default effect again; ignored ones would stay ignored over exec.
+/// Gives every signal its default effect again, for the jobs: ignored ones stay ignored over fork and
+/// exec. Only a broken pipe is still ignored; a program of ours is told of it by the write, and the
+/// standard library gives it its effect before exec.
 pub(crate) fn reset_signals() {
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| *signal != libc::SIGPIPE) {
         #[expect(
             unsafe_code,
             reason = "setting a signal to its default runs no code of ours"

@@ -5,6 +5,8 @@ mod common;
 use common::*;
 use longshore_runner_api::StartDocument;
 use longshore_types::{ExitCause, ReportedState};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -307,4 +309,37 @@ fn the_time_of_the_start_is_told_while_it_runs() {
     assert_eq!(fixture.finished(uuid, 3).started_at, Some(started_at));
     assert!(fixture.run(&["--list"]).stdout.is_empty());
     fixture.assert_clean(&[uuid]);
+}
+
+#[test]
+fn a_job_ignores_no_signals_that_whoever_started_it_ignores() {
+    let fixture = Fixture::new();
+    let uuid = uuid();
+    let arguments = [
+        "--detach",
+        "--stdin-config",
+        "--attempt",
+        "1",
+        uuid.as_str(),
+    ];
+    let mut starter = Command::new("sh")
+        .args(["-c", "trap '' HUP INT USR1 CHLD; exec \"$@\"", "sh", RUNNER])
+        .args(arguments)
+        .env("LONGSHORE_RUN_DIR", fixture.root())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let document = shell("grep -E '^Sig(Blk|Ign)' /proc/self/status");
+    let mut stdin = starter.stdin.take().unwrap();
+    stdin.write_all(&document.to_json().unwrap()).unwrap();
+    drop(stdin);
+    assert!(starter.wait().unwrap().success());
+    assert_eq!(fixture.cause(uuid, 1), ExitCause::Exited { code: 0 });
+    let status = fixture.stdout(uuid, 1);
+    let masks = status.lines().map(|line| {
+        let (_, mask) = line.split_once(":\t").unwrap();
+        // Programs cannot set what the C library keeps for itself.
+        u64::from_str_radix(mask, 16).unwrap() & !(0b11 << 31)
+    });
+    assert!(masks.eq([0, 0]), "{status}");
 }

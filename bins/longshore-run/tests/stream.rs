@@ -392,11 +392,21 @@ fn a_spare_supervisor_goes_with_the_stream_and_its_death_hinders_nobody() {
     let spare = || eventually("a spare supervisor", || spares(runner).first().copied());
 
     let killed = spare();
+    let reaper = |spare| eventually("its reaper", || children(spare).first().copied());
+    let its_reaper = reaper(killed);
     signal(killed, libc::SIGKILL).unwrap();
-    eventually("its death", || (!alive(killed)).then_some(()));
+    for pid in [killed, its_reaper] {
+        eventually("its death", || (!alive(pid)).then_some(()));
+    }
     let start = stream.start(uuids[0], 1, &shell("exit 0"));
     assert_eq!(stream.done(start).0, 0);
     assert_eq!(fixture.cause(uuids[0], 1), ExitCause::Exited { code: 0 });
+    // What it has made ahead goes with an acknowledgement.
+    let blank = fixture.root().join(format!("blank/{killed}"));
+    assert!(blank.is_dir());
+    stream.ask_report("", &[(uuids[0], Attempt(1))]);
+    stream.hear();
+    eventually("the end of a blank", || (!blank.exists()).then_some(()));
 
     // The next one becomes the supervisor of what is started next.
     let used = spare();
@@ -404,6 +414,18 @@ fn a_spare_supervisor_goes_with_the_stream_and_its_death_hinders_nobody() {
     assert_eq!(stream.done(start).0, 0);
     let name = std::fs::read_to_string(format!("/proc/{used}/comm")).unwrap();
     assert!(uuids[1].as_str().ends_with(name.trim()), "{name}");
+    // One without its reaper makes another.
+    let its_reaper = reaper(spare());
+    signal(its_reaper, libc::SIGKILL).unwrap();
+    eventually("its death", || (!alive(its_reaper)).then_some(()));
+    fixture.end(9, uuids[1], 1);
+    let start = stream.start(uuids[1], 2, &shell("exit 3"));
+    assert_eq!(stream.done(start).0, 0);
+    assert_eq!(fixture.cause(uuids[1], 2), ExitCause::Exited { code: 3 });
+    // Beside the entries of older attempts, too.
+    let used = spare();
+    let start = stream.start(uuids[1], 3, &shell("sleep 1000"));
+    assert_eq!(stream.done(start).0, 0);
     // What is too long for it another process gets.
     let mut long = shell("exit 0");
     long.env.insert("LONG".into(), "x".repeat(100 << 10));
@@ -416,8 +438,61 @@ fn a_spare_supervisor_goes_with_the_stream_and_its_death_hinders_nobody() {
     assert_eq!(stream.close(), Some(0));
     eventually("its end", || (!alive(last)).then_some(()));
     assert!(alive(used), "a supervisor does not go with the stream");
-    fixture.end(9, uuids[1], 1);
+    fixture.end(9, uuids[1], 3);
     fixture.assert_clean(&uuids);
+}
+
+#[test]
+fn what_a_spare_supervisor_runs_outlives_neither_it_nor_its_reaper() {
+    let fixture = Fixture::new();
+    let mut stream = Stream::open(&fixture);
+    let runner = i32::try_from(stream.runner.id()).unwrap();
+    let pid = fixture.path("pid");
+    let script = format!("trap '' TERM; echo $$ > {}; sleep 1000; :", pid.display());
+    let victims: [fn(i32) -> i32; 2] = [|supervisor| supervisor, reaper_of];
+    let uuids = victims.map(|victim| {
+        let uuid = uuid();
+        let supervisor = eventually("a spare supervisor", || {
+            let ready = |spare: &i32| !children(*spare).is_empty();
+            spares(runner).first().copied().filter(ready)
+        });
+        let start = stream.start(uuid, 1, &shell(&script));
+        assert_eq!(stream.done(start).0, 0);
+        let job = pid_of(&pid);
+        signal(victim(supervisor), libc::SIGKILL).unwrap();
+        assert_eq!(fixture.cause(uuid, 1), ExitCause::SupervisorLost);
+        assert!(!alive(job), "it has outlived {supervisor}");
+        std::fs::remove_file(&pid).unwrap();
+        uuid
+    });
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&uuids);
+}
+
+#[test]
+fn the_reaper_of_a_spare_supervisor_shares_the_lock_that_counts() {
+    let fixture = Fixture::new();
+    let (new, left) = (uuid(), uuid());
+    // As a supervisor leaves it that could not delete it.
+    std::fs::create_dir_all(fixture.root().join("lock")).unwrap();
+    std::fs::write(fixture.lock_file(left), "").unwrap();
+    let mut stream = Stream::open(&fixture);
+    let runner = i32::try_from(stream.runner.id()).unwrap();
+    for uuid in [new, left] {
+        let supervisor = eventually("a spare supervisor", || spares(runner).first().copied());
+        eventually("its reaper", || children(supervisor).first().copied());
+        let start = stream.start(uuid, 1, &shell("sleep 1000"));
+        assert_eq!(stream.done(start).0, 0);
+        let lock = fixture.lock_file(uuid).canonicalize().unwrap();
+        let lock = lock.display().to_string();
+        let shares = |pid: &i32| descriptors(pid).contains(&lock);
+        eventually("a reaper that shares its lock", || {
+            children(supervisor).iter().any(shares).then_some(())
+        });
+        fixture.end(9, uuid, 1);
+    }
+    assert_eq!(stream.close(), Some(0));
+    fixture.assert_clean(&[new, left]);
 }
 
 /// Cannot make a container, and says so only when it may.

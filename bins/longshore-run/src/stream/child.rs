@@ -9,6 +9,7 @@ use longshore_types::ContainerUuid;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::directory::RunDirectory;
+use crate::supervisor::READY;
 use crate::system::{close_inherited, fork, wait_for};
 use crate::{complain, guard};
 
@@ -33,7 +34,7 @@ pub(super) enum Task {
         acknowledged: Vec<ContainerUuid>,
         known: Known,
     },
-    /// Looks for old marks; nobody has asked for that.
+    /// Looks for what is old; nobody has asked for that.
     Sweep,
 }
 
@@ -51,11 +52,18 @@ impl Child {
         }
     }
 
+    /// What it is about to start, unless it has become its supervisor.
     pub(super) fn starts(&self) -> Option<ContainerUuid> {
         match self.task {
-            Task::Start(uuid) => Some(uuid),
-            Task::Kill | Task::EndLeft(_) | Task::Acknowledge { .. } | Task::Sweep => None,
+            Task::Start(uuid) if !self.is_ready() => Some(uuid),
+            _ => None,
         }
+    }
+
+    /// Whether it has said that it is a supervisor: on a line of its own, after what it complained of.
+    pub(super) fn is_ready(&self) -> bool {
+        let complaint = self.said.strip_suffix(READY);
+        complaint.is_some_and(|before| before.last().is_none_or(|b| *b == b'\n'))
     }
 
     pub(super) fn complaint(&self) -> String {

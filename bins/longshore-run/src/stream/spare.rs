@@ -3,15 +3,16 @@
 //! Making a process takes longer than all else that comes before the disk. A spare one is made when
 //! nothing else is to be done. It holds nothing of anybody's, and goes when the stream goes.
 
-use std::io::{PipeReader, PipeWriter, Read, Write, stdin};
+use std::io::{PipeReader, PipeWriter, Write, stdin};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use longshore_runner_api::watch::{Ask, Request, Requests};
+use anyhow::{Context, Result};
+use longshore_runner_api::watch::{Ask, Request};
 use longshore_types::{Attempt, ContainerUuid};
 use nix::unistd::Pid;
 
 use super::child::{child_reading, contact};
+use crate::ahead::Ahead;
 use crate::directory::RunDirectory;
 use crate::start;
 
@@ -64,21 +65,10 @@ pub(super) fn order(uuid: ContainerUuid, attempt: Attempt, document: &[u8]) -> O
 /// In the spare process: waits for the order, and becomes the supervisor. There is none if the end
 /// of the stream comes first.
 fn carry_out(directory: &RunDirectory) -> Result<u8> {
-    let mut requests = Requests::default();
-    let mut buffer = [0; 64 << 10];
-    let (request, document) = loop {
-        let count = stdin().read(&mut buffer).context("cannot read the order")?;
-        if count == 0 {
-            return Ok(0);
-        }
-        requests.push(buffer.get(..count).unwrap_or_default());
-        if let Some(order) = requests.next()? {
-            break order;
-        }
-    };
-    let Ask::Start { uuid, attempt, .. } = request.ask else {
-        bail!("{request:?} is not an order");
+    let mut ahead = Ahead::make(directory);
+    let Some((uuid, attempt, document)) = ahead.read_order(&mut stdin())? else {
+        return Ok(0);
     };
     contact(directory);
-    start::supervise(directory, uuid, attempt, &document)
+    start::supervise(directory, uuid, attempt, &document, ahead)
 }

@@ -279,8 +279,10 @@ impl Fixture {
             let groups = cgroups(*uuid);
             assert!(groups.is_empty(), "{groups:?}");
         }
-        let trash = self.root().join("trash");
-        assert_eq!(std::fs::read_dir(trash).unwrap().count(), 0, "trash");
+        for name in ["trash", "blank"] {
+            let left = std::fs::read_dir(self.root().join(name)).unwrap();
+            assert_eq!(left.count(), 0, "{name}");
+        }
     }
 }
 
