@@ -41,7 +41,8 @@ pub(crate) struct Ahead {
 /// An entry and a lock that are nobody's yet. What is not used is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Blank {
-    path: PathBuf,
+    /// None if the files have their name.
+    path: Option<PathBuf>,
     /// None if it has its name.
     lock: Option<Lock>,
 }
@@ -103,26 +104,32 @@ impl Blank {
             bail!("another process makes {}", path.display());
         };
         let blank = Self {
-            path,
+            path: Some(path.clone()),
             lock: Some(lock),
         };
-        let path = &blank.path;
         // Left by a process that had the same number.
-        let _ = tree::remove(path);
-        spool::make_blank(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let _ = tree::remove(&path);
+        spool::make_blank(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(blank)
     }
 
     /// Gives its files this name; whether that could be done.
-    pub(crate) fn become_entry(&self, path: &Path) -> bool {
-        std::fs::rename(&self.path, path).is_ok()
+    pub(crate) fn become_entry(mut self, path: &Path) -> bool {
+        let renamed = self.path.as_ref().map(|blank| std::fs::rename(blank, path));
+        let done = renamed.is_some_and(|renamed| renamed.is_ok());
+        if done {
+            self.path = None;
+        }
+        done
     }
 }
 
 impl Drop for Blank {
     fn drop(&mut self) {
-        // What is left in spite of that is swept.
-        let _ = tree::remove(&self.path);
+        if let Some(path) = &self.path {
+            // What is left in spite of that is swept.
+            let _ = tree::remove(path);
+        }
         if let Some(lock) = self.lock.take() {
             lock.delete();
         }
@@ -261,7 +268,7 @@ mod tests {
         let lock = ahead.take_lock(&path).unwrap().unwrap();
         assert!(Lock::take(&path).unwrap().is_none(), "it is held");
         let guard = directory.lock(LOCK_PATIENCE).unwrap();
-        entry.create(ahead.blank.as_ref(), None, &guard).unwrap();
+        entry.create(ahead.blank.take(), None, &guard).unwrap();
         drop((ahead, guard));
         assert!(entry.work_directory().is_dir());
         assert_eq!(left(&directory), 0);

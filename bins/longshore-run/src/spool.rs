@@ -96,7 +96,7 @@ impl Entry {
     /// remembers where its control groups are to be. Its files may be there already, in a blank.
     pub(crate) fn create(
         &self,
-        blank: Option<&Blank>,
+        blank: Option<Blank>,
         groups: Option<Vec<PathBuf>>,
         _lock: &DirectoryLock,
     ) -> Result<()> {

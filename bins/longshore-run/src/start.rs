@@ -148,13 +148,7 @@ fn claim(
     let made = lock
         .clear()
         .context("cannot empty the lock file")
-        .and_then(|()| {
-            entry.create(
-                ahead.blank.as_ref(),
-                groups.map(Plan::paths),
-                &directory_lock,
-            )
-        });
+        .and_then(|()| entry.create(ahead.blank.take(), groups.map(Plan::paths), &directory_lock));
     if let Err(error) = made {
         entry.discard();
         lock.delete();
