@@ -329,6 +329,7 @@ impl Core {
             workers: self.pool.workers().collect(),
             pending: self.pool.pendings().collect(),
             waiting: waiting.take(MAX_WAITING).collect(),
+            in_line: self.scheduler.line_length(),
             unfinished: self.cache.unfinished(),
             ready: self.is_ready(),
             wound_down: self.is_wound_down(),

@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub pending: Vec<PendingView>,
     /// The first entries of the queue that wait, in scheduling order.
     pub waiting: Vec<WaitingEntry>,
+    /// How many wait, with those behind these.
+    pub in_line: usize,
     /// Entries of the queue that are not final.
     pub unfinished: usize,
     /// Whether the queue was read and the instances were listed, so that the above is complete.
@@ -49,6 +51,8 @@ pub struct EntryView {
     pub first_seen: Instant,
     /// Its position in line, from 1; none unless it waits.
     pub position: Option<usize>,
+    /// How many wait.
+    pub in_line: usize,
     /// Why it is not being started, if that is known.
     pub reason: Option<Reason>,
 }

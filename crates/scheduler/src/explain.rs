@@ -41,6 +41,11 @@ impl Core {
         Some(self.line.range(..=key).count())
     }
 
+    /// How many wait.
+    pub fn line_length(&self) -> usize {
+        self.line.len()
+    }
+
     /// Those that wait, the first in line first.
     pub fn waiting(&self) -> impl Iterator<Item = ContainerUuid> + '_ {
         self.line
@@ -57,6 +62,7 @@ impl Core {
                 .and_then(|w| w.type_name.clone())
                 .into_iter()
                 .collect(),
+            held: None,
             create_blocked_by: format!("it is bound to {instance}, {why}"),
         };
         let Some(booking) = case.booking else {
@@ -110,7 +116,11 @@ impl Core {
         let shape = self.shapes.shape(case.shape)?;
         // None yet if nothing was looked at since it came.
         let (_, stop) = shape.stop.as_ref()?;
-        Some(self.stop_reason(shape, stop))
+        let mut reason = self.stop_reason(shape, stop);
+        if let Reason::NoRoom { held, .. } = &mut reason {
+            *held = self.workers.on_hold(shape.types()).cloned();
+        }
+        Some(reason)
     }
 }
 

@@ -97,6 +97,18 @@ fn is_same(a: &Reason, b: &Reason) -> bool {
         (Reason::Pausing { error: a, .. }, Reason::Pausing { error: b, .. }) => a == b,
         (Reason::ContainerLimit { .. }, Reason::ContainerLimit { .. })
         | (Reason::SupervisorLimit { .. }, Reason::SupervisorLimit { .. }) => true,
+        (
+            Reason::NoRoom {
+                types: a,
+                create_blocked_by: why_a,
+                ..
+            },
+            Reason::NoRoom {
+                types: b,
+                create_blocked_by: why_b,
+                ..
+            },
+        ) => (a, why_a) == (b, why_b),
         _ => a == b,
     }
 }
@@ -253,6 +265,8 @@ impl Core {
                     .iter()
                     .map(|&index| self.config.types[index].name.clone())
                     .collect(),
+                // It says what was so, and what is on hold is known of the present.
+                held: None,
                 create_blocked_by: why.clone(),
             },
             Stop::Supervisors(limit) => Reason::SupervisorLimit { limit: *limit },
@@ -297,6 +311,7 @@ impl Core {
 pub(crate) fn bound_to_full(instance: &InstanceId) -> Reason {
     Reason::NoRoom {
         types: Vec::new(),
+        held: None,
         create_blocked_by: format!("it is bound to {instance}, which is full"),
     }
 }

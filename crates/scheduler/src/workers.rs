@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_types::{InstanceId, Instant, WorkerState, WorkerView};
+use longshore_types::{IdleBehavior, InstanceId, Instant, WorkerState, WorkerView};
 
 use crate::ids::{NameKey, Slab, SlotNo, WorkerNo};
 
@@ -25,6 +25,15 @@ pub(crate) struct Worker {
     probe_dirty: bool,
 }
 
+impl Worker {
+    /// Its type, if it is on hold.
+    fn held_type(&self) -> Option<usize> {
+        let view = self.view.as_ref()?;
+        let held = view.idle_behavior == IdleBehavior::Hold && view.state != WorkerState::Shutdown;
+        self.type_index.filter(|_| held)
+    }
+}
+
 /// All workers, by name and by when they last answered.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
@@ -37,6 +46,8 @@ pub(crate) struct Workers {
     giving_back: usize,
     /// How many are being destroyed: their places in a quota are not free yet.
     leaving: usize,
+    /// Those on hold, by type: few, if any.
+    held: BTreeMap<usize, BTreeSet<InstanceId>>,
 }
 
 impl Workers {
@@ -87,12 +98,28 @@ impl Workers {
         type_index: Option<usize>,
     ) -> Option<WorkerView> {
         let worker = self.list.get_mut(no)?;
+        if let Some(index) = worker.held_type() {
+            self.held.entry(index).or_default().remove(&worker.id);
+            self.held.retain(|_, held| !held.is_empty());
+        }
         worker.type_index = type_index;
         let old = std::mem::replace(&mut worker.view, view);
+        if let Some(index) = worker.held_type() {
+            self.held
+                .entry(index)
+                .or_default()
+                .insert(worker.id.clone());
+        }
         self.leaving += usize::from(is_leaving(worker.view.as_ref()));
         self.leaving -= usize::from(is_leaving(old.as_ref()));
         self.changed(no);
         old
+    }
+
+    /// An instance of one of these types that takes nothing because it is on hold.
+    pub(crate) fn on_hold(&self, types: &[usize]) -> Option<&InstanceId> {
+        let held = types.iter().filter_map(|index| self.held.get(index));
+        held.filter_map(BTreeSet::first).next()
     }
 
     /// A worker answered, and nothing else is new.
@@ -181,11 +208,12 @@ impl Workers {
     }
 
     /// How much there is of each kind.
-    pub(crate) fn sizes(&self) -> [(&'static str, usize); 4] {
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 5] {
         [
             ("workers", self.list.len()),
             ("worker names", self.by_name.len()),
             ("workers by probe", self.by_probe.len()),
+            ("types on hold", self.held.len()),
             ("changed workers", self.dirty.len() + self.probe_dirty.len()),
         ]
     }

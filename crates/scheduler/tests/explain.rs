@@ -94,10 +94,10 @@ fn types_and_instances_are_told_with_what_is_wrong_with_each() {
             "raise MaximumPriceFactor: medium would fit, and is 33 % dearer than it allows",
         ]
     );
-    assert!(
-        why.sentence()
-            .starts_with("1st of 1 in line: waiting for room")
-    );
+    let short = "waiting for room on an instance of type small; hold is on hold; no further one is \
+                 created: the quota is reached";
+    assert_eq!(why.sentence(), format!("1st of 1 in line: {short}"));
+    assert_eq!(core.reason(uuid(1), at(0)).unwrap().to_string(), short);
     // What could not be created either is no way out.
     core.set_limits(at_quota("the quota is reached"), at(0));
     drain(&mut core, at(0));
@@ -106,6 +106,35 @@ fn types_and_instances_are_told_with_what_is_wrong_with_each() {
         !ways.iter().any(|way| way.contains("MaximumPriceFactor")),
         "{ways:?}"
     );
+}
+
+#[test]
+fn an_instance_on_hold_is_named_as_long_as_it_is() {
+    let mut core = Core::new(config());
+    core.set_limits(at_quota("the quota is reached"), at(0));
+    core.upsert_worker(idle("i-1", "small"), at(0));
+    let first = with(queued(1), |c| c.request = request(2));
+    core.upsert_entry(first, at(0));
+    let said = |core: &Core| core.reason(uuid(1), at(0)).unwrap().to_string();
+    let set = |core: &mut Core, behavior, state| {
+        let mut view = idle("i-1", "small");
+        (view.idle_behavior, view.state) = (behavior, state);
+        core.upsert_worker(view, at(0));
+        drain(core, at(0));
+        said(core).contains("; i-1 is on hold; no further one")
+    };
+    use IdleBehavior::{Drain, Hold};
+    assert!(set(&mut core, Hold, WorkerState::Idle));
+    assert!(!set(&mut core, Drain, WorkerState::Idle));
+    assert!(set(&mut core, Hold, WorkerState::Idle));
+    assert!(!set(&mut core, Hold, WorkerState::Shutdown));
+    assert!(set(&mut core, Hold, WorkerState::Idle));
+    // What changes meanwhile makes no second spell.
+    assert!(!set(&mut core, Drain, WorkerState::Idle));
+    assert_eq!(explain(&core, 1, 60).history.len(), 1);
+    core.remove_worker(&"i-1".into(), at(0));
+    drain(&mut core, at(0));
+    assert!(!said(&core).contains("hold"), "{}", said(&core));
 }
 
 #[test]

@@ -539,6 +539,7 @@ fn ten_thousand_types_all_held_off() {
     let Some(Reason::NoRoom {
         types,
         create_blocked_by,
+        ..
     }) = core.reason(uuid(1), at(1))
     else {
         panic!("there is no room");

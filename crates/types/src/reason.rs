@@ -60,6 +60,8 @@ pub enum Reason {
     NoRoom {
         /// The eligible types, cheapest first.
         types: Vec<TypeName>,
+        /// An instance of one of them that is on hold, if there is one.
+        held: Option<InstanceId>,
         /// Why no further instance is created.
         create_blocked_by: String,
     },
@@ -248,12 +250,16 @@ impl fmt::Display for Reason {
             }
             Self::NoRoom {
                 types,
+                held,
                 create_blocked_by,
             } => {
                 f.write_str("waiting for room on an instance of type ")?;
                 for (i, name) in types.iter().enumerate() {
                     let separator = if i == 0 { "" } else { " or " };
                     write!(f, "{separator}{name}")?;
+                }
+                if let Some(instance) = held {
+                    write!(f, "; {instance} is on hold")?;
                 }
                 write!(f, "; no further one is created: {create_blocked_by}")
             }

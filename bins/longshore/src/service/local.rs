@@ -207,8 +207,10 @@ impl Local {
             && view.reason.is_none()
             && let Ok((Some(entry), _)) = self.dispatcher.entry(uuid).await
         {
-            let reason = entry.reason.map(|reason| reason.to_string());
-            view.reason = reason.filter(|text| !text.is_empty());
+            let waits = entry.reason.filter(|reason| *reason != Reason::NotWaiting);
+            view.reason = waits.map(|reason| {
+                reason.sentence(entry.container.state, entry.position, entry.in_line)
+            });
         }
         Ok((view, document))
     }
@@ -363,11 +365,9 @@ impl Reasons {
 
     fn reason(&self, uuid: ContainerUuid) -> Option<String> {
         let entry = self.snapshot.waiting.get(*self.places.get(&uuid)?)?;
-        let reason = entry.reason.to_string();
-        Some(match entry.position {
-            Some(position) => format!("{position} in line: {reason}"),
-            None => reason,
-        })
+        let in_line = self.snapshot.in_line;
+        let reason = &entry.reason;
+        Some(reason.sentence(entry.state, entry.position, in_line))
     }
 }
 

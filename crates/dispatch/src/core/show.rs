@@ -79,6 +79,7 @@ impl Core {
             types: types.into_iter().map(|t| t.name.clone()).collect(),
             first_seen: self.first_seen.get(&container.uuid).copied().unwrap_or(now),
             position,
+            in_line: self.scheduler.line_length(),
             reason: self.scheduler.reason(container.uuid, now),
             container,
         }

@@ -94,14 +94,9 @@ fn status(entry: &EntryView) -> String {
     ) {
         return String::new();
     }
-    let reason = entry
-        .reason
-        .as_ref()
-        .filter(|reason| **reason != Reason::NotWaiting)
-        .map(ToString::to_string);
-    match (entry.position, reason) {
-        (Some(position), Some(reason)) => format!("{position} in line: {reason}"),
-        (_, reason) => reason.unwrap_or_default(),
+    match &entry.reason {
+        None | Some(Reason::NotWaiting) => String::new(),
+        Some(reason) => reason.sentence(entry.container.state, entry.position, entry.in_line),
     }
 }
 
