@@ -72,9 +72,11 @@ impl Provider {
             serde_json::json!({ "directory": utf8(&state.loopback())?, "instances": 1 });
         let opened = LoopbackDriver.open(&parameters).await;
         let driver = opened.context("the loopback driver cannot be opened")?;
-        let mut provider = Self::new(driver, vec![this_machine()?], utf8(&state.runner())?);
-        provider.pool.max_instances = 1;
-        Ok(provider)
+        Ok(Self::new(
+            driver,
+            vec![this_machine()?],
+            utf8(&state.runner())?,
+        ))
     }
 }
 

@@ -310,10 +310,15 @@ pub struct Capabilities {
     pub destroy_batch: usize,
     /// The most changes in one [`InstanceSet::set_tags`]; 0 means no limit.
     pub tag_batch: usize,
+    /// The most instances that there can be at once, whatever is paid; 0 means no limit that is
+    /// known. Beyond that no create is tried, and nobody is advised to raise a limit of his own.
+    /// A quota that the provider may change is none: creates fail with
+    /// [`ErrorKind::QuotaExceeded`] then.
+    pub max_instances: usize,
 }
 
 impl Capabilities {
-    /// None at all, and batches without limit.
+    /// None at all, and no limits.
     pub fn new() -> Self {
         Self::default()
     }
@@ -364,6 +369,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_tag_batch(mut self, most: usize) -> Self {
         self.tag_batch = most;
+        self
+    }
+
+    /// With at most so many instances at once; 0 means no limit that is known.
+    #[must_use]
+    pub fn with_max_instances(mut self, most: usize) -> Self {
+        self.max_instances = most;
         self
     }
 }

@@ -94,8 +94,13 @@ impl Core {
             let type_name = type_name.clone();
             return Some(Refusal::UnknownType { type_name });
         };
+        let there = self.workers.len() + self.pendings.len();
+        let limit = self.config.capabilities.max_instances;
+        if limit > 0 && there >= limit {
+            return Some(Refusal::DriverLimit { limit });
+        }
         let limit = self.config.max_instances;
-        if limit > 0 && self.workers.len() + self.pendings.len() >= limit {
+        if limit > 0 && there >= limit {
             return Some(Refusal::MaxInstances { limit });
         }
         if let Some(refusal) = self.price_refusal(instance_type) {

@@ -140,6 +140,12 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// As many instances as the driver can have, whatever the configuration allows.
+    #[error("the driver can have only {} at once", instances(*.limit))]
+    DriverLimit {
+        /// How many.
+        limit: usize,
+    },
     /// It would cost more than may be spent.
     #[error(
         "an instance of type {type_name} costs {price} per hour, and with the {spent} of those \
@@ -194,8 +200,16 @@ impl Refusal {
         matches!(
             self,
             Self::MaxInstances { .. }
+                | Self::DriverLimit { .. }
                 | Self::PriceCeiling { .. }
                 | Self::HeldOff { quota: true, .. }
         )
+    }
+}
+
+fn instances(count: usize) -> String {
+    match count {
+        1 => "1 instance".to_owned(),
+        _ => format!("{count} instances"),
     }
 }

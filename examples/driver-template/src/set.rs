@@ -144,7 +144,8 @@ impl InstanceSet for AcmeSet {
         quota_group(instance_type)
     }
 
-    /// Only what the provider guarantees: what is claimed here without need loses instances.
+    /// Only what the provider guarantees: what is claimed here without need loses instances. One
+    /// that can have only so many instances, whatever is paid, adds `with_max_instances`.
     fn capabilities(&self) -> Capabilities {
         Capabilities::new()
             .with_idempotent_create()

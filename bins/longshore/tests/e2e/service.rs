@@ -527,12 +527,26 @@ fn a_job_that_waits_is_explained() {
     let text = explained("second", "1st of 1 in line: waiting for room");
     for said in [
         "What would unblock it:\n  - wait until something ends on the instance that could run it\n",
-        "MaxInstances 1 is reached: raise it, or wait until one of them is given back",
+        "the driver can have only 1 instance at once: wait until one is given back",
         "has not enough vCPUs left",
-        "for room (the limit of 1 instances is reached",
+        "for room (the driver can have only 1 instance at once)",
     ] {
         assert!(text.contains(said), "{said:?} is missing in\n{text}");
     }
+    assert!(!text.contains("raise"), "this machine is one:\n{text}");
+    // All that say why it waits say the same.
+    let sentence = || explain("second").lines().nth(2).unwrap().to_owned();
+    let said_by = |command: &[&str]| world.run(command).expect(0).out;
+    let said_alike = |wanted: &str| {
+        let sentence = sentence();
+        assert!(sentence.contains(wanted), "{sentence}");
+        assert!(said_by(&["list"]).contains(&sentence), "{sentence}");
+        assert!(
+            said_by(&["show", "second"]).contains(&sentence),
+            "{sentence}"
+        );
+    };
+    said_alike("1st of 1 in line: waiting for room");
     let told = json(&world.run(&["explain", "--json", "second"]).expect(0).out);
     assert_eq!(told["reason"]["reason"], "no_room");
     assert_eq!(
@@ -558,6 +572,7 @@ fn a_job_that_waits_is_explained() {
         "second",
         &format!("let {id} take containers again, which is on hold"),
     );
+    said_alike(&format!("; {id} is on hold; "));
     world.run(&["cancel", "first"]).expect(0);
     explained("first", "\nit was cancelled\n");
     world.run(&["instance", "run", &id]).expect(0);

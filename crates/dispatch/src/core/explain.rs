@@ -80,15 +80,11 @@ impl Core {
 
     fn way_out(&self, name: &TypeName, refusal: &Refusal) -> String {
         match refusal {
-            Refusal::MaxInstances { limit } => {
-                let going = self.pool.workers().filter(is_going).count();
-                let wait = match going {
-                    0 => "wait until one of them is given back".to_owned(),
-                    1 => "wait for the one that is on its way out".to_owned(),
-                    n => format!("wait for one of the {n} that are on their way out"),
-                };
-                format!("MaxInstances {limit} is reached: raise it, or {wait}")
-            }
+            Refusal::MaxInstances { limit } => format!(
+                "MaxInstances {limit} is reached: raise it, or {}",
+                self.wait_for_one_less()
+            ),
+            Refusal::DriverLimit { .. } => format!("{refusal}: {}", self.wait_for_one_less()),
             Refusal::PriceCeiling {
                 price,
                 spent,
@@ -123,6 +119,14 @@ impl Core {
                  succeeds ({cause})"
             ),
             other => other.to_string(),
+        }
+    }
+
+    fn wait_for_one_less(&self) -> String {
+        match self.pool.workers().filter(is_going).count() {
+            0 => "wait until one is given back".to_owned(),
+            1 => "wait for the one that is on its way out".to_owned(),
+            n => format!("wait for one of the {n} that are on their way out"),
         }
     }
 

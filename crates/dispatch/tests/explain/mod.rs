@@ -121,6 +121,32 @@ fn max_instances_counts_those_on_their_way_out() {
 }
 
 #[test]
+fn nobody_is_told_to_raise_what_the_driver_cannot_have() {
+    let mut config = config();
+    config.pool.capabilities.max_instances = 1;
+    let mut world = world(config, 2, 2);
+    let why = explain(&mut world, 1, no_room);
+    says(
+        &why,
+        "the driver can have only 1 instance at once: wait until one is given back",
+    );
+    assert!(!why.to_string().contains("raise"), "{why}");
+    // Everybody is told the same, however he asks.
+    let now = world.now;
+    let entry = world.core.entry(uuid(1), now).unwrap();
+    let shown = entry.reason.unwrap();
+    let shown = shown.sentence(entry.container.state, entry.position, entry.in_line);
+    assert_eq!(shown, why.sentence());
+    let snapshot = world.core.snapshot(now);
+    let mut waiting = snapshot.waiting.iter();
+    let waiting = waiting.find(|waiting| waiting.uuid == uuid(1)).unwrap();
+    let listed = waiting
+        .reason
+        .sentence(waiting.state, waiting.position, snapshot.in_line);
+    assert_eq!(listed, why.sentence());
+}
+
+#[test]
 fn what_is_packed_out_says_what_there_is_too_little_of() {
     let mut config = config();
     config.pool.max_instances = 1;

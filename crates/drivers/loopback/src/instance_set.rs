@@ -351,6 +351,7 @@ impl InstanceSet for Loopback {
             .with_tags_at_birth()
             .with_consistent_listing()
             .with_host_keys()
+            .with_max_instances(self.0.limit)
     }
 
     fn extensions(&self) -> Extensions<'_> {

@@ -247,4 +247,5 @@ async fn all_wrong_parameters_are_named_and_the_set_names_itself() {
     let capable = set.capabilities();
     assert!(capable.idempotent_create && capable.tags_at_birth);
     assert!(capable.consistent_listing && capable.host_keys);
+    assert_eq!(capable.max_instances, 4);
 }

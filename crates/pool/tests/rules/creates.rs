@@ -97,6 +97,31 @@ fn without_idempotent_creates_the_listing_tells_and_it_counts_meanwhile() {
 }
 
 #[test]
+fn what_the_driver_can_have_is_a_limit_that_nobody_can_raise() {
+    let mut config = config();
+    config.capabilities.max_instances = 2;
+    config.max_instances = 3;
+    let mut rig = Rig::ready(config.clone());
+    let refusal = |rig: &Rig| rig.core.create_refusal(&"small".into(), rig.now);
+    for _ in 0..2 {
+        assert_eq!(refusal(&rig), None);
+        rig.core.create(&"small".into(), rig.now).unwrap();
+    }
+    let refused = refusal(&rig).unwrap();
+    assert_eq!(refused, Refusal::DriverLimit { limit: 2 });
+    assert!(refused.is_quota(), "another instance less would help");
+    assert_eq!(
+        refused.to_string(),
+        "the driver can have only 2 instances at once"
+    );
+    // Who allows less is told of his own limit.
+    config.max_instances = 1;
+    let mut rig = Rig::ready(config);
+    rig.core.create(&"small".into(), rig.now).unwrap();
+    assert_eq!(refusal(&rig), Some(Refusal::MaxInstances { limit: 1 }));
+}
+
+#[test]
 fn a_pending_create_and_the_machine_that_a_listing_shows_are_one() {
     // The listing comes before the reply, after it, or began before and comes after.
     for order in 0..3 {
