@@ -22,7 +22,7 @@ Examples:
   longshore sim --help               What would it cost, how long would jobs wait?
 
 Exit codes: 0 all succeeded, 1 something failed, 2 wrong usage, a bad job file, or no service
-where one is needed, 3 machines are left, 130 ended by Ctrl-C.")]
+where one is needed, 3 machines are left, 4 the state directory was taken away, 130 ended by Ctrl-C.")]
 pub struct Cli {
     /// Settings of every command.
     #[command(flatten)]

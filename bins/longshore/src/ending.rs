@@ -19,6 +19,9 @@ pub enum Ending {
     Failed,
     /// Instances are left: 3.
     InstancesLeft,
+    /// What is recorded would be found by nobody: the state directory, or the store in it, was
+    /// removed, moved or replaced: 4.
+    StateLost,
     /// Ctrl-C, and everything was ended: 130.
     Interrupted,
 }
@@ -30,6 +33,7 @@ impl Ending {
             Self::Succeeded => 0,
             Self::Failed => 1,
             Self::InstancesLeft => 3,
+            Self::StateLost => 4,
             Self::Interrupted => 130,
         }
     }

@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod ending;
 pub mod jobfile;
 pub mod logging;
+mod presence;
 pub mod provider;
 pub mod run;
 pub mod runner;

@@ -16,6 +16,7 @@ use crate::cli::RunArgs;
 use crate::embedded::{self, Prepared};
 use crate::ending::{Ending, UsageError};
 use crate::jobfile::{JobFile, Limits, Machine};
+use crate::presence::Presence;
 use crate::provider::{self, Provider};
 use crate::service::{
     Bound, Client, ClientError, Jobs, ServerSettings, ServiceKind, USUAL, prune_forever,
@@ -110,23 +111,34 @@ async fn run_here(
     let batches = Batches::find(args, files, settled, prepared.store()).await?;
     // Others may submit their jobs here as long as this runs.
     let bound = Bound::new(state, ServiceKind::Run, &ServerSettings::default()).await?;
+    let presence = Presence::of(state, prepared.store())?;
     let embedded = prepared.start();
     let server = bound.serve(&embedded);
     let place = Place {
         jobs: embedded.jobs(),
         here: Some((state, &embedded)),
     };
+    let mut lost = None;
     let ended = tokio::select! {
         ended = run_batches(batches, args.quiet, &place, &mut interrupts) => ended,
         error = embedded.failed() => Err(error),
         never = prune_forever(embedded.store(), USUAL) => match never {},
+        loss = presence.lost() => {
+            loss.begin(embedded.store());
+            lost = Some(loss);
+            Ok(Ending::StateLost)
+        }
     };
     let ending = match ended {
         Ok(ending) => Ok(ending),
         Err(error) => place::tell_what_is_left(&embedded, error).await,
     };
+    let store = embedded.store().clone();
     embedded.stop().await;
     server.stop().await;
+    if let Some(loss) = lost {
+        loss.settle(&store).await;
+    }
     ending
 }
 

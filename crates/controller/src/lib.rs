@@ -58,6 +58,7 @@ mod request;
 mod retention;
 mod room;
 mod row;
+mod saving;
 mod schema;
 mod settings;
 mod status;

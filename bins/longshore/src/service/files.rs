@@ -52,8 +52,8 @@ pub(super) fn socket(state_dir: &Path) -> io::Result<SocketPath> {
     })
 }
 
-pub(super) fn remove_socket(state_dir: &Path) -> io::Result<()> {
-    match fs::remove_file(state_dir.join(SOCKET)) {
+pub(super) fn remove_socket(socket: &Path) -> io::Result<()> {
+    match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

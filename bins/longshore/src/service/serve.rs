@@ -13,6 +13,7 @@ use super::systemd::Systemd;
 use crate::cli::ServeArgs;
 use crate::embedded::Prepared;
 use crate::ending::{Ending, UsageError};
+use crate::presence::Presence;
 use crate::provider::Provider;
 use crate::run::{Interrupts, block_on};
 use crate::state::StateDirectory;
@@ -61,6 +62,7 @@ async fn serve_with(
     let prepared = Prepared::new(state, provider)?;
     // An address that is in use is told before anything acts.
     let bound = Bound::new(state, ServiceKind::Serve, settings).await?;
+    let presence = Presence::of(state, prepared.store())?;
     let embedded = prepared.start();
     let server = bound.serve(&embedded);
     tell!(
@@ -70,17 +72,29 @@ async fn serve_with(
     );
     let systemd = Systemd::from_environment();
     systemd.tell("READY=1");
+    let mut lost = None;
     let ended = tokio::select! {
         () = end => Ok(Ending::Succeeded),
         never = prune_forever(embedded.store(), retention) => match never {},
         never = systemd.feed_watchdog(embedded.dispatcher().handle()) => match never {},
         error = embedded.failed() => Err(error),
+        loss = presence.lost() => {
+            loss.begin(embedded.store());
+            lost = Some(loss);
+            Ok(Ending::StateLost)
+        }
     };
     systemd.tell("STOPPING=1");
-    tell_what_goes_on(&embedded.dispatcher().snapshot());
+    if lost.is_none() {
+        tell_what_goes_on(&embedded.dispatcher().snapshot());
+    }
     tell!("waiting at most 10 s for requests and commands that are under way");
     server.stop().await;
+    let store = embedded.store().clone();
     embedded.stop().await;
+    if let Some(loss) = lost {
+        loss.settle(&store).await;
+    }
     ended
 }
 

@@ -23,7 +23,7 @@ use tower::util::MapRequestLayer;
 use tower::{Layer as _, Service};
 
 use super::client::ServiceKind;
-use super::files::{self, About};
+use super::files::{self, About, SocketPath};
 use super::requests::{self, Requests};
 use crate::embedded::Embedded;
 use crate::ending::UsageError;
@@ -46,7 +46,7 @@ pub(crate) struct Bound {
     listeners: Vec<Listener>,
     management_token: Token,
     api_token: Token,
-    state_dir: PathBuf,
+    socket: SocketPath,
     url: Option<String>,
 }
 
@@ -72,8 +72,9 @@ impl Bound {
             let path = state_dir.clone();
             move |source| StateError::unusable(&path, what, source)
         };
+        let socket = files::socket(&state_dir).map_err(unusable("opening it"))?;
         // Whoever held the directory before has gone, and with it who answered there.
-        files::remove_socket(&state_dir).map_err(unusable("removing an old service.sock"))?;
+        files::remove_socket(&socket.path).map_err(unusable("removing an old service.sock"))?;
         let about = About {
             pid: std::process::id(),
             kind,
@@ -81,13 +82,12 @@ impl Bound {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         files::write_about(&state_dir, &about).map_err(unusable("writing service.json"))?;
-        let path = files::socket(&state_dir).map_err(unusable("opening it"))?;
-        let unix = Listener::unix(&path.path).map_err(unusable("making service.sock"))?;
+        let unix = Listener::unix(&socket.path).map_err(unusable("making service.sock"))?;
         Ok(Self {
             listeners: tcp.into_iter().chain([unix]).collect(),
             management_token,
             api_token,
-            state_dir,
+            socket,
             url,
         })
     }
@@ -104,7 +104,7 @@ impl Bound {
         Server {
             stop,
             tasks,
-            state_dir: self.state_dir,
+            socket: self.socket,
             url: self.url,
         }
     }
@@ -115,7 +115,8 @@ impl Bound {
 pub(crate) struct Server {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    state_dir: PathBuf,
+    /// In the directory in which it was made, wherever that is by now.
+    socket: SocketPath,
     url: Option<String>,
 }
 
@@ -127,7 +128,7 @@ impl Server {
 
     /// Answers nothing new, and waits a moment for what is being answered.
     pub(crate) async fn stop(mut self) {
-        if let Err(error) = files::remove_socket(&self.state_dir) {
+        if let Err(error) = files::remove_socket(&self.socket.path) {
             tracing::warn!(%error, "service.sock cannot be removed");
         }
         // Its receivers are gone only once the servers are.

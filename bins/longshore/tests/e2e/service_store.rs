@@ -215,3 +215,107 @@ fn a_store_that_cannot_be_used_is_left_alone() {
     service.stop();
     clean(&world);
 }
+
+/// Waits until a service has ended by itself because what it records would be found by nobody, and
+/// has said so with these words.
+fn wait_for_its_end(service: Service, words: &[&str]) {
+    let always = "nothing that is recorded would be found again";
+    let words: Vec<&str> = words.iter().copied().chain([always]).collect();
+    service.running.end().expect(4).complains(&words);
+}
+
+/// A job that runs and one that waits behind it.
+fn submit_two(world: &World) {
+    submit_waiting(world);
+    let vcpus = longshore::provider::this_machine().unwrap().vcpus;
+    let submit = ["submit", "--name", "next", "--vcpus", &vcpus.to_string()];
+    let submit: Vec<&str> = submit.into_iter().chain(["--", "true"]).collect();
+    world.run(&submit).expect(0);
+}
+
+/// A new service finds both, and none of them is run twice.
+fn go_on_with_both(world: &World) {
+    let service = Service::start(world, &[]);
+    world.touch("go");
+    wait_for_success(world, "waits");
+    wait_for_success(world, "next");
+    assert_eq!(world.read("runs"), "x\n");
+    service.stop();
+    clean(world);
+}
+
+#[test]
+fn a_store_whose_file_is_removed_is_written_anew_at_the_end() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    submit_two(&world);
+    fs::remove_file(store(&world)).unwrap();
+    wait_for_its_end(
+        service,
+        &["the store", "was removed", "was written there anew"],
+    );
+    go_on_with_both(&world);
+}
+
+#[test]
+fn a_store_that_is_replaced_is_saved_beside_the_other() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    submit_two(&world);
+    let other = world.path("other");
+    fs::write(&other, "something else").unwrap();
+    fs::rename(&other, store(&world)).unwrap();
+    wait_for_its_end(
+        service,
+        &[
+            "another one is in its place",
+            "what it held is in",
+            "saved.sqlite",
+        ],
+    );
+    assert_eq!(fs::read(store(&world)).unwrap(), b"something else");
+    fs::rename(store(&world).with_file_name("saved.sqlite"), store(&world)).unwrap();
+    go_on_with_both(&world);
+}
+
+#[test]
+fn a_state_directory_that_is_moved_away_and_back_loses_nothing() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    submit_two(&world);
+    let moved = world.path("moved");
+    fs::rename(world.state(), &moved).unwrap();
+    // What is there by then is another's.
+    fs::create_dir(world.state()).unwrap();
+    fs::write(world.state().join("service.sock"), "").unwrap();
+    let to = format!("was moved to {}, and another one is", moved.display());
+    wait_for_its_end(service, &[&to, "move it back and start again"]);
+    let left = fs::read_dir(world.state()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["service.sock"]);
+    fs::remove_dir_all(world.state()).unwrap();
+    fs::rename(&moved, world.state()).unwrap();
+    go_on_with_both(&world);
+}
+
+#[test]
+fn a_state_directory_that_is_removed_ends_whoever_holds_it() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    fs::remove_dir_all(world.state()).unwrap();
+    wait_for_its_end(service, &["was removed", "what was in it is lost"]);
+    assert!(!world.state().exists(), "nothing is made there");
+
+    world.jobs("long", "  - {name: long, command: sleep 1000}\n");
+    let run = world.start(&["run", "long"]);
+    wait_for("the job to begin", || {
+        let begun = |(_, line): &(i32, String)| line.contains("sleep 1000");
+        let log = world.log();
+        (log.contains("container runs") && world.processes().iter().any(begun)).then_some(())
+    });
+    let moved = world.path("moved");
+    fs::rename(world.state(), &moved).unwrap();
+    run.end().expect(4).complains(&["was moved to"]);
+    fs::rename(&moved, world.state()).unwrap();
+    clean(&world);
+}
