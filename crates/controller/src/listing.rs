@@ -15,6 +15,8 @@ use crate::{ContainerRequest, JobStatus, Store, request, status};
 
 /// How many rows are read before others may read.
 const PAGE: usize = 500;
+/// The most words for which a condition each is put to the database.
+const MAX_WORDS: usize = 5;
 /// With about how many bytes a part of a list ends.
 pub(crate) const MAX_PART_BYTES: usize = 32 << 20;
 
@@ -33,6 +35,8 @@ struct Column {
     name: &'static str,
     sql: &'static str,
     kind: Kind,
+    /// Words, and a condition for what is equal to each that needs no look at the rows.
+    words: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +48,16 @@ enum Kind {
 
 impl Column {
     const fn new(name: &'static str, kind: Kind, sql: &'static str) -> Self {
-        Self { name, sql, kind }
+        Self {
+            name,
+            sql,
+            kind,
+            words: &[],
+        }
+    }
+
+    const fn with_words(self, words: &'static [(&'static str, &'static str)]) -> Self {
+        Self { words, ..self }
     }
 }
 
@@ -59,7 +72,14 @@ pub(crate) static CONTAINERS: Table = Table {
             Kind::Text,
             "CASE c.state WHEN 0 THEN 'Queued' WHEN 1 THEN 'Locked' WHEN 2 THEN 'Running' \
              WHEN 3 THEN 'Complete' ELSE 'Cancelled' END",
-        ),
+        )
+        .with_words(&[
+            ("Queued", "c.state = 0"),
+            ("Locked", "c.state = 1"),
+            ("Running", "c.state = 2"),
+            ("Complete", "c.state = 3"),
+            ("Cancelled", "c.state = 4"),
+        ]),
         Column::new("priority", Kind::Number, "c.priority"),
         Column::new(
             "exit_code",
@@ -93,7 +113,12 @@ pub(crate) static REQUESTS: Table = Table {
             Kind::Text,
             "CASE WHEN c.uuid IS NULL THEN 'Uncommitted' WHEN c.state < 3 THEN 'Committed' \
              ELSE 'Final' END",
-        ),
+        )
+        .with_words(&[
+            ("Uncommitted", "r.container IS NULL"),
+            ("Committed", "c.state < 3"),
+            ("Final", "c.state >= 3"),
+        ]),
         Column::new(
             "priority",
             Kind::Number,
@@ -150,6 +175,10 @@ impl Listing {
         let Some(column) = self.table.column(attribute) else {
             return false;
         };
+        if let Some(condition) = column.is_word(operator, operand) {
+            self.conditions.push(condition);
+            return true;
+        }
         let sql = column.sql;
         let (condition, operand) = match operator {
             "=" | "<" | "<=" | ">" | ">=" => (format!("{sql} {operator} ?"), column.value(operand)),
@@ -202,15 +231,18 @@ impl Listing {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// The numbers of the rows of a window.
-    fn ids(&self, connection: &Connection, window: &Window) -> rusqlite::Result<Vec<i64>> {
+    fn sql_of_ids(&self) -> String {
         let Table { from, id, .. } = self.table;
         let order: String = self.order.iter().map(|part| format!("{part}, ")).collect();
-        let sql = format!(
-            "SELECT {id} FROM {from} WHERE {} ORDER BY {order}{id} DESC LIMIT ? OFFSET ?",
-            self.conditions()
-        );
-        let mut statement = connection.prepare_cached(&sql)?;
+        let conditions = self.conditions();
+        format!(
+            "SELECT {id} FROM {from} WHERE {conditions} ORDER BY {order}{id} DESC LIMIT ? OFFSET ?"
+        )
+    }
+
+    /// The numbers of the rows of a window.
+    fn ids(&self, connection: &Connection, window: &Window) -> rusqlite::Result<Vec<i64>> {
+        let mut statement = connection.prepare_cached(&self.sql_of_ids())?;
         let number = |n: usize| types::Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
         let window = [number(window.limit), number(window.offset)];
         let operands = self.operands.iter().chain(&window);
@@ -242,6 +274,22 @@ impl Table {
 }
 
 impl Column {
+    /// The condition for being equal to a word, or to one of several; none if one is not known.
+    fn is_word(&self, operator: &str, operand: &Value) -> Option<String> {
+        let word = |value: &Value| {
+            let known = self.words.iter().find(|(word, _)| value == word);
+            known.map(|(_, condition)| *condition)
+        };
+        match (operator, operand) {
+            ("=", value) => word(value).map(str::to_owned),
+            ("in", Value::Array(values)) if !values.is_empty() && values.len() <= MAX_WORDS => {
+                let any: Option<Vec<&str>> = values.iter().map(word).collect();
+                any.map(|any| format!("({})", any.join(" OR ")))
+            }
+            _ => None,
+        }
+    }
+
     /// An operand as the database has it; none if it is of another kind.
     fn value(&self, operand: &Value) -> Option<types::Value> {
         match self.kind {
@@ -417,4 +465,57 @@ fn readable<T>(id: i64, found: Option<Result<T, QueueError>>) -> Option<T> {
 
 fn failed(source: rusqlite::Error) -> QueueError {
     sqlite("a list could not be read", source)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Settings, schema};
+
+    /// How the database finds the rows of a list by priority with filters.
+    fn plan(table: &'static Table, filters: &[(&str, &str, Value)]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let store = schema::open(folder.path(), &Settings::default()).unwrap();
+        let mut listing = Listing::of(table);
+        if std::ptr::eq(table, &raw const CONTAINERS) {
+            listing.only_unfinished();
+        }
+        for (attribute, operator, operand) in filters {
+            assert!(listing.narrow(attribute, operator, operand), "{attribute}");
+        }
+        assert!(listing.order_by("priority", true));
+        let sql = format!("EXPLAIN QUERY PLAN {}", listing.sql_of_ids());
+        let mut statement = store.reader.prepare(&sql).unwrap();
+        let window = [types::Value::Integer(100), types::Value::Integer(0)];
+        let operands = listing.operands.iter().chain(&window);
+        let steps = statement
+            .query_map(params_from_iter(operands), |row| row.get("detail"))
+            .unwrap();
+        steps
+            .collect::<Result<Vec<String>, _>>()
+            .unwrap()
+            .join("; ")
+    }
+
+    #[test]
+    fn what_waits_is_listed_by_an_index() {
+        let least = || ("priority", ">=", json!(1));
+        let queued = plan(&CONTAINERS, &[("state", "=", json!("Queued")), least()]);
+        assert_eq!(
+            queued, "SEARCH c USING COVERING INDEX containers_by_state (state=? AND priority>?)",
+            "in the order in which they are wanted"
+        );
+        let both = json!(["Queued", "Locked"]);
+        let both = plan(&CONTAINERS, &[("state", "in", both), least()]);
+        assert!(both.contains("COVERING INDEX containers_by_state (state=? AND priority>?)"));
+        let committed = plan(&REQUESTS, &[("state", "=", json!("Committed")), least()]);
+        for part in [
+            "COVERING INDEX containers_by_state (state<?)",
+            "INDEX requests_by_priority (container=? AND <expr>>?)",
+        ] {
+            assert!(committed.contains(part), "{committed}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::error::{disk_full, sqlite};
 use crate::{OpenError, Settings};
 
 /// The version of the schema that is written; kept in the file as `user_version`.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 /// Marks the file as ours: "Long" in ASCII.
 const APPLICATION_ID: i64 = 0x4c6f_6e67;
 /// How much room there has to be on its disk, in bytes.
@@ -97,6 +97,16 @@ ALTER TABLE batches ADD COLUMN removed_cancelled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// What version 5 has beside version 4: indexes for lists by state and priority. The expression is
+/// that by which requests are listed.
+const LISTED: &str = "
+CREATE INDEX containers_by_state ON containers (state, priority, id) WHERE state < 3;
+DROP INDEX requests_by_container;
+CREATE INDEX requests_by_priority ON requests (
+    container, CAST(coalesce(json_extract(attributes, '$.priority'), 500) AS INTEGER)
+);
+";
+
 /// The parts of a store that was just opened.
 pub(crate) struct Opened {
     pub(crate) writer: Connection,
@@ -155,6 +165,9 @@ fn open_database(path: &Path, settings: &Settings, lock: File) -> Result<Opened,
     }
     if found < 4 {
         transaction.execute_batch(COUNTS).map_err(failed)?;
+    }
+    if found < 5 {
+        transaction.execute_batch(LISTED).map_err(failed)?;
     }
     if found < SCHEMA_VERSION {
         transaction
