@@ -302,7 +302,7 @@ impl<'a> Expander<'a> {
             Engine::Process => self.path(&settings.cwd, item)?,
             _ => self.path_inside(&settings.cwd, item)?,
         };
-        document.stdin = self.path(&settings.stdin, item)?;
+        document.stdin = self.stdin(&settings.stdin, item)?;
         document.time_limit_ms = settings.time_limit_ms.good().copied();
         if let Some(limit) = settings.output_limit.good() {
             document.output_limit = *limit;
@@ -465,6 +465,21 @@ impl<'a> Expander<'a> {
     }
 
     /// An absolute path, if there is a good one; the outer none means that there is a bad one.
+    /// The file that becomes standard input. What other programs mean by a hyphen, a job has not.
+    fn stdin(
+        &mut self,
+        field: &Field<Text<'_>>,
+        item: Option<&Item<'_>>,
+    ) -> Option<Option<String>> {
+        if let Some(Text { text: "-", at }) = field.good() {
+            let message = "a job reads no terminal and no pipe of whoever submits it; name a file, \
+                           ./- for one of that name";
+            self.problems.add(*at, message);
+            return None;
+        }
+        self.path(field, item)
+    }
+
     fn path(&mut self, field: &Field<Text<'_>>, item: Option<&Item<'_>>) -> Option<Option<String>> {
         let Some(template) = field.good() else {
             return Some(None);

@@ -325,6 +325,19 @@ jobs:
 }
 
 #[test]
+fn a_job_has_no_standard_input_of_its_submitter() {
+    refused(
+        "jobs: [{name: a, command: cat, stdin: '-'}]",
+        &[
+            "1:39 a job reads no terminal and no pipe of whoever submits it; name a file, ./- for one \
+             of that name",
+        ],
+    );
+    let named = &jobs("jobs: [{name: a, command: cat, stdin: ./-}]")[0];
+    assert!(named.document.stdin.as_deref().unwrap().ends_with("/-"));
+}
+
+#[test]
 fn what_comes_later_is_said_to_come_later() {
     refused(
         "jobs: [{name: a, command: b, outputs: [a]}]",

@@ -136,7 +136,7 @@ fn tell_what_goes_on(snapshot: &Snapshot) {
     let running = held.filter(|held| held.phase.may_run()).count();
     let waiting = snapshot.unfinished.saturating_sub(running);
     tell!(
-        "ending: {running} jobs go on running and {waiting} wait; the next `longshore serve` \
+        "ending: jobs that go on running: {running}, that wait: {waiting}; the next `longshore serve` \
          takes them up, `longshore cleanup` ends what runs"
     );
 }

@@ -68,15 +68,15 @@ async fn whole(
     let first = read(0).await.map_err(failed)?;
     let attempt = first.attempt;
     let mut part = read(end(&first)).await.map_err(failed)?;
+    let mut written = marked(0, &first);
     if part.bytes.is_empty() {
-        return Ok(text(Body::from(first.bytes)));
+        return Ok(text(Body::from(written)));
     }
+    written.extend(marked(end(&first), &part));
     let (mut sender, body) = Channel::<Bytes, QueueError>::new(1);
     tokio::spawn(async move {
-        let mut sent = sender.send_data(first.bytes.into()).await;
-        while sent.is_ok() && !part.bytes.is_empty() {
+        while !part.bytes.is_empty() && sender.send_data(written.into()).await.is_ok() {
             let next = end(&part);
-            sent = sender.send_data(part.bytes.into()).await;
             // Of an attempt that took its place nothing belongs here.
             let following = read(next)
                 .await
@@ -92,9 +92,21 @@ async fn whole(
                 // The client sees that it has not all of it.
                 Err(error) => return sender.abort(error),
             };
+            written = marked(next, &part);
         }
     });
     Ok(text(Body::new(body)))
+}
+
+/// What follows a byte of a log, with a line that says how much is missing before it, if anything
+/// is.
+fn marked(from: u64, part: &Window) -> Vec<u8> {
+    let missing = part.from.saturating_sub(from);
+    if missing == 0 || part.bytes.is_empty() {
+        return part.bytes.clone();
+    }
+    let mark = format!("\n[longshore: {missing} bytes of output were left out here]\n");
+    [mark.as_bytes(), &part.bytes].concat()
 }
 
 fn end(part: &Window) -> u64 {
