@@ -33,7 +33,8 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> anyhow::Result<Ending> {
         let client = Client::need(state_dir).await?;
         let job = find(&client, &args.job).await?;
         let mut interrupts = Interrupts::listen()?;
-        if args.follow && !job.state.is_final() {
+        // Of what waits there is nothing to print.
+        if job.verdict == "waiting" || args.follow && !job.state.is_final() {
             tell!("{}", what_it_does(&job));
         }
         let most = match args.follow || job.state.is_final() {
@@ -97,8 +98,10 @@ fn most_of(details: &Value) -> anyhow::Result<u64> {
 
 fn what_it_does(job: &JobView) -> String {
     let name = crate::text::clean(&job.name);
-    match (&job.reason, job.verdict.as_str()) {
-        (Some(reason), _) => format!("longshore: {name} waits: {}", crate::text::clean(reason)),
+    let reason = job.reason.as_deref().map(crate::text::clean);
+    match (reason, job.verdict.as_str()) {
+        (Some(reason), "waiting") => format!("longshore: {name} waits: {reason}"),
+        (Some(reason), status) => format!("longshore: {name} is {status}: {reason}"),
         (None, status) => format!("longshore: {name} is {status}"),
     }
 }

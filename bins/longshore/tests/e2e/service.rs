@@ -545,6 +545,8 @@ fn a_job_that_waits_is_explained() {
             said_by(&["show", "second"]).contains(&sentence),
             "{sentence}"
         );
+        let why = format!("longshore: second waits: {sentence}\n");
+        world.run(&["logs", "second"]).expect(0).complains(&[&why]);
     };
     said_alike("1st of 1 in line: waiting for room");
     let told = json(&world.run(&["explain", "--json", "second"]).expect(0).out);
