@@ -84,9 +84,7 @@ pub(crate) fn verdict(case: &Case, world: &World<'_>) -> Verdict {
         return busy(case, entry, world);
     }
     let mut verdict = at_rest(case, entry, world);
-    if is_ours(entry) {
-        clean_up(case, entry, &mut verdict);
-    }
+    clean_up(case, entry, &mut verdict);
     verdict
 }
 
@@ -176,7 +174,8 @@ fn busy(case: &Case, entry: &Record, world: &World<'_>) -> Verdict {
     }
 }
 
-/// Ends or acknowledges the claims that are not about what the entry stands for now.
+/// Ends or acknowledges the claims that are not about what the entry stands for now, whoever has
+/// locked it.
 fn clean_up(case: &Case, entry: &Record, verdict: &mut Verdict) {
     let why = match entry.state {
         ContainerState::Complete => "it is complete",

@@ -643,6 +643,20 @@ fn another_dispatchers_lock_is_left_alone() {
 }
 
 #[test]
+fn what_is_left_of_an_earlier_attempt_ends_when_another_dispatcher_has_the_container() {
+    for state in [ContainerState::Locked, ContainerState::Running] {
+        let theirs = with(in_state(1, state), |c| c.lock_count = 2);
+        let left = |phase| {
+            let worker = holding(idle("a", "small"), 1, 1, phase);
+            scene().entry(theirs.clone()).worker(worker)
+        };
+        left(HeldPhase::Running).gives(&["kill 1#1 a"], "another dispatcher");
+        let cause = ExitCause::Exited { code: 0 };
+        left(ended(cause)).gives(&["acknowledge 1#1 a"], "another dispatcher");
+    }
+}
+
+#[test]
 fn what_nothing_satisfies_is_locked_and_cancelled_with_the_nearest_types() {
     let huge = |entry| with(entry, |c| c.request = request(99));
     scene()

@@ -17,7 +17,7 @@ const STREAM_RUNTIME: Duration = Duration::from_secs(360);
 const STREAM_LARGE: usize = 3;
 
 impl Scenario {
-    /// Makes a world for one race, of two seeds in three.
+    /// Makes a world for one race, of three seeds in four.
     pub(crate) fn aim(&mut self, random: &mut Random) {
         match random.below(20) {
             0..2 => self.answer_creates_late(),
@@ -30,6 +30,7 @@ impl Scenario {
             11 => self.repeat_starts(random),
             12 => self.stream(random),
             13 => self.take_away(random),
+            14 => self.share(),
             _ => {}
         }
     }
@@ -211,6 +212,15 @@ impl Scenario {
         ] {
             self.faults.set(kind, rate);
         }
+    }
+
+    /// A dispatcher of another installation has many of the containers, some of them for hours.
+    fn share(&mut self) {
+        if self.controller == ControllerShape::Embedded {
+            self.controller = ControllerShape::Outside;
+        }
+        self.faults.set(FaultKind::OtherLocks, 40_000);
+        self.faults.set(FaultKind::OtherRuns, 40_000);
     }
 
     /// Dispatchers die, and their heirs find machines with work that do not feel well.

@@ -95,6 +95,12 @@ impl Controller {
         &self.open
     }
 
+    /// The first of those that are not final, and that no other dispatcher has locked.
+    pub(crate) fn open_here(&self) -> Option<ContainerUuid> {
+        let here = |uuid: &&ContainerUuid| !self.is_foreign(**uuid);
+        self.open.iter().find(here).copied()
+    }
+
     /// Who waits and is to be served before all others, supervisors left aside.
     pub(crate) fn first_in_line(&self) -> Option<ContainerUuid> {
         self.line.first()

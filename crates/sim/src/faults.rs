@@ -87,6 +87,9 @@ pub enum FaultKind {
     Reprioritize,
     /// Another installation's dispatcher locks a container, at a controller that serves several.
     OtherLocks,
+    /// Another installation's dispatcher runs a container for up to five hours, at a controller that
+    /// serves several, and may lose it.
+    OtherRuns,
     /// The lock service ends the session of the dispatcher that acts, where there are several.
     LockLost,
     /// The dispatcher dies after an effect or an outcome, and is started again.
@@ -170,7 +173,7 @@ const NOT_SURVIVABLE: [FaultKind; 1] = [FaultKind::TagsLost];
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 73] = [
+    pub const ALL: [Self; 74] = [
         Self::CommandLost,
         Self::AnswerLost,
         Self::CommandLate,
@@ -244,6 +247,7 @@ impl FaultKind {
         Self::OutputRefused,
         Self::Operator,
         Self::Stopped,
+        Self::OtherRuns,
     ];
 
     /// Whether it happens to calls, effects or instances that are made, so many in a million; the
@@ -323,6 +327,7 @@ impl FaultKind {
             Self::Stall => "stall",
             Self::Reprioritize => "reprioritize",
             Self::OtherLocks => "other locks",
+            Self::OtherRuns => "other runs",
             Self::LockLost => "lock lost",
             Self::StaleLock => "stale lock",
             Self::ClockOff => "clock off",

@@ -48,9 +48,10 @@ pub enum Rule {
     TooManyCreates,
     /// The instances of others, and containers that another dispatcher has locked, are never touched.
     OthersTouched,
-    /// With the faults ended and all submitted, every container ends within two hours, the sum of
-    /// all runtimes, and four times the longest one: the longest pauses and hold-offs are half an
-    /// hour, one instance at least can be had, and what was lost with one runs again.
+    /// With the faults ended and all submitted, every container that no other dispatcher has ends
+    /// within two hours, the sum of all runtimes, and four times the longest one: the longest pauses
+    /// and hold-offs are half an hour, one instance at least can be had, and what was lost with one
+    /// runs again.
     NotEnded,
     /// Whoever waits and is to be served before all others, by priority, age and UUID, starts within
     /// twice the sum of `reserve_after`, the longest runtime, `timeout_booting`, and five minutes for
@@ -59,8 +60,9 @@ pub enum Rule {
     /// if there were any; supervisors, which may wait for others of their kind, are left aside, and
     /// those come before it that are locked and have lost their place.
     FirstPassedOver,
-    /// With the faults ended and every container ended, each instance is given back within
-    /// `timeout_idle` and half an hour, in which those that do not answer are given up.
+    /// With the faults ended and every container ended, or had by another dispatcher, each instance
+    /// is given back within `timeout_idle` and half an hour, in which those that do not answer are
+    /// given up.
     NotGivenBack,
     /// An instance that has nothing to do is given back in time.
     IdleTooLong,

@@ -288,12 +288,12 @@ impl Scenario {
     }
 
     /// A short and wild one: 20 to 40 containers within half an hour, every kind of fault, and a
-    /// cloud and a controller whose powers, too, are drawn from the seed. Two in three
-    /// are made for a race that is seldom met elsewhere: creates that answer late, starts in
+    /// cloud and a controller whose powers, too, are drawn from the seed. Three in
+    /// four are made for a race that is seldom met elsewhere: creates that answer late, starts in
     /// doubt that are to be killed, dispatchers that start anew among machines whose boot probes
     /// fail, news of the controller that are lost while older answers are on their way, machines
     /// that answer in another order than they were asked, starts that are repeated while an earlier
-    /// try stands still, preemptible machines that are taken away; or for waiting: small containers for hours, and large ones among them.
+    /// try stands still, preemptible machines that are taken away, containers that another dispatcher has for hours; or for waiting: small containers for hours, and large ones among them.
     ///
     /// ```
     /// use longshore_sim::Scenario;

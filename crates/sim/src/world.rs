@@ -434,6 +434,7 @@ impl World {
             Event::OtherEnds(uuid, attempt, ran) => {
                 self.controller.end_by_other(uuid, attempt, ran);
                 self.take_transitions();
+                self.note_given_back(uuid);
             }
             Event::Pages(pages) => self.read_pages(*pages),
             Event::Look => self.look(),

@@ -11,8 +11,9 @@ use longshore_sim::{
 /// How many wild seeds are tried, unless `LONGSHORE_SEEDS` says how many.
 const SEEDS: u64 = 60;
 /// Seeds that once broke a promise, at a controller that records placements: what was started late
-/// was killed, or was too much for its machine.
-const ONCE_BROKEN: [u64; 2] = [22_123, 25_755];
+/// was killed, or was too much for its machine; machines were kept for earlier attempts of what
+/// another dispatcher had.
+const ONCE_BROKEN: [u64; 4] = [22_123, 25_755, 2_501, 2_585];
 
 #[expect(
     clippy::disallowed_methods,

@@ -37,11 +37,15 @@ fn answer(known: Known<'_>, attempt: Attempt, instance: &InstanceId) -> Option<C
     let held = matches!(container.state, Locked | Running);
     let here = container.placed_on.as_ref() == Some(instance);
     let nowhere = container.placed_on.is_none();
+    // Another dispatcher's: no instance of this one has it.
+    let theirs = held && !container.locked_by_us;
     Some(if attempt > newest || attempt > inherited {
         // Nobody gave that number, or only this dispatcher can have started it, and not there.
         ClaimAnswer::False
     } else if attempt != newest && attempt != Attempt(0) {
         ClaimAnswer::Possible
+    } else if theirs {
+        ClaimAnswer::False
     } else if here && held {
         ClaimAnswer::Placed
     } else if !here && (!nowhere || container.state == Locked) {
@@ -179,6 +183,25 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_dispatcher_has_is_on_no_instance_of_this_one() {
+        let inherited = NEWEST;
+        for (state, _) in TABLE {
+            for placed_on in PLACES {
+                let mut container = container(state, placed_on);
+                let ours = given(&container, inherited, NEWEST);
+                container.locked_by_us = false;
+                let expected = match state {
+                    ContainerState::Locked | ContainerState::Running => Some(ClaimAnswer::False),
+                    _ => ours,
+                };
+                assert_eq!(given(&container, inherited, NEWEST), expected, "{state:?}");
+                let older = given(&container, inherited, NEWEST - 1);
+                assert_eq!(older, Some(ClaimAnswer::Possible), "{state:?}");
             }
         }
     }

@@ -27,13 +27,18 @@ impl Controller {
         self.get(uuid).map(|record| record.container.attempt())
     }
 
-    /// The other dispatcher is done with an attempt: it has run it, or gives it back.
+    /// The other dispatcher runs what it has locked.
+    pub(crate) fn run_by_other(&mut self, uuid: ContainerUuid) {
+        self.edit(uuid, |c| c.state = ContainerState::Running);
+    }
+
+    /// The other dispatcher is done with an attempt: it has run it, or gives it back, or has lost it.
     pub(crate) fn end_by_other(&mut self, uuid: ContainerUuid, attempt: Attempt, ran: bool) {
         let Some(record) = self.records.get(&uuid) else {
             return;
         };
-        let held = record.container.state == ContainerState::Locked;
-        if !record.foreign || !held || record.container.attempt() != attempt {
+        let state = record.container.state;
+        if !record.foreign || record.container.attempt() != attempt {
             return;
         }
         if record.cancel_requested {
@@ -43,6 +48,8 @@ impl Controller {
             self.finish(uuid, ContainerState::Complete, "");
         } else if attempt.0 >= self.max_dispatch_attempts {
             self.finish(uuid, ContainerState::Cancelled, "too many attempts");
+        } else if self.is_bare && state == ContainerState::Running {
+            self.finish(uuid, ContainerState::Cancelled, "lost");
         } else {
             self.requeue(uuid);
         }

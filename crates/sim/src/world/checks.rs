@@ -64,6 +64,14 @@ impl World {
         }
     }
 
+    /// Another dispatcher is done with a container: there may be more to do again.
+    pub(super) fn note_given_back(&mut self, uuid: ContainerUuid) {
+        if self.quiet && self.controller.open().contains(&uuid) {
+            self.ended_at = None;
+            self.set_end();
+        }
+    }
+
     /// Notes when nothing is left to happen.
     pub(super) fn note_end(&mut self) {
         let ended = self.quiet && self.to_come == 0 && self.controller.open().is_empty();
@@ -85,7 +93,8 @@ impl World {
         if self.dispatchers == 1 && self.core.is_none() {
             return;
         }
-        if self.to_come == 0 && self.controller.open().is_empty() {
+        let left = self.controller.open_here();
+        if self.to_come == 0 && left.is_none() {
             let ended_at = *self.ended_at.get_or_insert(self.now);
             self.check_given_back(ended_at);
             return;
@@ -93,7 +102,7 @@ impl World {
         if self.now <= self.end {
             return;
         }
-        if let Some(uuid) = self.controller.open().first().copied() {
+        if let Some(uuid) = left {
             let mut about = vec![uuid.to_string()];
             let record = self.controller.get(uuid);
             let placed = record.and_then(|record| record.container.placed_on.clone());

@@ -110,7 +110,7 @@ impl World {
             | FaultKind::Wavers
             | FaultKind::Delete
             | FaultKind::Reprioritize => self.owner_acts(kind),
-            FaultKind::OtherLocks => self.other_locks(),
+            FaultKind::OtherLocks | FaultKind::OtherRuns => self.other_locks(kind),
             FaultKind::Operator => self.operator_acts(),
             FaultKind::Stopped => self.operator_stops(),
             FaultKind::LockLost => self.end_session(true),
@@ -208,8 +208,8 @@ impl World {
     }
 
     /// Another installation's dispatcher takes a container that waits, and some time later has run
-    /// it or gives it back.
-    fn other_locks(&mut self) {
+    /// it or gives it back; or it runs for long.
+    fn other_locks(&mut self, kind: FaultKind) {
         if !self.shape.is_outside() {
             return;
         }
@@ -231,8 +231,13 @@ impl World {
         let Some(attempt) = self.controller.lock_by_other(uuid) else {
             return;
         };
-        self.fault(FaultKind::OtherLocks, About::container(uuid, attempt));
-        let after = self.random.tailed(Duration::from_secs(60));
+        self.fault(kind, About::container(uuid, attempt));
+        let after = if kind == FaultKind::OtherRuns {
+            self.controller.run_by_other(uuid);
+            self.random.seconds(600, 18_000)
+        } else {
+            self.random.tailed(Duration::from_secs(60))
+        };
         let ran = self.random.percent(50);
         self.schedule(after, Event::OtherEnds(uuid, attempt, ran));
         self.take_transitions();
