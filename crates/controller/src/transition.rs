@@ -317,6 +317,8 @@ impl Life {
         self.state = state;
         self.error = error;
         self.finished_at = Some(at);
+        // The start may have been told after the end, and by another clock.
+        self.started_at = self.started_at.map(|started| started.min(at));
     }
 
     fn requeue(&mut self) {

@@ -297,6 +297,20 @@ fn the_runners_clock_is_believed_for_display() {
 }
 
 #[test]
+fn nothing_began_after_its_end() {
+    let mut life = life(Running);
+    life.started_at = Some(Timestamp(9));
+    let mut exit = Exit::unseen(ExitCause::CannotRun {
+        code: 127,
+        error: "no such command".into(),
+    });
+    exit.finished_at = Some(Timestamp(7));
+    life.ended(Attempt(2), &exit, NOW).unwrap();
+    let times = (life.started_at, life.finished_at);
+    assert_eq!(times, (Some(Timestamp(7)), Some(Timestamp(7))));
+}
+
+#[test]
 fn what_the_job_is_to_blame_for_is_complete_and_never_retried() {
     let cannot_run = ExitCause::CannotRun {
         code: 127,
