@@ -150,6 +150,7 @@ impl InstanceSet for AcmeSet {
         Capabilities::new()
             .with_idempotent_create()
             .with_tags_at_birth()
+            .with_rented()
             .with_destroy_batch(BATCH)
             .with_tag_batch(BATCH)
     }
@@ -233,11 +234,12 @@ fn describe(operation: Operation, server: Server) -> Result<Instance, CloudError
     Ok(instance)
 }
 
-/// An unknown word never means gone: what is listed may cost money.
+/// An unknown word never means gone: what is listed may cost money. A server that has powered itself
+/// off is of no more use, and is to be destroyed.
 fn state(word: &str) -> InstanceState {
     match word {
         "running" => InstanceState::Running,
-        "deleting" => InstanceState::Stopping,
+        "off" | "deleting" => InstanceState::Stopping,
         "deleted" => InstanceState::Gone,
         _ => InstanceState::Pending,
     }
@@ -270,6 +272,7 @@ mod tests {
         for (word, state) in [
             ("starting", InstanceState::Pending),
             ("running", InstanceState::Running),
+            ("off", InstanceState::Stopping),
             ("deleting", InstanceState::Stopping),
             ("deleted", InstanceState::Gone),
             ("something new", InstanceState::Pending),
