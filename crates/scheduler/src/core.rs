@@ -220,8 +220,14 @@ impl Core {
     /// pool before, so that the view shows what came of them.
     pub fn upsert_worker(&mut self, view: WorkerView, now: Instant) {
         let id = view.instance.clone();
-        self.gone.remove(&id);
         let no = self.workers.number(&id);
+        if self
+            .workers
+            .worker(no)
+            .is_none_or(|worker| worker.view.is_none())
+        {
+            self.gone.remove(&id);
+        }
         if self.only_answered(no, &view) {
             self.workers.answered(no, view.probed_at);
             return;

@@ -177,23 +177,23 @@ impl Witness {
         attempt: Attempt,
         instance: &InstanceId,
     ) -> Option<(Rule, String)> {
-        let here = format!("{uuid} attempt {attempt} runs on {instance}");
+        let here = || format!("{uuid} attempt {attempt} runs on {instance}");
         match self.running.get(&uuid) {
             Some((other, elsewhere)) if (*other, elsewhere) != (attempt, instance) => {
-                let what = format!("{here}, and attempt {other} on {elsewhere}");
+                let what = format!("{}, and attempt {other} on {elsewhere}", here());
                 return Some((Rule::RunsTwice, what));
             }
             None => {
                 return Some((
                     Rule::RunsTwice,
-                    format!("{here}, and was not seen to start"),
+                    format!("{}, and was not seen to start", here()),
                 ));
             }
             Some(_) => {}
         }
         let closed = self.closed.get(&uuid)?;
         (*closed >= attempt).then(|| {
-            let what = format!("{here}, and attempt {closed} was told to be over");
+            let what = format!("{}, and attempt {closed} was told to be over", here());
             (Rule::FalseResult, what)
         })
     }

@@ -447,7 +447,8 @@ impl World {
             || !machine.deployed
             || machine.floods;
         let report = machine.report();
-        for poll in due {
+        let reports = std::iter::repeat_n(report, due.len());
+        for (poll, report) in due.into_iter().zip(reports) {
             if mute {
                 self.lose_poll(id, &poll);
                 continue;
@@ -459,7 +460,7 @@ impl World {
             };
             let at = now + self.random.millis(1, 10);
             let at = self.delivered(at, poll.deadline, id, FaultKind::OldReport);
-            let outcome = self.garbled(PoolOutcome::Reported(Ok(report.clone())), id);
+            let outcome = self.garbled(PoolOutcome::Reported(Ok(report)), id);
             self.answer(at, asker, outcome);
         }
     }
