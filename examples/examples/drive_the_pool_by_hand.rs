@@ -145,7 +145,7 @@ impl World {
             }
             EffectAction::List(tags) => {
                 let machines = self.machine.iter().map(|machine| machine.instance.clone());
-                Outcome::Listed(Ok(machines.filter(|i| i.has_tags(tags)).collect()))
+                Outcome::listed(machines.filter(|i| i.has_tags(tags)))
             }
             EffectAction::Destroy(ids) => {
                 self.machine = None;

@@ -1,6 +1,7 @@
 //! Calls and replies as data.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::{
@@ -178,8 +179,8 @@ pub(crate) type Results = InstanceResults;
 pub enum Reply {
     /// To [`Call::Create`].
     Created(Result<Instance, CloudError>),
-    /// To [`Call::List`].
-    Listed(Result<Vec<Instance>, CloudError>),
+    /// To [`Call::List`]; what has not changed since the last one is shared with it.
+    Listed(Result<Vec<Arc<Instance>>, CloudError>),
     /// To [`Call::Destroy`]: one result for each id.
     Destroyed(InstanceResults),
     /// To [`Call::SetTags`]: one result for each change.

@@ -1,6 +1,7 @@
 //! Instances as they really are.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use longshore_cloud::{Instance, InstanceState, Tags};
 use longshore_types::{InstanceId, Instant, Market, Price, Timestamp, TypeName};
@@ -68,6 +69,8 @@ pub struct FakeInstance {
     pub vanished: Option<Instant>,
 
     pub(crate) serial: u64,
+    /// The user to log in as, if listings say.
+    pub(crate) remote_user: Option<String>,
     /// What is paid for: from when, if it is running up a bill.
     pub(crate) billed_from: Option<Instant>,
     /// The tags that it gets later, where they do not come at birth.
@@ -87,9 +90,24 @@ pub struct FakeInstance {
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) from: Instant,
-    pub(crate) state: InstanceState,
-    pub(crate) address: Option<String>,
-    pub(crate) tags: Tags,
+    pub(crate) shown: Arc<Instance>,
+    /// The tags that it was last asked for, and whether it has them: nearly every listing asks for
+    /// the same.
+    asked: Option<(Tags, bool)>,
+}
+
+impl Version {
+    /// Whether it has all of `tags`.
+    pub(crate) fn has_tags(&mut self, tags: &Tags) -> bool {
+        match &self.asked {
+            Some((asked, has)) if asked == tags => *has,
+            _ => {
+                let has = self.shown.has_tags(tags);
+                self.asked = Some((tags.clone(), has));
+                has
+            }
+        }
+    }
 }
 
 impl FakeInstance {
@@ -119,33 +137,28 @@ impl FakeInstance {
         }
         self.versions.push_back(Version {
             from: now,
-            state: self.state,
-            address: self.address.clone(),
-            tags: self.tags.clone(),
+            shown: Arc::new(self.describe()),
+            asked: None,
         });
     }
 
-    /// What listings showed at a moment: none before its birth and after it vanished.
-    pub(crate) fn version_at(&self, at: Instant) -> Option<&Version> {
-        if at < self.born || self.vanished.is_some_and(|vanished| vanished <= at) {
-            return None;
-        }
-        let known = self.versions.iter().rev().find(|v| v.from <= at);
-        known.or_else(|| self.versions.front())
-    }
-
     /// As the interface describes it.
-    pub(crate) fn describe(&self, version: &Version, remote_user: Option<&String>) -> Instance {
-        let mut instance = Instance::new(
-            self.id.clone(),
-            self.provider_type.clone(),
-            version.state,
-            version.tags.clone(),
-        );
-        instance.address.clone_from(&version.address);
-        instance.remote_user = remote_user.cloned();
+    fn describe(&self) -> Instance {
+        let (id, tags) = (self.id.clone(), self.tags.clone());
+        let mut instance = Instance::new(id, self.provider_type.clone(), self.state, tags);
+        instance.address.clone_from(&self.address);
+        instance.remote_user.clone_from(&self.remote_user);
         instance.launched_at = Some(self.launched_at);
         instance.zone.clone_from(&self.zone);
         instance
+    }
+
+    /// What listings showed at a moment: none before its birth and after it vanished.
+    pub(crate) fn version_at(&mut self, at: Instant) -> Option<&mut Version> {
+        if at < self.born || self.vanished.is_some_and(|vanished| vanished <= at) {
+            return None;
+        }
+        let known = self.versions.iter().rposition(|v| v.from <= at);
+        self.versions.get_mut(known.unwrap_or_default())
     }
 }

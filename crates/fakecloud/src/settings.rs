@@ -280,7 +280,7 @@ pub struct Settings {
     /// The extensions that there are: of [`CallKind::Console`], [`CallKind::Prices`] and
     /// [`CallKind::Interruptions`].
     pub extensions: BTreeSet<CallKind>,
-    /// The user to log in as, if the provider says.
+    /// The user to log in as, if the provider says: of the instances that are made from now on.
     pub remote_user: Option<String>,
     /// The most tags of an instance.
     pub tags_max: usize,

@@ -82,7 +82,7 @@ fn answer_lists(core: &mut Core, listing: &[Instance], now: Instant) {
     let effects: Vec<Effect> = std::iter::from_fn(|| core.poll_effect()).collect();
     for effect in effects {
         let outcome = match &effect.action {
-            EffectAction::List(_) => Outcome::Listed(Ok(listing.to_vec())),
+            EffectAction::List(_) => Outcome::listed(listing.to_vec()),
             EffectAction::Boot(_) => failed(),
             action => action.lost("not answered here"),
         };

@@ -133,7 +133,7 @@ impl Core {
         self.books.add(&worker);
         self.workers.insert(id.clone(), worker);
         if let Some(secret) = secret {
-            self.by_secret.entry(secret).or_default().insert(id.clone());
+            self.by_secret.insert(&secret, &id);
         }
         let boot = self.now + self.config.timeout_booting;
         self.timers
@@ -157,9 +157,20 @@ impl Core {
     }
 
     pub(crate) fn resolve_all_twins(&mut self) {
-        let twins = self.by_secret.iter().filter(|(_, ids)| ids.len() > 1);
-        let secrets: Vec<String> = twins.map(|(secret, _)| secret.clone()).collect();
+        let secrets: Vec<String> = self.by_secret.shared().map(str::to_owned).collect();
         for secret in secrets {
+            self.resolve_twins(&secret);
+        }
+    }
+
+    /// Decides about those that have the secret of a worker, if there are others.
+    pub(crate) fn resolve_twins_of(&mut self, id: &InstanceId) {
+        let worker = self.workers.get(id);
+        let secret = worker.and_then(|worker| worker.secret.as_ref());
+        if let Some(secret) = secret
+            .filter(|secret| self.by_secret.is_shared(secret))
+            .cloned()
+        {
             self.resolve_twins(&secret);
         }
     }
@@ -167,7 +178,7 @@ impl Core {
     /// Of two machines with one secret keeps the one with work, else the older. Nothing is
     /// decided while one of them was not asked yet.
     pub(crate) fn resolve_twins(&mut self, secret: &str) {
-        let Some(ids) = self.by_secret.get(secret) else {
+        let Some(ids) = self.by_secret.twins(secret) else {
             return;
         };
         let mut twins: Vec<_> = ids

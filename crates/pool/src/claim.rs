@@ -230,7 +230,7 @@ impl Core {
     ///         EffectAction::List(tags) => {
     ///             let mut found = Instance::new("i-1", "s1", InstanceState::Running, tags);
     ///             found.address = Some("10.0.0.1".into());
-    ///             Outcome::Listed(Ok(vec![found]))
+    ///             Outcome::listed([found])
     ///         }
     ///         EffectAction::Boot(_) => Outcome::Booted(Ok(())),
     ///         EffectAction::Deploy(..) => Outcome::Deployed(Ok(())),

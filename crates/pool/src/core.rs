@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use longshore_cloud::Tags;
 use longshore_types::{ContainerUuid, Deadline, InstanceId, InstanceType, Instant, TypeName};
 
 use crate::blackhole::BlackHoles;
@@ -15,11 +16,12 @@ use crate::hearing::Hearing;
 use crate::holdoff::{HoldKey, HoldOff};
 use crate::listing::Listing;
 use crate::records::Records;
-use crate::secret::Secrets;
+use crate::secret::{Secrets, set_tags};
 use crate::tally::Tally;
 use crate::text::one_line;
 use crate::timers::{ContainerTimer, Timer, Timers, WorkerTimer};
 use crate::turns::Turns;
+use crate::twins::BySecret;
 use crate::worker::{Seq, Worker};
 
 /// The most ids of condemned instances that are remembered.
@@ -115,6 +117,8 @@ const MAX_ALARMS: usize = 1000;
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: Config,
+    /// The tags by which our instances are listed.
+    pub(crate) ours: Tags,
     pub(crate) types: BTreeMap<TypeName, InstanceType>,
     pub(crate) now: Instant,
     pub(crate) seq: Seq,
@@ -123,7 +127,7 @@ pub struct Core {
 
     pub(crate) workers: BTreeMap<InstanceId, Worker>,
     pub(crate) serials: u64,
-    pub(crate) by_secret: BTreeMap<String, BTreeSet<InstanceId>>,
+    pub(crate) by_secret: BySecret,
     /// Which workers have an entry for a container.
     pub(crate) places: BTreeMap<ContainerUuid, BTreeSet<InstanceId>>,
     /// Which workers claim a container without that being decided.
@@ -242,6 +246,7 @@ impl Core {
         let types = config.types.iter().map(|t| (t.name.clone(), t.clone()));
         let mut core = Self {
             types: types.collect(),
+            ours: set_tags(&config),
             config,
             now,
             seq: 0,
@@ -249,7 +254,7 @@ impl Core {
             stopping: false,
             workers: BTreeMap::new(),
             serials: 0,
-            by_secret: BTreeMap::new(),
+            by_secret: BySecret::default(),
             places: BTreeMap::new(),
             claimants: BTreeMap::new(),
             condemned: BTreeSet::new(),

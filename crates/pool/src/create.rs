@@ -13,7 +13,7 @@ use crate::event::{Changed, Event};
 use crate::holdoff::growing;
 use crate::intake::{is_usable_id, tidy};
 use crate::refusal::Refusal;
-use crate::secret::{init_script, set_tags};
+use crate::secret::init_script;
 use crate::text::one_line;
 use crate::timers::Timer;
 use crate::worker::Seq;
@@ -83,7 +83,7 @@ impl Core {
     fn create_request(&mut self, instance_type: InstanceType, secret: &str) -> CreateRequest {
         let keys = self.config.tag_keys.clone();
         let mut tags = self.config.resource_tags.clone();
-        tags.extend(set_tags(&self.config));
+        tags.extend(self.ours.clone());
         tags.insert(keys.instance_type, instance_type.name.to_string());
         tags.insert(keys.idle_behavior, IdleBehavior::Run.to_string());
         tags.insert(keys.secret, secret.to_owned());

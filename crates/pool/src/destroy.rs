@@ -289,18 +289,8 @@ impl Core {
         self.timers.clear_worker(id);
         self.stop_listening_to(id);
         self.destroy_queue.remove(id);
-        if let Some(ids) = worker
-            .secret
-            .as_ref()
-            .and_then(|s| self.by_secret.get_mut(s))
-        {
-            ids.remove(id);
-            if ids.is_empty() {
-                worker
-                    .secret
-                    .as_ref()
-                    .map(|secret| self.by_secret.remove(secret));
-            }
+        if let Some(secret) = &worker.secret {
+            self.by_secret.remove(secret, id);
         }
         let expected = worker.state == WorkerState::Shutdown;
         if !expected {

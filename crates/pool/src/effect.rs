@@ -154,8 +154,9 @@ pub enum EffectAction {
 pub enum Outcome {
     /// Of [`EffectAction::Create`].
     Created(Result<Box<Instance>, CloudFailure>),
-    /// Of [`EffectAction::List`].
-    Listed(Result<Vec<Instance>, CloudFailure>),
+    /// Of [`EffectAction::List`]. Whoever lists may share what has not changed with the outcome
+    /// before: see [`Outcome::listed`] where nobody does.
+    Listed(Result<Vec<Arc<Instance>>, CloudFailure>),
     /// Of [`EffectAction::Destroy`]; ids that are missing have failed.
     Destroyed(Vec<(InstanceId, Result<(), CloudFailure>)>),
     /// Of [`EffectAction::SetTags`].
@@ -276,6 +277,21 @@ pub struct HostFailure {
     pub ours: bool,
     /// The error and its causes as one line, with the end of what the command printed.
     pub error: String,
+}
+
+impl Outcome {
+    /// These were listed, by somebody who shares nothing.
+    ///
+    /// ```
+    /// use longshore_cloud::{Instance, InstanceState, Tags};
+    /// use longshore_pool::Outcome;
+    /// let found = Instance::new("i-1", "s1", InstanceState::Running, Tags::new());
+    /// let Outcome::Listed(Ok(listed)) = Outcome::listed([found]) else { unreachable!() };
+    /// assert_eq!(listed[0].id.as_str(), "i-1");
+    /// ```
+    pub fn listed(instances: impl IntoIterator<Item = Instance>) -> Self {
+        Self::Listed(Ok(instances.into_iter().map(Arc::new).collect()))
+    }
 }
 
 impl EffectAction {

@@ -95,6 +95,7 @@ mod tally;
 mod text;
 mod timers;
 mod turns;
+mod twins;
 mod view;
 mod worker;
 

@@ -3,6 +3,7 @@
 //! What a listing shows is from some moment between its beginning and its answer. So two are as
 //! far apart as the answer of the first and the beginning of the second.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Instance, InstanceState};
@@ -14,9 +15,8 @@ use crate::effect::{CloudFailure, EffectAction, Outcome};
 use crate::event::Changed;
 use crate::holdoff::growing;
 use crate::intake::{is_usable_id, tidy};
-use crate::secret::set_tags;
 use crate::timers::Timer;
-use crate::worker::{Seq, Worker};
+use crate::worker::{Right, Seq, Worker};
 
 const RETRY_PAUSE: (u64, u64) = (1, 60);
 /// Listings follow each other no faster than this.
@@ -99,7 +99,7 @@ impl Core {
             return;
         }
         let timeout = self.config.cloud_call_timeout;
-        let action = EffectAction::List(set_tags(&self.config));
+        let action = EffectAction::List(self.ours.clone());
         if self.send(timeout, action, FlightAction::List).is_some() {
             self.listing.in_flight = true;
             self.listing.wanted = None;
@@ -189,29 +189,25 @@ impl Core {
         }
     }
 
-    fn on_complete_listing(&mut self, began: Seq, began_at: Instant, instances: Vec<Instance>) {
-        let ours = set_tags(&self.config);
-        let mut listed = instances;
-        let mut unusable = 0;
-        listed.retain(|instance| {
-            let is_ours = instance.has_tags(&ours);
-            let usable = is_usable_id(instance.id.as_str());
-            unusable += usize::from(is_ours && !usable);
-            is_ours && usable
-        });
-        let listed = one_of_each(listed);
-        if unusable > self.listing.unusable {
-            self.alarm(format!(
-                "a listing shows {unusable} instances of ours without an id that can be used"
-            ));
-        }
-        self.listing.unusable = unusable;
+    fn on_complete_listing(
+        &mut self,
+        began: Seq,
+        began_at: Instant,
+        instances: Vec<Arc<Instance>>,
+    ) {
+        let compared = self.compare(one_of_each(instances), began);
         // Missing ones first: a worker that this listing adds is not one that it could miss.
-        self.mark_missing(&listed, began, began_at);
-        for mut instance in listed {
-            if self.shows_as_known(&instance, began) {
+        self.mark_missing(compared.missing, compared.wanted, began, began_at);
+        let mut unusable = 0;
+        for instance in compared.others {
+            if !instance.has_tags(&self.ours) {
                 continue;
             }
+            if !is_usable_id(instance.id.as_str()) {
+                unusable += 1;
+                continue;
+            }
+            let mut instance = Arc::unwrap_or_clone(instance);
             let problem = tidy(&mut instance, &self.config);
             let id = problem.is_some().then(|| instance.id.clone());
             self.on_listed_instance(instance, began);
@@ -219,9 +215,45 @@ impl Core {
                 self.set_error(&id, &problem);
             }
         }
+        if unusable > self.listing.unusable {
+            self.alarm(format!(
+                "a listing shows {unusable} instances of ours without an id that can be used"
+            ));
+        }
+        self.listing.unusable = unusable;
         self.resolve_all_twins();
         self.count_evidence(began_at);
         self.look_for_addresses();
+    }
+
+    /// Goes through the workers and what is listed side by side, both in the order of ids, and
+    /// takes note of those that are shown as they are known: found out before anything of them is
+    /// copied or cut, since it is so with nearly all of them.
+    fn compare(&mut self, listed: Vec<Arc<Instance>>, began: Seq) -> Compared {
+        let mut compared = Compared::default();
+        let mut listed = listed.into_iter().peekable();
+        for (id, worker) in &mut self.workers {
+            while let Some(other) = listed.next_if(|instance| instance.id < *id) {
+                compared.others.push(other);
+            }
+            let shown = listed.next_if(|instance| instance.id == *id);
+            let shown = shown.filter(|instance| {
+                worker.is_shown_as_before(instance) || instance.has_tags(&self.ours)
+            });
+            if worker.seen < began && !worker.is_expected_to_go() {
+                compared.wanted += 1;
+            }
+            match shown {
+                Some(instance) if worker.is_shown_as_known(&instance, &self.config) => {
+                    worker.seen_in_listing(began);
+                }
+                Some(instance) => compared.others.push(instance),
+                None if worker.seen < began => compared.missing.push(id.clone()),
+                None => {}
+            }
+        }
+        compared.others.extend(listed);
+        compared
     }
 
     fn count_evidence(&mut self, began_at: Instant) {
@@ -243,36 +275,22 @@ impl Core {
         }
     }
 
-    fn mark_missing(&mut self, listed: &[Instance], began: Seq, began_at: Instant) {
-        // Both are in the order of ids.
-        let mut shown = listed.iter().map(|instance| &instance.id).peekable();
-        let mut shows = |id: &InstanceId| {
-            while shown.next_if(|other| *other < id).is_some() {}
-            shown.peek().is_some_and(|other| *other == id)
+    /// Takes note of the workers that a listing misses, where it could have shown so many that are
+    /// wanted.
+    fn mark_missing(
+        &mut self,
+        missing: Vec<InstanceId>,
+        wanted: usize,
+        began: Seq,
+        began_at: Instant,
+    ) {
+        let goes = |core: &Self, id: &InstanceId| {
+            core.workers.get(id).is_some_and(Worker::is_expected_to_go)
         };
-        let missing: Vec<InstanceId> = self
-            .workers
-            .iter()
-            .filter(|(id, worker)| !shows(id) && worker.seen < began)
-            .map(|(id, _)| id.clone())
-            .collect();
-        // Where nobody has accepted that it goes, one that is to go is missed like any other.
-        let is_expected = |worker: &Worker| worker.destroy_accepted.is_some();
-        let wanted = |worker: &&Worker| !is_expected(worker);
-        let known = self
-            .workers
-            .values()
-            .filter(wanted)
-            .filter(|w| w.seen < began)
-            .count();
-        let lost = missing
-            .iter()
-            .filter_map(|id| self.workers.get(id))
-            .filter(wanted)
-            .count();
-        let believed = self.is_believed(lost, known, began_at);
+        let lost = missing.iter().filter(|id| !goes(self, id)).count();
+        let believed = self.is_believed(lost, wanted, began_at);
         for id in missing {
-            if believed || self.workers.get(&id).is_some_and(is_expected) {
+            if believed || goes(self, &id) {
                 self.miss(&id, began, began_at);
             }
         }
@@ -359,23 +377,12 @@ impl Core {
         }
     }
 
-    /// Whether an instance is shown as it is known, so that there is nothing else to do about it:
-    /// found out before anything of it is copied or cut, since it is so with nearly all of them.
-    fn shows_as_known(&mut self, instance: &Instance, began: Seq) -> bool {
-        let Some(worker) = self.workers.get_mut(&instance.id) else {
-            return false;
-        };
-        let same = is_as_known(worker, instance, &self.config);
-        worker.listed |= same;
-        if same && worker.seen < began {
-            worker.seen = began;
-            worker.missed_at = None;
-        }
-        same
-    }
-
     fn on_listed_instance(&mut self, instance: Instance, began: Seq) {
-        if self.shows_as_known(&instance, began) {
+        if let Some(worker) = self.workers.get_mut(&instance.id)
+            && worker.is_wanted_as_it_is()
+            && is_as_known(worker, &instance, &self.config)
+        {
+            worker.seen_in_listing(began);
             return;
         }
         if let Some(worker) = self.workers.get(&instance.id) {
@@ -463,8 +470,67 @@ impl Core {
     }
 }
 
+/// What a listing is compared with the workers.
+#[derive(Debug, Default)]
+struct Compared {
+    /// What is not shown as it is known, or is not known.
+    others: Vec<Arc<Instance>>,
+    /// The workers that it does not show, and could have.
+    missing: Vec<InstanceId>,
+    /// How many workers that are wanted it could have shown.
+    wanted: usize,
+}
+
+impl Worker {
+    /// Whether somebody has accepted that it goes. One that is to go where nobody has is missed like
+    /// any other.
+    fn is_expected_to_go(&self) -> bool {
+        self.destroy_accepted.is_some()
+    }
+
+    /// Whether nothing has to be done about it as long as it is shown as it is known.
+    fn is_wanted_as_it_is(&self) -> bool {
+        self.state != WorkerState::Shutdown && self.tags_tries == 0
+    }
+
+    /// Whether an instance is shown as it was when there was last nothing to do about it, and is to
+    /// have the same tags since.
+    fn is_shown_as_before(&self, instance: &Arc<Instance>) -> bool {
+        self.right.as_ref().is_some_and(|right| {
+            right.behavior == self.behavior && right.kept == self.tags && right.shown == *instance
+        })
+    }
+
+    /// Whether an instance of ours is shown as it is known, so that there is nothing to do about it:
+    /// so it is with nearly all of them, nearly always.
+    fn is_shown_as_known(&mut self, instance: &Arc<Instance>, config: &Config) -> bool {
+        let is_wanted = self.is_wanted_as_it_is();
+        if is_wanted && self.is_shown_as_before(instance) {
+            return true;
+        }
+        let is_known = is_wanted && is_as_known(self, instance, config);
+        // Only what is no more than ours and the name of the set: others may be of any size.
+        let is_small = instance.tags.len() <= self.tags.len() + 1;
+        self.right = (is_known && is_small).then(|| Right {
+            shown: Arc::clone(instance),
+            kept: self.tags.clone(),
+            behavior: self.behavior,
+        });
+        is_known
+    }
+
+    /// A listing that began then shows it.
+    fn seen_in_listing(&mut self, began: Seq) {
+        self.listed = true;
+        if self.seen < began {
+            self.seen = began;
+            self.missed_at = None;
+        }
+    }
+}
+
 /// The instances in the order of their ids, of those that are shown twice the later one.
-fn one_of_each(mut listed: Vec<Instance>) -> Vec<Instance> {
+fn one_of_each(mut listed: Vec<Arc<Instance>>) -> Vec<Arc<Instance>> {
     listed.sort_by(|one, other| one.id.cmp(&other.id));
     listed.dedup_by(|later, earlier| {
         let same = later.id == earlier.id;
@@ -476,17 +542,16 @@ fn one_of_each(mut listed: Vec<Instance>) -> Vec<Instance> {
     listed
 }
 
-/// Whether a listing shows a worker that is wanted as it is known, with the tags that it is to
-/// have: so it is with nearly all of them, nearly always. What is shown need not be cut yet.
-fn is_as_known(worker: &mut Worker, instance: &Instance, config: &Config) -> bool {
+/// Whether an instance of ours is shown as a worker is known, with the tags that it is to have. What
+/// is shown need not be cut yet.
+fn is_as_known(worker: &Worker, instance: &Instance, config: &Config) -> bool {
     let address = instance.address.as_deref();
     let user = instance.remote_user.as_ref();
-    worker.state != WorkerState::Shutdown
-        && worker.tags_tries == 0
-        && !matches!(
-            instance.state,
-            InstanceState::Stopping | InstanceState::Gone
-        )
+    let goes = matches!(
+        instance.state,
+        InstanceState::Stopping | InstanceState::Gone
+    );
+    !goes
         && address.is_none_or(|shown| is_known_as(shown, worker.address.as_deref(), config))
         && user.is_none_or(|user| *user == worker.user)
         && (instance.launched_at.is_none() || instance.launched_at == worker.launched_at)
@@ -529,7 +594,7 @@ mod tests {
             instance("b", "3"),
             instance("b", "4"),
         ];
-        let listed = one_of_each(listed);
+        let listed = one_of_each(listed.into_iter().map(Arc::new).collect());
         let shown: Vec<_> = listed
             .iter()
             .map(|i| (i.id.as_str(), &*i.provider_type))

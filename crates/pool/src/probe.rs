@@ -327,15 +327,9 @@ impl Core {
                 self.boot_succeeded(&name);
             }
             self.heard(id);
+            self.settle(id);
         }
-        self.settle(id);
-        if let Some(secret) = self
-            .workers
-            .get(id)
-            .and_then(|worker| worker.secret.clone())
-        {
-            self.resolve_twins(&secret);
-        }
+        self.resolve_twins_of(id);
     }
 
     /// Decides when the next report of the regular round begins.

@@ -9,7 +9,7 @@ use crate::effect::{EffectAction, Outcome};
 use crate::holdoff::growing;
 use crate::refusal::Refusal;
 use crate::timers::{Timer, WorkerTimer};
-use crate::worker::{Right, Seq, Worker};
+use crate::worker::{Seq, Worker};
 
 const RETRY_PAUSE: (u64, u64) = (5, 300);
 
@@ -128,27 +128,14 @@ impl Core {
 
 impl Worker {
     /// Whether an instance is shown with the tags that it is known to have, and these are as they
-    /// are to be. What was found right is remembered, and compared as a whole.
-    pub(crate) fn tags_are_right(&mut self, shown: &Tags, keys: &TagKeys) -> bool {
-        let (tags, behavior) = (&self.tags, self.behavior);
-        let same = |right: &Right| {
-            right.shown == *shown && right.kept == *tags && right.behavior == behavior
-        };
-        if self.right.as_ref().is_some_and(same) {
-            return true;
-        }
+    /// are to be.
+    pub(crate) fn tags_are_right(&self, shown: &Tags, keys: &TagKeys) -> bool {
         let ours = [&keys.instance_type, &keys.idle_behavior, &keys.secret];
-        let are_right = shown.get(&keys.secret) == self.secret.as_ref()
-            && ours.iter().all(|key| shown.get(*key) == tags.get(*key))
-            && self.wrong_tags(keys).next().is_none();
-        // Only what is no more than ours and the name of the set: others may be of any size.
-        let is_small = shown.len() <= self.tags.len() + 1;
-        self.right = (are_right && is_small).then(|| Right {
-            shown: shown.clone(),
-            kept: self.tags.clone(),
-            behavior,
-        });
-        are_right
+        shown.get(&keys.secret) == self.secret.as_ref()
+            && ours
+                .iter()
+                .all(|key| shown.get(*key) == self.tags.get(*key))
+            && self.wrong_tags(keys).next().is_none()
     }
 
     /// The tags that it was last seen without, as they are to be.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_cloud::Tags;
+use longshore_cloud::{Instance, Tags};
 use longshore_runner_api::command::OutputStream;
 use longshore_types::{
     Attempt, ContainerUuid, Exit, ExitCause, HeldContainer, HeldPhase, IdleBehavior, InstanceId,
@@ -114,11 +114,12 @@ pub(crate) struct Worker {
     pub(crate) right: Option<Right>,
 }
 
-/// Tags with which an instance was listed, and with which there was nothing to do about them: so
-/// that those that a listing shares with the one before it need not be read again.
+/// An instance as it was listed, as one of ours, when there was nothing to do about it: so that what a
+/// listing shares with the one before it need not be read again.
 #[derive(Clone, Debug)]
 pub(crate) struct Right {
-    pub(crate) shown: Tags,
+    pub(crate) shown: Arc<Instance>,
+    /// The tags that it was known to have.
     pub(crate) kept: Tags,
     pub(crate) behavior: IdleBehavior,
 }

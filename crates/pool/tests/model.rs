@@ -164,7 +164,7 @@ impl World {
         }
         match action {
             EffectAction::Create(request) => Outcome::Created(Ok(Box::new(self.make(request)))),
-            EffectAction::List(_) => Outcome::Listed(Ok(self.listing())),
+            EffectAction::List(_) => Outcome::listed(self.listing()),
             EffectAction::Destroy(ids) => {
                 for id in ids {
                     if let Some(machine) = self.machines.get_mut(id) {

@@ -65,7 +65,7 @@ impl Hall {
         let behavior = self.machines.behavior.as_str();
         let ids = (0..self.machines.count).map(|n| format!("i-{n:05}"));
         let instances = ids.map(|id| listed(&id, "small", &format!("secret of {id}"), behavior));
-        Outcome::Listed(Ok(instances.collect()))
+        Outcome::listed(instances)
     }
 
     fn answer(&self, action: &EffectAction) -> Outcome {

@@ -73,7 +73,7 @@ impl Fleet {
                         let name = Self::name(n);
                         listed(&name, "small", &format!("secret of {name}"), "run")
                     });
-                    let all = Outcome::Listed(Ok(all.collect()));
+                    let all = Outcome::listed(all);
                     self.core.handle_outcome(effect.id, all, self.now);
                 }
                 EffectAction::Boot(_) => self.end(&effect, Outcome::Booted(Ok(()))),

@@ -107,7 +107,7 @@ impl Cloud {
             EffectAction::List(_) if self.habits.lists_nothing => {
                 Outcome::Listed(Err(failure(ErrorKind::Other, "the list is out of order")))
             }
-            EffectAction::List(tags) => Outcome::Listed(Ok(self.list(tags))),
+            EffectAction::List(tags) => Outcome::listed(self.list(tags)),
             EffectAction::Destroy(ids) => {
                 for id in ids {
                     self.vms.remove(id);

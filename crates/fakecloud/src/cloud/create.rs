@@ -27,12 +27,10 @@ impl Cloud {
             }
         };
         let previous = self.fleet.previous(made);
-        let instance = self.fleet.get(made).and_then(|made| {
-            let version = made.versions.back()?;
-            Some(made.describe(version, self.settings.remote_user.as_ref()))
-        });
+        let version = self.fleet.get(made).and_then(|made| made.versions.back());
+        let shown = version.map(|version| Instance::clone(&version.shown));
         let mut instance =
-            instance.ok_or_else(|| Refusal::new(ErrorKind::Other, "the instance is forgotten"))?;
+            shown.ok_or_else(|| Refusal::new(ErrorKind::Other, "the instance is forgotten"))?;
         match fate.wrong_id {
             Some(WrongId::Empty) => instance.id = InstanceId::new(""),
             Some(WrongId::Repeated) => {
@@ -198,6 +196,7 @@ impl Cloud {
             gone: None,
             vanished: None,
             serial,
+            remote_user: self.settings.remote_user.clone(),
             billed_from: Some(now),
             late_tags: (!at_birth).then_some(tags),
             never_boots: self.random.happens(self.settings.never_boots),

@@ -71,22 +71,21 @@ impl Fleet {
         self.past.values()
     }
 
-    /// Those that were listed at a moment, or are.
-    pub(super) fn listed_since(&self, at: Instant) -> Vec<&FakeInstance> {
-        let recent = self
-            .vanished
-            .iter()
-            .rev()
-            .take_while(|(when, _)| *when > at);
-        let mut listed: Vec<_> = recent
-            .filter_map(|(when, serial)| {
-                let instance = self.past.get(serial)?;
-                (instance.vanished == Some(*when)).then_some(instance)
-            })
-            .collect();
-        listed.reverse();
-        listed.extend(self.current.values());
-        listed
+    /// Goes through those that were listed at a moment, or are: those that vanished since come
+    /// first, in that order.
+    pub(super) fn each_listed_since(
+        &mut self,
+        at: Instant,
+        mut look: impl FnMut(&mut FakeInstance),
+    ) {
+        let recent = self.vanished.partition_point(|(when, _)| *when <= at);
+        for (when, serial) in self.vanished.range(recent..) {
+            let left = self.past.get_mut(serial);
+            if let Some(instance) = left.filter(|left| left.vanished == Some(*when)) {
+                look(instance);
+            }
+        }
+        self.current.values_mut().for_each(look);
     }
 
     pub(super) fn used(&self, scope: &Scope) -> (u64, u64) {

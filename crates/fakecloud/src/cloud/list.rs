@@ -1,6 +1,7 @@
 //! Listings.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_cloud::{ErrorKind, Instance, InstanceState, Tags};
@@ -15,7 +16,7 @@ impl Cloud {
         &mut self,
         tags: &Tags,
         fate: &Fate,
-    ) -> (Result<Vec<Instance>, Refusal>, u64) {
+    ) -> (Result<Vec<Arc<Instance>>, Refusal>, u64) {
         let age = if self.settings.capabilities.consistent_listing {
             Duration::ZERO
         } else {
@@ -48,29 +49,26 @@ impl Cloud {
         (Ok(listed), pages)
     }
 
-    fn listed_at(&self, at: Instant, tags: &Tags) -> Vec<Instance> {
-        let user = self.settings.remote_user.as_ref();
-        let mut listed: Vec<_> = Vec::new();
-        for instance in self.fleet.listed_since(at) {
+    fn listed_at(&mut self, at: Instant, tags: &Tags) -> Vec<Arc<Instance>> {
+        let mut listed: Vec<_> = Vec::with_capacity(self.fleet.len());
+        self.fleet.each_listed_since(at, |instance| {
             // An old listing may miss one that was gone and has come back, but never says that it
             // is gone: that is for good.
             let back = instance.gone.is_none();
-            let version = instance.version_at(at);
-            if let Some(version) = version.filter(|v| !back || v.state != InstanceState::Gone)
-                && tags
-                    .iter()
-                    .all(|(key, value)| version.tags.get(key) == Some(value))
+            if let Some(version) = instance.version_at(at)
+                && !(back && version.shown.state == InstanceState::Gone)
+                && version.has_tags(tags)
             {
-                listed.push(instance.describe(version, user));
+                listed.push(Arc::clone(&version.shown));
             }
-        }
+        });
         listed
     }
 }
 
 /// Each page after the first begins with the end of the page before; a single page repeats its
 /// own.
-fn repeat_ends(listed: Vec<Instance>, page: usize) -> Vec<Instance> {
+fn repeat_ends(listed: Vec<Arc<Instance>>, page: usize) -> Vec<Arc<Instance>> {
     let mut repeated = Vec::with_capacity(listed.len() + 1);
     for chunk in listed.chunks(page) {
         if let Some(last) = repeated.last().cloned() {

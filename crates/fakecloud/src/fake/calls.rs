@@ -1,5 +1,6 @@
 //! The calls of an instance set and its extensions.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -52,7 +53,9 @@ impl InstanceSet for FakeCloud {
 
     async fn list(&self, context: &CallContext, tags: &Tags) -> Result<Vec<Instance>, CloudError> {
         match self.ask(context, Call::List(tags.clone())).await {
-            Reply::Listed(result) => result,
+            Reply::Listed(result) => {
+                result.map(|listed| listed.into_iter().map(Arc::unwrap_or_clone).collect())
+            }
             _ => self.stray(CallKind::List),
         }
     }

@@ -123,7 +123,10 @@ impl Shell {
             }
             EffectAction::List(tags) => {
                 let listed = self.instance_set.list(&context, tags).await;
-                Outcome::Listed(listed.map_err(|error| cloud_failure(&error)))
+                match listed {
+                    Ok(instances) => Outcome::listed(instances),
+                    Err(error) => Outcome::Listed(Err(cloud_failure(&error))),
+                }
             }
             EffectAction::Destroy(ids) => {
                 let results = self.instance_set.destroy(&context, ids).await;

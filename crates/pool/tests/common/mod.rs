@@ -218,7 +218,7 @@ impl Rig {
     #[track_caller]
     pub fn answer_list(&mut self) {
         let cloud = self.cloud.clone();
-        self.answer(is_list, Outcome::Listed(Ok(cloud)));
+        self.answer(is_list, Outcome::listed(cloud));
     }
 
     /// Lets time pass, answering listings as the cloud is and everything that `answer` answers.
@@ -240,7 +240,7 @@ impl Rig {
                 let effect = self.effects.remove(at);
                 let outcome = match answer(&effect.action) {
                     Some(outcome) => outcome,
-                    None => Outcome::Listed(Ok(self.cloud.clone())),
+                    None => Outcome::listed(self.cloud.clone()),
                 };
                 self.outcome(&effect, outcome);
             }

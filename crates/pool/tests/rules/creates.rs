@@ -154,7 +154,7 @@ fn a_pending_create_and_the_machine_that_a_listing_shows_are_one() {
                 rig.drain();
                 let list = rig.take(is_list);
                 rig.outcome(&effect, reply);
-                rig.outcome(&list, Outcome::Listed(Ok(vec![made])));
+                rig.outcome(&list, Outcome::listed([made]));
             }
         }
         assert_eq!(rig.core.workers().count(), 1);

@@ -1,6 +1,8 @@
 //! When an instance that a listing misses is gone.
 
-use longshore_cloud::{ErrorKind, InstanceState};
+use std::sync::Arc;
+
+use longshore_cloud::{ErrorKind, Instance, InstanceState};
 use longshore_pool::*;
 use longshore_types::*;
 
@@ -334,4 +336,62 @@ fn absence_is_evidence_after_two_listings_far_enough_apart() {
     rig.answer_list();
     rig.wait(seconds(1));
     assert!(rig.core.absence_is_evidence());
+}
+
+/// A listing that shares with the one before it what has not changed.
+fn share(rig: &mut Rig, shown: &Arc<Instance>) {
+    rig.later(seconds(61));
+    let listed = Outcome::Listed(Ok(vec![Arc::clone(shown)]));
+    rig.answer(is_list, listed);
+}
+
+#[test]
+fn what_is_listed_as_before_is_looked_at_again_when_it_is_to_be_otherwise() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    let shown = Arc::new(rig.cloud[0].clone());
+    share(&mut rig, &shown);
+    share(&mut rig, &shown);
+    assert!(rig.find(is_tags).is_none());
+    let hold = IdleBehavior::Hold;
+    rig.core
+        .set_idle_behavior(&"a".into(), hold, rig.now)
+        .unwrap();
+    rig.drain();
+    rig.answer(is_tags, Outcome::TagsSet(Ok(())));
+    // It does not show what was written.
+    share(&mut rig, &shown);
+    assert!(rig.find(is_tags).is_some());
+}
+
+#[test]
+fn what_is_listed_as_it_was_a_while_ago_has_changed_since() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    let one = Arc::new(rig.cloud[0].clone());
+    let mut moved = rig.cloud[0].clone();
+    moved.address = Some("elsewhere.example:22".into());
+    for shown in [one.clone(), Arc::new(moved), one] {
+        share(&mut rig, &shown);
+        let host = rig.core.host(&"a".into());
+        assert_eq!(host.map(|host| host.address), shown.address);
+    }
+}
+
+#[test]
+fn an_instance_that_is_listed_without_our_tag_is_not_ours() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    let shown = Arc::new(rig.cloud[0].clone());
+    share(&mut rig, &shown);
+    assert!(rig.view("a").is_some());
+    let mut other = rig.cloud[0].clone();
+    other.tags.remove("ArvadosInstanceSetID");
+    let other = Arc::new(other);
+    share(&mut rig, &other);
+    share(&mut rig, &other);
+    assert!(rig.view("a").is_none());
 }
