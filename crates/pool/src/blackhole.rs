@@ -32,6 +32,13 @@ impl Duds {
 #[derive(Debug, Default)]
 pub(crate) struct BlackHoles(BTreeMap<TypeName, Recent>);
 
+impl BlackHoles {
+    /// Whether none is remembered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Recent {
     /// When each came to be known as one, at most [`MAX_WORKERS`] of them.

@@ -69,6 +69,16 @@ impl Core {
     /// Brings a worker's state in line with what is on it: called after every change to it.
     pub(crate) fn settle(&mut self, id: &InstanceId) {
         self.worker_changed(id);
+        self.settle_state(id);
+    }
+
+    /// The same of one that has answered, and nothing else.
+    pub(crate) fn answered_as_known(&mut self, id: &InstanceId) {
+        self.changed(Changed::Answered(id.clone()));
+        self.settle_state(id);
+    }
+
+    fn settle_state(&mut self, id: &InstanceId) {
         let Some(worker) = self.workers.get_mut(id) else {
             return;
         };

@@ -123,6 +123,9 @@ pub enum Event {
 pub enum Changed {
     /// A worker: see [`Core::worker`](crate::Core::worker), which gives none once it is gone.
     Worker(InstanceId),
+    /// When a worker last answered, and nothing else of what [`Core::worker`](crate::Core::worker)
+    /// shows, unless [`Changed::Worker`] says so.
+    Answered(InstanceId),
     /// A pending create: see [`Core::pending`](crate::Core::pending), none once it has ended.
     Pending(u64),
     /// Which creates would be refused: see [`Core::create_refusal`](crate::Core::create_refusal).

@@ -14,7 +14,7 @@ use longshore_types::{
 use crate::core::Core;
 use crate::event::Event;
 use crate::timers::{ContainerTimer, Timer};
-use crate::worker::{Held, Seq, Stage};
+use crate::worker::{Held, Seq, Stage, Worker};
 
 /// How long reports must lack a container that ran before it is taken as lost; at least two lack
 /// it then. Two that follow each other at once may be wrong for one and the same reason.
@@ -37,11 +37,13 @@ impl Core {
         if worker.adopted {
             worker.recovery_ends.get_or_insert(now + recovery);
         }
+        worker.numbers |= report.containers.iter().any(|c| c.attempt != Attempt(0));
+        if self.black_holes.is_empty() && is_as_known(worker, &report) {
+            self.answered_as_known(id);
+            return;
+        }
         let named: BTreeSet<ContainerUuid> = report.containers.iter().map(|c| c.uuid).collect();
         self.drop_claims_but(id, |uuid| named.contains(&uuid));
-        if let Some(worker) = self.workers.get_mut(id) {
-            worker.numbers |= report.containers.iter().any(|c| c.attempt != Attempt(0));
-        }
         let mut shown = BTreeSet::new();
         for container in report.containers {
             if self.take_container(id, &container, began) {
@@ -342,4 +344,31 @@ impl Core {
             self.drain(id, &format!("something holds the lock of container {uuid}"));
         }
     }
+}
+
+/// Whether a report shows what a worker is known to run, nothing more and nothing less, so that
+/// nothing follows from it but that the worker answers: so it is with nearly all of them.
+fn is_as_known(worker: &Worker, report: &RunnerReport) -> bool {
+    let is_known = |shown: &ContainerReport| {
+        let held = worker.held.get(&shown.uuid);
+        held.is_some_and(|held| held.attempt == shown.attempt && runs_as_known(held, &shown.state))
+    };
+    report.broken.is_none()
+        && worker.claims.is_empty()
+        && worker.duds.count() == 0
+        && report.containers.len() == worker.held.len()
+        && report.containers.iter().all(is_known)
+}
+
+/// Whether a container is shown as running that is known to, and that is left to.
+fn runs_as_known(held: &Held, shown: &ReportedState) -> bool {
+    let ReportedState::Running { started_at } = shown else {
+        return false;
+    };
+    matches!(held.stage, Stage::Running)
+        && held.told_running
+        && (held.started_at.is_some() || started_at.is_none())
+        && held.kill.is_none()
+        && !held.stale
+        && held.absent.is_none()
 }

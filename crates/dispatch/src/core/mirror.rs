@@ -36,6 +36,7 @@ impl Core {
                         self.notice(Notice::WorkerGone(id));
                     }
                 },
+                Changed::Answered(id) => self.mirror_answer(&id, now),
                 Changed::Pending(id) => match self.pool.pending(id) {
                     Some(view) => self.scheduler.upsert_pending(view, now),
                     None => self.scheduler.remove_pending(id, now),
@@ -46,11 +47,23 @@ impl Core {
         }
     }
 
-    fn mirror_worker(&mut self, view: WorkerView, now: Instant) {
+    /// A worker has what it had.
+    fn mirror_answer(&mut self, id: &InstanceId, now: Instant) {
+        if let Some(view) = self.pool.worker(id) {
+            self.note_busy(&view, now);
+            self.scheduler.upsert_worker(view, now);
+        }
+    }
+
+    fn note_busy(&mut self, view: &WorkerView, now: Instant) {
         if let Some(held) = view.containers.last() {
             self.last_busy
                 .insert(view.instance.clone(), (held.uuid, now));
         }
+    }
+
+    fn mirror_worker(&mut self, view: WorkerView, now: Instant) {
+        self.note_busy(&view, now);
         for held in &view.containers {
             match self.cache.get(held.uuid) {
                 Some(entry) if held.phase.may_run() => {

@@ -305,6 +305,101 @@ fn a_start_that_surely_failed_frees_its_place_and_three_drain_the_worker() {
     assert_eq!(rig.alarms(), 1);
 }
 
+fn fail_to_start(rig: &mut Rig, id: &str, n: usize) {
+    rig.start(id, n, 1).unwrap();
+    let error = "no such file".to_owned();
+    let failed = StartOutcome::NotStarted { error };
+    rig.answer(is_start, Outcome::Started(failed));
+}
+
+#[test]
+fn a_worker_on_which_something_runs_is_no_black_hole() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    for n in 2..=5 {
+        fail_to_start(&mut rig, "a", n);
+        // Two, since the first of them was asked for before that.
+        rig.report("a", vec![running(1, 1)]);
+        rig.report("a", vec![running(1, 1)]);
+    }
+    assert_eq!(rig.behavior("a"), IdleBehavior::Run);
+}
+
+#[test]
+fn what_runs_on_a_newer_worker_speaks_for_its_type() {
+    let mut rig = Rig::ready(config());
+    for id in ["a", "b", "c", "newer"] {
+        rig.idle(id);
+    }
+    rig.run("newer", 1);
+    rig.report("newer", vec![running(1, 1)]);
+    for (n, id) in (10..).step_by(10).zip(["a", "b", "c"]) {
+        (n..n + 3).for_each(|n| fail_to_start(&mut rig, id, n));
+        rig.report("newer", vec![running(1, 1)]);
+    }
+    assert_eq!(rig.core.create_refusal(&"small".into(), rig.now), None);
+}
+
+#[test]
+fn a_lock_that_was_stale_may_be_held_again() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    rig.report("a", vec![stale(1, 1)]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Stale));
+    rig.report("a", vec![running(1, 1)]);
+    assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
+}
+
+#[test]
+fn since_when_it_runs_is_known_from_a_report() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    rig.core.shut_down(&"a".into(), "test", rig.now).unwrap();
+    rig.cloud.clear();
+    rig.pass(seconds(200), gone);
+    let since = rig.events.iter().find_map(|event| match event {
+        Event::Ended { exit, .. } => exit.started_at,
+        _ => None,
+    });
+    assert_eq!(since, Some(Timestamp(1)));
+}
+
+#[test]
+fn a_worker_whose_runner_is_broken_drains_whatever_runs_there() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    let report = RunnerReport {
+        containers: vec![running(1, 1)],
+        broken: Some("no space left".into()),
+        digest: "broken".into(),
+    };
+    rig.answer(on("a", is_report), Outcome::Reported(Ok(report)));
+    assert_eq!(rig.behavior("a"), IdleBehavior::Drain);
+}
+
+/// The runner says that nothing is left, and then that it runs: it is told to end once more.
+#[test]
+fn what_runs_after_all_is_told_again_to_end() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    rig.kill("a", 1);
+    rig.answer(is_kill, Outcome::Killed(KillOutcome::Gone));
+    rig.report("a", vec![running(1, 1)]);
+    rig.report("a", vec![running(1, 1)]);
+    rig.wait(seconds(10));
+    assert!(rig.find(is_kill).is_some());
+}
+
 #[test]
 fn a_start_is_refused_where_it_cannot_be_made() {
     let mut rig = Rig::ready(config());
@@ -363,4 +458,29 @@ fn the_answer_to_a_start_says_nothing_of_a_later_attempt() {
         rig.answer(is_start, Outcome::Started(StartOutcome::Started));
         assert_eq!(rig.phase("a", 1), Some(HeldPhase::Running));
     }
+}
+
+#[test]
+fn a_report_of_what_is_known_to_run_says_that_the_worker_answered_and_no_more() {
+    let mut rig = Rig::ready(config());
+    rig.idle("a");
+    rig.run("a", 1);
+    rig.report("a", vec![running(1, 1)]);
+    let before = rig.view("a").unwrap();
+    rig.changed.clear();
+    rig.later(SECOND);
+    // Two, since the first of them was asked for before that.
+    rig.report("a", vec![running(1, 1)]);
+    rig.report("a", vec![running(1, 1)]);
+    let answered = Changed::Answered("a".into());
+    assert_eq!(rig.changed.iter().collect::<Vec<_>>(), [&answered]);
+    let after = rig.view("a").unwrap();
+    assert!(after.probed_at > before.probed_at);
+    let same = WorkerView {
+        probed_at: before.probed_at,
+        ..after
+    };
+    assert_eq!(same, before);
+    rig.report("a", vec![]);
+    assert!(rig.changed.contains(&Changed::Worker("a".into())));
 }
