@@ -182,7 +182,7 @@ impl Machine {
     pub(crate) fn forget_old_lies(&self, report: &mut RunnerReport) {
         let made_up = |state: &ReportedState| *state == lie(true) || *state == lie(false);
         let containers = &mut report.containers;
-        containers.retain(|c| !(self.placed.contains(&c.uuid) && made_up(&c.state)));
+        containers.retain(|c| !(made_up(&c.state) && self.placed.contains(&c.uuid)));
     }
 
     pub(crate) fn digest(&mut self) -> Cow<'_, str> {
