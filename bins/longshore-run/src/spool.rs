@@ -355,7 +355,7 @@ pub(crate) fn mark(directory: &RunDirectory, uuid: ContainerUuid) -> Result<Opti
 }
 
 /// Marks an attempt, and so all older ones, as not to be started any more. Not on disk before
-/// [`sync_directory`](crate::system::sync_directory) of the marks.
+/// [`sync_directory`] of the marks.
 pub(crate) fn set_mark(
     directory: &RunDirectory,
     uuid: ContainerUuid,
