@@ -74,6 +74,7 @@ impl Scenario {
             runtime: random.seconds(10, 60),
         };
         for (kind, rate) in [
+            (FaultKind::NewsLost, 150_000),
             (FaultKind::QueueSlow, 300_000),
             (FaultKind::QueueCallLost, 2_000),
             (FaultKind::QueueReplyLost, 2_000),
