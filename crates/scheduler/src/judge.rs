@@ -504,6 +504,10 @@ fn process_gone(case: &Case, entry: &Record, world: &World<'_>, probed_at: Insta
             unproven(entry)
         };
     }
+    // Somebody may have said that it runs since that worker was asked.
+    if probed_at <= case.seen_as_of {
+        return unproven(entry);
+    }
     // The runner may have told the controller before it ended: the record has to be newer.
     let mut verdict = if case.ties.cleared_at.is_some_and(|at| entry.as_of > at) {
         lost(case, entry, ExitCause::SupervisorLost)

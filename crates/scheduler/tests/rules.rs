@@ -244,6 +244,36 @@ fn arvados_running_where_an_earlier_start_went_astray_is_there_and_not_lost() {
 }
 
 #[test]
+fn arvados_running_after_its_end_was_seen_is_looked_for_there_again() {
+    // Of two starts of one attempt the second was taken for the one that counts, and has ended.
+    let mut core = scene()
+        .arvados()
+        .entry(queued(1))
+        .worker(idle("a", "small"))
+        .core();
+    assert_eq!(briefs(&mut core, at(1)), ["lock 1 a"]);
+    core.upsert_entry(locked(1), at(1));
+    assert_eq!(briefs(&mut core, at(1)), ["start 1#1 a"]);
+    core.upsert_worker(holding(idle("a", "small"), 1, 1, HeldPhase::Running), at(2));
+    assert_eq!(briefs(&mut core, at(2)), QUIET);
+    core.upsert_worker(probed(idle("a", "small"), 3), at(3));
+    assert_eq!(briefs(&mut core, at(3)), QUIET);
+    // The first one gets there, and nobody has asked since.
+    let mut begun = with(locked(1), |c| c.state = ContainerState::Running);
+    for seconds in [4, 5, 6] {
+        begun.as_of = at(seconds);
+        core.upsert_entry(begun.clone(), at(seconds));
+        assert_eq!(briefs(&mut core, at(seconds)), QUIET);
+    }
+    core.upsert_worker(probed(idle("a", "small"), 7), at(7));
+    assert_eq!(briefs(&mut core, at(7)), QUIET);
+    begun.as_of = at(8);
+    core.upsert_entry(begun, at(8));
+    let lost = briefs(&mut core, at(8));
+    assert_eq!(lost, ["lost 1#1: its supervisor was lost"]);
+}
+
+#[test]
 fn arvados_locked_whose_process_ended_is_lost_once_the_queue_is_newer() {
     let mut core = scene()
         .arvados()
