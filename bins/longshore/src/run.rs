@@ -18,6 +18,7 @@ use crate::ending::{Ending, UsageError};
 use crate::jobfile::{JobFile, Limits, Machine};
 use crate::presence::Presence;
 use crate::provider::{self, Provider};
+use crate::service::follower::{is_gone, next_service, tell_of_waiting};
 use crate::service::{
     Bound, Client, ClientError, Jobs, ServerSettings, ServiceKind, USUAL, prune_forever,
 };
@@ -163,11 +164,6 @@ async fn follow(
     run_batches(batches, args.quiet, &place, interrupts).await
 }
 
-fn is_gone(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<ClientError>();
-    error.is_some_and(ClientError::is_gone)
-}
-
 fn is_ending(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<ClientError>();
     error.is_some_and(ClientError::is_ending)
@@ -198,20 +194,9 @@ async fn come_back(client: &Client, state_dir: &Path, interrupts: &mut Interrupt
         tell!("the run that held the state directory has ended; going on here");
         return Next::OurTurn;
     }
-    tell!(
-        "the service does not answer; its jobs are kept: waiting until it is started again (Ctrl-C \
-         ends the waiting, not the jobs)"
-    );
-    let answers = async {
-        loop {
-            if let Some(client) = Client::find(state_dir).await {
-                return client;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
+    tell_of_waiting();
     tokio::select! {
-        client = answers => Next::Service(client),
+        client = next_service(state_dir) => Next::Service(client),
         () = interrupts.next() => Next::Interrupted,
     }
 }

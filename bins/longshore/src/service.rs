@@ -7,6 +7,7 @@
 mod api;
 pub mod client;
 mod files;
+pub(crate) mod follower;
 mod jobs;
 mod local;
 mod pages;

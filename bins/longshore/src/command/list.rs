@@ -15,6 +15,7 @@ use crate::ending::Ending;
 use crate::run::{Interrupts, runtime};
 use crate::service::Client;
 use crate::service::client::encode;
+use crate::service::follower::Follower;
 use crate::service::view::{JobView, ListView};
 use crate::tell;
 use crate::text::{brief, clean, fit, width};
@@ -38,12 +39,16 @@ pub fn list(args: &ListArgs, state_dir: &Path) -> anyhow::Result<Ending> {
             }
             return printer.end(parts.has_more());
         }
+        let service = Follower::new(state_dir, client, true);
         let mut interrupts = Interrupts::listen()?;
         let mut before = None;
         loop {
-            let mut parts = Parts::new(&client, args);
-            let items = tokio::select! {
-                items = parts.all() => items?,
+            let all = service.ask(async |client| {
+                let mut parts = Parts::new(client, args);
+                Ok((parts.all().await?, parts.has_more()))
+            });
+            let (items, has_more) = tokio::select! {
+                all = all => all?,
                 () = interrupts.next() => return Ok(Ending::Interrupted),
             };
             if before.as_ref() != Some(&items) {
@@ -52,7 +57,7 @@ pub fn list(args: &ListArgs, state_dir: &Path) -> anyhow::Result<Ending> {
                 }
                 let mut printer = Printer::new(args);
                 printer.add(&items, true)?;
-                printer.end(parts.has_more())?;
+                printer.end(has_more)?;
                 before = Some(items);
             }
             tokio::select! {

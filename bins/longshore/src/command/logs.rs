@@ -12,8 +12,9 @@ use super::find;
 use crate::cli::LogsArgs;
 use crate::ending::Ending;
 use crate::run::{Interrupts, runtime};
+use crate::service::Client;
+use crate::service::follower::Follower;
 use crate::service::view::{JobView, OutputView};
-use crate::service::{Client, ClientError};
 use crate::tell;
 
 /// How long the service waits for more before it answers that there is none.
@@ -32,6 +33,7 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> anyhow::Result<Ending> {
     runtime()?.block_on(async {
         let client = Client::need(state_dir).await?;
         let job = find(&client, &args.job).await?;
+        let service = Follower::new(state_dir, client, args.follow);
         let mut interrupts = Interrupts::listen()?;
         // Of what waits there is nothing to print.
         if job.verdict == "waiting" || args.follow && !job.state.is_final() {
@@ -39,10 +41,10 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> anyhow::Result<Ending> {
         }
         let most = match args.follow || job.state.is_final() {
             true => u64::MAX,
-            false => most_of(&details(&client, &job).await?)?,
+            false => most_of(&details(&service, &job).await?)?,
         };
         let source = Job {
-            client: &client,
+            service: &service,
             uuid: job.uuid.to_string(),
         };
         let both = !args.stdout && !args.stderr;
@@ -68,7 +70,7 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> anyhow::Result<Ending> {
             },
             () = interrupts.next() => return Ok(Ending::Interrupted),
         }
-        let now: JobView = serde_json::from_value(details(&client, &job).await?)?;
+        let now: JobView = serde_json::from_value(details(&service, &job).await?)?;
         if let Some(lost) = now.row().lost_output() {
             tell!("longshore: {lost}");
         }
@@ -84,9 +86,11 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> anyhow::Result<Ending> {
 }
 
 /// A job and its start document, as they are now.
-async fn details(client: &Client, job: &JobView) -> Result<Value, ClientError> {
+async fn details(service: &Follower, job: &JobView) -> anyhow::Result<Value> {
     let path = format!("/longshore/v1/jobs/{}", job.uuid);
-    client.get(&path).await
+    service
+        .ask(async |client| Ok(client.get(&path).await?))
+        .await
 }
 
 /// How much of a stream of a job that runs is printed at most: what is there when it begins is far
@@ -114,18 +118,23 @@ trait Source {
 
 /// A job of the service.
 struct Job<'a> {
-    client: &'a Client,
+    service: &'a Follower,
     uuid: String,
 }
 
 impl Source for Job<'_> {
     async fn output(&self, stream: &str, from: u64, wait: Duration) -> anyhow::Result<OutputView> {
-        Ok(self.client.output(&self.uuid, stream, from, wait).await?)
+        let output = async |client: &Client| {
+            let output = client.output(&self.uuid, stream, from, wait);
+            Ok(output.await?)
+        };
+        self.service.ask(output).await
     }
 
     async fn job(&self) -> anyhow::Result<JobView> {
         let path = format!("/longshore/v1/jobs/{}", self.uuid);
-        Ok(self.client.get(&path).await?)
+        let job = async |client: &Client| Ok(client.get(&path).await?);
+        self.service.ask(job).await
     }
 }
 

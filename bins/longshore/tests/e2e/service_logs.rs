@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use super::service::{Service, clean};
 use super::world::{Said, World, wait_for};
 
@@ -107,4 +109,38 @@ fn output_that_is_cut_is_followed_to_its_end() {
 #[test]
 fn output_that_is_cut_and_kept_is_followed_to_its_end() {
     followed("    keep_output: true\n");
+}
+
+#[test]
+fn whoever_follows_goes_on_at_the_next_service() {
+    let world = World::new();
+    let service = Service::start(&world, &[]);
+    let script = "echo one; until test -e go; do sleep 0.01; done; echo two";
+    let submit = ["submit", "--name", "talks", "--", "sh", "-c", script];
+    world.run(&submit).expect(0);
+    let log = world.start(&["logs", "-f", "talks"]);
+    let list = world.start(&["list", "--watch"]);
+    wait_for("the first line", || (log.out() == "one\n").then_some(()));
+    wait_for("the list", || list.out().contains("talks").then_some(()));
+
+    service.kill();
+    for follower in [&log, &list] {
+        wait_for("the death to be noticed", || {
+            follower.err().contains("does not answer").then_some(())
+        });
+    }
+    // Whoever does not follow is told at once.
+    let said = world.run(&["logs", "talks"]).expect(2);
+    assert!(said.err.contains("no service runs"), "{}", said.err);
+
+    let service = Service::start(&world, &[]);
+    world.touch("go");
+    assert_eq!(log.end().expect(0).out, "one\ntwo\n");
+    wait_for("the end in the list", || {
+        list.err().contains("no jobs wait or run").then_some(())
+    });
+    list.signal(Signal::SIGINT);
+    list.end().expect(130);
+    service.stop();
+    clean(&world);
 }
