@@ -288,7 +288,8 @@ pub trait InstanceSet: fmt::Debug + fmt::Display + Send + Sync {
 ///     .with_host_keys()
 ///     .with_rented()
 ///     .with_destroy_batch(1000)
-///     .with_tag_batch(100);
+///     .with_tag_batch(100)
+///     .with_max_instances(64);
 /// assert!(capabilities.host_keys && !capabilities.idempotent_create);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -87,7 +87,7 @@ fn a_store_of_a_newer_version_is_left_alone() {
             error,
             OpenError::Newer {
                 found: 99,
-                known: 4,
+                known: 5,
                 ..
             }
         ),

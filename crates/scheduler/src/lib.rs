@@ -77,6 +77,7 @@
 //! let why = core.reason(uuid, now).unwrap();
 //! assert_eq!(why.to_string(), "waiting for a new small instance to be created");
 //! assert_eq!(core.position(uuid), Some(1));
+//! assert_eq!(core.line_length(), 1);
 //! assert_eq!(core.waiting().collect::<Vec<_>>(), [uuid]);
 //! let why = core.explain(uuid, now).unwrap();
 //! assert_eq!(why.types[0].verdict.to_string(), "fits, and more can be created");

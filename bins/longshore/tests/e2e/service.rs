@@ -540,7 +540,10 @@ fn a_job_that_waits_is_explained() {
     let said_alike = |wanted: &str| {
         let sentence = sentence();
         assert!(sentence.contains(wanted), "{sentence}");
-        assert!(said_by(&["list"]).contains(&sentence), "{sentence}");
+        // What is listed is published a moment later.
+        wait_for(&sentence, || {
+            said_by(&["list"]).contains(&sentence).then_some(())
+        });
         assert!(
             said_by(&["show", "second"]).contains(&sentence),
             "{sentence}"
