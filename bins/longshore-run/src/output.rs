@@ -111,6 +111,11 @@ impl Text {
         let cut = hole(&file, limit, size)
             .map(|cut| (cut, cut.to))
             .or_else(|| written_mark(&file, limit, size));
+        // What is left after a cut may begin behind what there was before it.
+        let size = match cut {
+            Some(_) => file.metadata()?.len(),
+            None => size,
+        };
         Ok(Self {
             file,
             limit,
@@ -220,14 +225,14 @@ fn half(limit: ByteSize) -> u64 {
     limit.0 / 2 / BLOCK * BLOCK
 }
 
-/// Where a stream that was cut has its hole.
+/// Where a stream has its hole if it was cut; it was so long before it is looked.
 fn hole(file: &File, limit: ByteSize, size: u64) -> Option<Cut> {
     let from = half(limit);
     if size <= limit.0 || seek(file, from, Whence::SeekHole)? != from {
         return None;
     }
     let to = seek(file, from, Whence::SeekData)?;
-    (from < to && to <= size).then_some(Cut { from, to })
+    (from < to).then_some(Cut { from, to })
 }
 
 /// What the line in the place of a hole says, and where in the file it ends.
