@@ -50,13 +50,13 @@ pub(crate) struct Blank {
 /// A reaper that waits, at first for its order. It goes when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reaper {
-    pub(crate) process: Pid,
-    pub(crate) socket: UnixStream,
+    process: Pid,
+    socket: UnixStream,
     order: PipeWriter,
     /// To do what it was ordered to.
     begin: Leave,
     /// For the job.
-    pub(crate) leave: Leave,
+    leave: Leave,
 }
 
 impl Ahead {

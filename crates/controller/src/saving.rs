@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,11 +60,12 @@ fn copy(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
 /// Puts a whole file to a path unless something is there, and says where it is then.
 fn put_back(saved: &Path, path: &Path) -> io::Result<PathBuf> {
     File::open(saved)?.sync_all()?;
-    // They belong to the file that is gone, and would be taken for parts of whichever is there.
     for part in ["store.sqlite-wal", "store.sqlite-shm"] {
-        match fs::remove_file(path.with_file_name(part)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let part = path.with_file_name(part);
+        // Those of the file that is gone would be taken for parts of whichever is there; others are
+        // parts of it.
+        if is_open_here(&part)? {
+            fs::remove_file(part)?;
         }
     }
     // Unlike a rename this replaces nothing.
@@ -79,6 +80,51 @@ fn put_back(saved: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
+/// Whether this process has the file of this name open.
+fn is_open_here(path: &Path) -> io::Result<bool> {
+    let wanted = match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    let same = |open: fs::Metadata| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino());
+    let open = fs::read_dir("/proc/self/fd")?.flatten();
+    // Some are closed while this looks.
+    Ok(open.filter_map(|fd| fd.path().metadata().ok()).any(same))
+}
+
 fn failed(source: io::Error) -> QueueError {
     QueueError::caused(QueueErrorKind::Unavailable, UNSAVED, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    #[tokio::test]
+    async fn what_belongs_to_the_store_in_its_place_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Settings::default()).unwrap();
+        // The files are opened with the first look at them.
+        let looked = store.dispatcher_reader.read(Duration::MAX, |connection| {
+            let rows = connection.query_row("SELECT count(*) FROM containers", [], |row| {
+                row.get::<_, i64>(0)
+            });
+            rows.map_err(|e| sqlite(UNSAVED, e))
+        });
+        assert_eq!(looked.await.unwrap(), 0);
+        let replace = |name: &str| {
+            let other = folder.path().join("other");
+            fs::write(&other, name).unwrap();
+            fs::rename(&other, folder.path().join(name)).unwrap();
+        };
+        let names = ["store.sqlite", "store.sqlite-wal"];
+        names.iter().copied().for_each(replace);
+        let saved = store.save().await.unwrap();
+        assert_eq!(saved, folder.path().join("saved.sqlite"));
+        for name in names {
+            assert_eq!(fs::read(folder.path().join(name)).unwrap(), name.as_bytes());
+        }
+        assert!(!folder.path().join("store.sqlite-shm").exists(), "its own");
+    }
 }
